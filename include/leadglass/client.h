@@ -1,0 +1,103 @@
+/* client.h: talking to the key manager. The bytes are docs/PROTOCOL.md; encoding is keymgr/wire.
+ *
+ * A client object is one connection, used by any number of threads (requests on it are serialised), reconnecting by itself when
+ * the key manager was restarted. Every call waits at most its deadline (10 s ordinarily; unlock 60 s; lock and revoke 30 s).
+ * Errors everywhere: -ECONNREFUSED or -ENOENT (nobody answers), -ETIMEDOUT, -EPROTO, -EPROTONOSUPPORT, -EACCES (this user may not),
+ * -ENOKEY (locked). */
+#ifndef LEADGLASS_CLIENT_H
+#define LEADGLASS_CLIENT_H
+
+#include "leadglass/keyring.h"
+#include "leadglass/secret.h"
+#include "leadglass/study.h"
+
+struct lg_client;
+
+/* LEADGLASS_SOCKET if set, else /run/leadglass/keyd.sock for root, else $XDG_RUNTIME_DIR/leadglass/keyd.sock. */
+int lg_client_default_socket(char *out, size_t cap) LG_MUST;
+
+/* Does not connect yet. socket_path NULL: the default. */
+int lg_client_new(const char *socket_path, struct lg_client **ret) LG_MUST;
+void lg_client_free(struct lg_client *c);
+
+struct lg_keyd_status {
+    bool unlocked;
+    char version[32];
+    uint32_t pid;
+    uint64_t uptime_s;
+    struct lg_keyring_stat keyring;
+    char keyring_dir[4096], slot_path[4096];
+    bool memory_unlocked;  /* --allow-unlocked-memory took effect */
+    unsigned officers;     /* 0: single-administrator mode */
+    unsigned n_mounts;
+    struct lg_keyd_mount {
+        uint8_t vault_id[LG_ID_LEN];
+        uint64_t session;
+        uint32_t pid;
+        char mountpoint[1024];
+    } mounts[64];
+};
+int lg_client_status(struct lg_client *c, struct lg_keyd_status *ret) LG_MUST;
+
+/* -EKEYREJECTED: wrong; *ret_wait_s then tells after how many seconds the next attempt is taken. -EAGAIN: too early, *ret_wait_s more
+ * seconds to wait; not tried. */
+int lg_client_unlock(struct lg_client *c, const void *pass, size_t pass_len, unsigned *ret_wait_s) LG_MUST;
+
+/* Mounts that did not confirm in time, by name. */
+struct lg_unconfirmed {
+    unsigned n;
+    char mountpoint[64][1024];
+};
+/* 0 with ret->n > 0: done in the key manager, but these mounts have not confirmed. */
+int lg_client_lock(struct lg_client *c, struct lg_unconfirmed *ret) LG_MUST;
+/* now must be true while no officers are registered (-EPERM otherwise). ret_state: destroyed, or how far it came.
+ * -ENOENT: no such study. -EKEYREVOKED: destroyed already. */
+int lg_client_study_revoke(struct lg_client *c, const char *uid, const char *reason, bool now, enum lg_key_state *ret_state,
+                           struct lg_unconfirmed *ret) LG_MUST;
+int lg_client_study_show(struct lg_client *c, const char *uid, struct lg_study *ret) LG_MUST;
+/* Calls back for every study; stops when it returns non-zero and returns that. */
+int lg_client_study_list(struct lg_client *c, int (*each)(void *arg, const struct lg_study *s), void *arg) LG_MUST;
+
+/* ---- for leadglass-fs --------------------------------------------------------------------------------------------------- */
+
+#define LG_LEASE_S (24u * 3600u)
+
+int lg_client_vault_add(struct lg_client *c, const uint8_t vault_id[LG_ID_LEN], uint8_t ret_keyring_id[LG_ID_LEN],
+                        struct lg_key *ret_vault, struct lg_key *ret_general) LG_MUST;
+/* -ENOENT: this keyring does not know the vault. */
+int lg_client_vault_get(struct lg_client *c, const uint8_t vault_id[LG_ID_LEN], uint8_t ret_keyring_id[LG_ID_LEN],
+                        struct lg_key *ret_vault, struct lg_key *ret_general) LG_MUST;
+
+/* Keys on lease: drop them when ret_lease_s have passed, on lock, on revocation. On return a new key is durable. */
+int lg_client_study_key(struct lg_client *c, const struct lg_study_info *info, struct lg_key *ret, unsigned *ret_lease_s) LG_MUST;
+int lg_client_key_by_id(struct lg_client *c, const uint8_t kid[LG_ID_LEN], uint32_t version, struct lg_key *ret, unsigned *ret_lease_s) LG_MUST;
+int lg_client_provisional(struct lg_client *c, struct lg_key *ret, unsigned *ret_lease_s) LG_MUST;
+int lg_client_attach(struct lg_client *c, const uint8_t kid[LG_ID_LEN], const struct lg_study_info *info) LG_MUST;
+
+/* A mount's session. Begin fails with -EBUSY while another live mount has the vault; unclean sessions of the vault are listed. */
+#define LG_UNCLEAN_MAX 1024u
+int lg_client_session_begin(struct lg_client *c, const uint8_t vault_id[LG_ID_LEN], const char *mountpoint, uint64_t *ret_session,
+                            uint64_t *ret_unclean, unsigned *ret_n_unclean) LG_MUST;
+int lg_client_session_end(struct lg_client *c, uint64_t session) LG_MUST;
+/* Tells that everything of an unclean session has been recovered. */
+int lg_client_session_close(struct lg_client *c, uint64_t session) LG_MUST;
+
+/* Events to a mount, on a connection and a thread of its own, which reconnects for ever until lg_watch_stop. The callback does what the
+ * event asks and returns when that is complete: its return is the acknowledgement (0), or the lack of one. It must not use the watch. */
+enum lg_event_kind {
+    LG_EVENT_LOCK = 1,   /* drop every key, invalidate every inode */
+    LG_EVENT_REVOKE = 2, /* drop the keys named, invalidate their files */
+    LG_EVENT_UNLOCK = 3, /* keys may be asked for again */
+    LG_EVENT_RESYNC = 4, /* (re)connected: something may have been missed; drop all leased keys unless freshly asked for */
+};
+struct lg_event {
+    enum lg_event_kind kind;
+    unsigned n_kids;
+    const uint8_t (*kids)[LG_ID_LEN];
+};
+struct lg_watch;
+int lg_watch_start(const char *socket_path, uint64_t session, int (*cb)(void *arg, const struct lg_event *e), void *arg,
+                   struct lg_watch **ret) LG_MUST;
+void lg_watch_stop(struct lg_watch *w);
+
+#endif

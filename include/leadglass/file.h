@@ -1,0 +1,82 @@
+/* file.h: the plaintext contents of one lower file: format version 1 (docs/FORMAT.md) over the injectable backend.
+ *
+ * One lg_file per lower inode, shared by every open of it; thread-safe (a reader-writer lock inside). It owns the lower descriptor. It never
+ * looks at names. Uncommitted state lives in memory until lg_file_commit. */
+#ifndef LEADGLASS_FILE_H
+#define LEADGLASS_FILE_H
+
+#include "leadglass/keys.h"
+#include "leadglass/sys.h"
+
+struct lg_journal;
+struct lg_file;
+
+/* What went wrong below, for logs. from/to: plaintext byte range, to 0 when it is the whole file. */
+struct lg_finding {
+    const char *kind; /* such as "chunk does not verify" */
+    uint8_t file_id[LG_ID_LEN];
+    uint64_t from, to;
+};
+
+/* Common to all files of a mounted vault. Filled in by the volume; outlives every file. */
+struct lg_file_env {
+    const struct lg_sys *sys;
+    struct lg_keys *keys;
+    struct lg_journal *journal;
+    uint8_t vault_id[LG_ID_LEN];
+    uint32_t chunk_size;
+    uint64_t session;
+    const uint64_t *unclean; /* sessions of this vault that ended uncleanly, ascending */
+    unsigned n_unclean;
+    bool read_only;
+    /* Path rules: decides by path when bytes name no study. Returns 0 with info filled in, or -ENOENT for the general key. May be NULL. */
+    int (*path_rule)(void *arg, const char *path, struct lg_study_info *ret);
+    void (*finding)(void *arg, const struct lg_finding *f); /* may be NULL */
+    void *arg;
+};
+
+/* Takes fd (O_RDWR, or O_RDONLY when env->read_only), also on error. Reads and checks the header if there is one; a lower file of length
+ * zero that this process did not make is -EBADMSG (a closed empty file has a header). -ENOKEY/-EKEYREVOKED as the key's state says:
+ * then nothing is returned. -EBADMSG: no valid header. -EPROTONOSUPPORT: newer format.
+ * path: plaintext path relative to the mount, for path rules and the journal's locator (copied). */
+int lg_file_open(const struct lg_file_env *env, int fd, const char *path, struct lg_file **ret) LG_MUST;
+/* The same for a lower file that the caller has just created (empty): undecided until bytes or a close decide its study. */
+int lg_file_create(const struct lg_file_env *env, int fd, const char *path, struct lg_file **ret) LG_MUST;
+/* Commits what is left (errors are lost: call lg_file_commit before) and closes fd. */
+void lg_file_free(struct lg_file *f);
+
+/* Reads at most len bytes into buf; returns how many (short only at the end of the file). -EBADMSG when a chunk does not verify, after
+ * reporting it; -ENOKEY, -EKEYREVOKED. */
+ssize_t lg_file_read(struct lg_file *f, void *buf, size_t len, uint64_t off) LG_MUST;
+/* Writes all of it, or fails with nothing changed in what was committed. */
+int lg_file_write(struct lg_file *f, const void *buf, size_t len, uint64_t off) LG_MUST;
+/* Appends atomically with regard to other writers; *ret_off is where. */
+int lg_file_append(struct lg_file *f, const void *buf, size_t len, uint64_t *ret_off) LG_MUST;
+int lg_file_truncate(struct lg_file *f, uint64_t size) LG_MUST;
+/* FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE|KEEP_SIZE, FALLOC_FL_ZERO_RANGE[|KEEP_SIZE], 0. -EOPNOTSUPP otherwise. */
+int lg_file_fallocate(struct lg_file *f, int mode, uint64_t off, uint64_t len) LG_MUST;
+/* SEEK_DATA or SEEK_HOLE. -ENXIO past the end. */
+int lg_file_seek(struct lg_file *f, uint64_t off, int whence, uint64_t *ret) LG_MUST;
+
+/* Makes what was written part of the file below (FLUSH, RELEASE, timer): survives this process. Decides the study if still undecided. */
+int lg_file_commit(struct lg_file *f) LG_MUST;
+/* Commits and makes it durable (FSYNC). */
+int lg_file_sync(struct lg_file *f) LG_MUST;
+bool lg_file_dirty(struct lg_file *f); /* something uncommitted? */
+
+uint64_t lg_file_size(struct lg_file *f);
+/* Modification time as the application should see it; ret->tv_nsec UTIME_OMIT when the lower file's own is right. */
+void lg_file_mtime(struct lg_file *f, struct timespec *ret);
+/* Application set times (either may be UTIME_OMIT; no UTIME_NOW): commits first, then sets them below; later commits keep them. */
+int lg_file_utimens(struct lg_file *f, const struct timespec ts[2]) LG_MUST;
+
+/* Which key protects it; false while undecided. */
+bool lg_file_kid(struct lg_file *f, uint8_t ret_kid[LG_ID_LEN], uint32_t *ret_version);
+/* For lock (commits first if it still can) and revocation (discard: uncommitted bytes are lost): waits for operations under way, then
+ * forgets keys and plaintext. Later operations ask lg_keys again. */
+void lg_file_drop_keys(struct lg_file *f, bool discard);
+
+/* Plaintext size from the physical size of the lower file: pure, opens nothing. Exact for every committed file. */
+uint64_t lg_file_plain_size(uint32_t chunk_size, uint64_t physical_size);
+
+#endif

@@ -1,0 +1,157 @@
+/* keyring.h: the keyring (the only door to LMDB) and the root-slot file beside it.
+ *
+ * unlock slot -> slot key -> root key (epoch e) -> bucket key -> study key (version v). The LMDB file holds wrapped keys only.
+ * One process, one thread uses a keyring object; the slot-file functions marked thread-safe may run elsewhere.
+ *
+ * Writes: lg_keyring_begin .. several changes .. lg_keyring_commit. Nothing a change returned may be used or answered before
+ * lg_keyring_commit returned 0 (durable before use); commits are thereby grouped by the caller. */
+#ifndef LEADGLASS_KEYRING_H
+#define LEADGLASS_KEYRING_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "leadglass/secret.h"
+#include "leadglass/study.h"
+
+#define LG_BUCKETS 4096u
+#define LG_KEY_VERSIONS_MAX 64u
+#define LG_REASON_MAX 1024u
+#define LG_SLOTS_MAX 16u
+#define LG_SLOT_NAME_MAX 63u
+
+struct lg_keyring;
+
+/* ---- the root-slot file -------------------------------------------------------------------------------------------- */
+
+/* One root key and its epoch. */
+struct lg_root {
+    uint64_t epoch;
+    struct lg_secret *key; /* owned */
+};
+
+/* What unlocking gives: one root, or two while a root change was interrupted (old epoch first). */
+struct lg_roots {
+    unsigned n;
+    struct lg_root r[2];
+};
+void lg_roots_done(struct lg_roots *r);
+
+/* Thread-safe, slow (scrypt): reads the slot file and tries the passphrase on every passphrase slot.
+ * -EKEYREJECTED: no slot opens. -EPROTO: damaged file. -EPROTONOSUPPORT: newer version. -ENOENT: no such file. */
+int lg_slotfile_unlock(const char *slot_path, const void *pass, size_t pass_len, struct lg_roots *ret) LG_MUST;
+
+/* ---- life of a keyring --------------------------------------------------------------------------------------------- */
+
+/* Creates DIR (0700) with an empty keyring, all 4096 bucket keys, and the slot file with one passphrase slot named "passphrase".
+ * scrypt_ms: calibration target (500 ordinarily). -EEXIST when either exists already; nothing is left behind on error. */
+int lg_keyring_create(const char *dir, const char *slot_path, const void *pass, size_t pass_len, unsigned scrypt_ms) LG_MUST;
+
+/* Opens it locked. -EWOULDBLOCK: another key manager holds it. -EPROTONOSUPPORT: newer format. -ENOENT, -EPROTO. */
+int lg_keyring_open(const char *dir, const char *slot_path, struct lg_keyring **ret) LG_MUST;
+void lg_keyring_close(struct lg_keyring *k);
+
+/* Adopts root keys (copied), checks them against the keyring (-EKEYREJECTED when they do not belong to it), resumes an interrupted
+ * destruction or root change from wherever a crash left it, and leaves the keyring unlocked. After that, lg_keyring_root gives the one
+ * root in force (copy; caller frees), which changes when studies are destroyed: hand it to the supervisor each time. */
+int lg_keyring_unlock(struct lg_keyring *k, const struct lg_roots *roots) LG_MUST;
+int lg_keyring_root(struct lg_keyring *k, struct lg_root *ret) LG_MUST;
+/* Forgets every key (wiped). Aborts a transaction that is open. */
+void lg_keyring_lock(struct lg_keyring *k);
+bool lg_keyring_unlocked(const struct lg_keyring *k);
+
+int lg_keyring_begin(struct lg_keyring *k) LG_MUST;
+int lg_keyring_commit(struct lg_keyring *k) LG_MUST; /* durable on return; on error everything since begin is undone */
+void lg_keyring_abort(struct lg_keyring *k);
+bool lg_keyring_in_txn(const struct lg_keyring *k);
+
+struct lg_keyring_stat {
+    uint8_t keyring_id[LG_ID_LEN];
+    uint64_t epoch;      /* of the root */
+    uint64_t generation; /* of the slot file */
+    uint64_t studies;    /* study keys, destroyed ones excluded */
+    uint64_t destroyed;
+    uint64_t vaults;
+    uint64_t file_bytes; /* of the LMDB file */
+};
+int lg_keyring_stat(struct lg_keyring *k, struct lg_keyring_stat *ret) LG_MUST; /* works while locked */
+
+/* ---- keys: all need the keyring unlocked (-ENOKEY otherwise); changes need begin -------------------------------------- */
+
+struct lg_key {
+    uint8_t kid[LG_ID_LEN];
+    uint32_t version;
+    enum lg_key_kind kind;
+    enum lg_key_state state;
+    struct lg_secret *key; /* owned by the caller */
+};
+
+/* The newest key of the study, created (kind study) when it is new: then *ret_created is true and info becomes its record.
+ * -EKEYREVOKED with any state that does not serve keys (everything but active). Empty record fields are filled in from info when it
+ * knows more. Needs begin. */
+int lg_keyring_study_key(struct lg_keyring *k, const struct lg_study_info *info, struct lg_key *ret, bool *ret_created) LG_MUST;
+/* The same without creating or changing anything: -ENOENT when there is none. Needs no begin. */
+int lg_keyring_study_find(struct lg_keyring *k, const char *uid, struct lg_key *ret) LG_MUST;
+
+/* Any key by id and version. -ENOKEY: unknown. -EKEYREVOKED: its state (or the state of the study it is attached to) serves no keys. */
+int lg_keyring_key_by_id(struct lg_keyring *k, const uint8_t kid[LG_ID_LEN], uint32_t version, struct lg_key *ret) LG_MUST;
+
+/* A new provisional key; lg_keyring_attach ties it to a study (creating the study when new), whose states then govern it and with which it
+ * is destroyed. Attaching twice to the same study is fine, to another is -EEXIST. */
+int lg_keyring_provisional(struct lg_keyring *k, struct lg_key *ret) LG_MUST;
+int lg_keyring_attach(struct lg_keyring *k, const uint8_t kid[LG_ID_LEN], const struct lg_study_info *info) LG_MUST;
+
+/* ---- vaults and mount sessions ----------------------------------------------------------------------------------------- */
+
+/* Registers a new vault: makes its vault key and its general key. */
+int lg_keyring_vault_add(struct lg_keyring *k, const uint8_t vault_id[LG_ID_LEN], struct lg_key *ret_vault, struct lg_key *ret_general) LG_MUST;
+int lg_keyring_vault_get(struct lg_keyring *k, const uint8_t vault_id[LG_ID_LEN], struct lg_key *ret_vault, struct lg_key *ret_general) LG_MUST;
+
+enum lg_session_state {
+    LG_SESSION_OPEN = 1,    /* being served by a mount now */
+    LG_SESSION_CLEAN = 2,   /* ended cleanly */
+    LG_SESSION_UNCLEAN = 3, /* ended without saying so: half-committed files of it may be recovered */
+    LG_SESSION_CLOSED = 4,  /* was unclean; everything of it has been recovered since */
+};
+/* Numbers start at 1 and are never used again in this keyring. Begin marks any session of the vault that was still open as
+ * unclean (one mount per vault: the caller has checked). */
+int lg_keyring_session_begin(struct lg_keyring *k, const uint8_t vault_id[LG_ID_LEN], uint64_t *ret_session) LG_MUST;
+int lg_keyring_session_set(struct lg_keyring *k, uint64_t session, enum lg_session_state state) LG_MUST;
+int lg_keyring_session_get(struct lg_keyring *k, uint64_t session, uint8_t ret_vault_id[LG_ID_LEN], enum lg_session_state *ret) LG_MUST;
+/* Up to max unclean sessions of the vault, ascending; *ret_n is their whole number. */
+int lg_keyring_sessions_unclean(struct lg_keyring *k, const uint8_t vault_id[LG_ID_LEN], uint64_t *ret, unsigned max, unsigned *ret_n) LG_MUST;
+
+/* ---- studies: listing, states, destruction ------------------------------------------------------------------------------ */
+
+struct lg_study {
+    struct lg_study_info info; /* for a destroyed study only what its tombstone keeps: nothing but what the asker named */
+    uint8_t kid[LG_ID_LEN];
+    enum lg_key_state state;
+    uint32_t version;    /* newest */
+    uint64_t created;    /* seconds since 1970 */
+    uint64_t changed;    /* last change of state */
+    uint32_t changed_by; /* uid of the actor of it */
+    char reason[LG_REASON_MAX + 1];
+};
+
+/* Studies in key-id order, starting after *after (NULL: from the start), at most max; *ret_n tells how many. */
+int lg_keyring_studies(struct lg_keyring *k, const uint8_t *after, struct lg_study *ret, unsigned max, unsigned *ret_n) LG_MUST;
+int lg_keyring_study_show(struct lg_keyring *k, const char *uid, struct lg_study *ret) LG_MUST; /* -ENOENT */
+
+/* Step 0 of destruction: marks the study destroy-approved, then (lg_keyring_destroy_begin) destroying; from then on no key of it is served.
+ * ret_kids receives the study's key id and those of provisional keys attached to it (at most max), for the mounts to drop. Needs begin.
+ * -ENOENT, -EKEYREVOKED when it is destroyed already. */
+int lg_keyring_revoke(struct lg_keyring *k, const char *uid, const char *reason, uint32_t actor_uid,
+                      uint8_t (*ret_kids)[LG_ID_LEN], unsigned max, unsigned *ret_n) LG_MUST;
+/* Carries out every study in state destroying in one batch: the four steps of the design (slot file with both roots, durable; one commit
+ * with the new epoch, the victims' wraps gone, survivors of their buckets under new bucket keys, all buckets under the new root; every
+ * rewrapped record read back and unwrapped in a fresh transaction; slot file with the new root only, file and directory synced), then
+ * marks them destroyed. Call without an open transaction. On error the state stays destroying and the next unlock resumes. */
+int lg_keyring_destroy(struct lg_keyring *k, unsigned *ret_destroyed) LG_MUST;
+
+/* For crash tests: called before each step of destruction that writes (numbered from 1) with a name; returning non-zero stops there with
+ * that error, as a crash would. NULL: none. */
+typedef int (*lg_keyring_hook)(void *arg, const char *step);
+void lg_keyring_set_hook(struct lg_keyring *k, lg_keyring_hook hook, void *arg);
+
+#endif

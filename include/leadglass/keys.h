@@ -1,0 +1,54 @@
+/* keys.h: the study keys that a mount holds, on lease from the key manager.
+ *
+ * Thread-safe. Keys are shared by reference; a dropped key stays in memory until its last user lets go, so droppers then visit the files
+ * (lg_file_drop_keys). Behind it stands either the key manager (lg_keys_new) or, for tests, a source of the caller's. */
+#ifndef LEADGLASS_KEYS_H
+#define LEADGLASS_KEYS_H
+
+#include "leadglass/client.h"
+
+struct lg_keys;
+
+/* One key in force. Reference counted. */
+struct lg_kref {
+    uint8_t kid[LG_ID_LEN];
+    uint32_t version;
+    enum lg_key_kind kind;
+    struct lg_secret *key;
+    int refs; /* private */
+};
+void lg_kref_unref(struct lg_kref *k); /* wipes with the last; NULL is fine; thread-safe */
+
+/* Where keys come from: the calls of lg_client that leadglass-fs needs, same contracts. */
+struct lg_key_source {
+    void *arg;
+    int (*vault)(void *arg, const uint8_t vault_id[LG_ID_LEN], struct lg_key *ret_vault, struct lg_key *ret_general);
+    int (*study)(void *arg, const struct lg_study_info *info, struct lg_key *ret, unsigned *ret_lease_s);
+    int (*by_id)(void *arg, const uint8_t kid[LG_ID_LEN], uint32_t version, struct lg_key *ret, unsigned *ret_lease_s);
+    int (*provisional)(void *arg, struct lg_key *ret, unsigned *ret_lease_s);
+    int (*attach)(void *arg, const uint8_t kid[LG_ID_LEN], const struct lg_study_info *info);
+};
+/* A source over a client (kept by pointer; must outlive the keys). */
+struct lg_key_source lg_key_source_client(struct lg_client *c);
+
+int lg_keys_new(const struct lg_key_source *src, const uint8_t vault_id[LG_ID_LEN], struct lg_keys **ret) LG_MUST;
+void lg_keys_free(struct lg_keys *k);
+
+/* All: -ENOKEY while locked; -EKEYREVOKED; or the source's error when it cannot be asked and no lease helps. The caller unrefs. */
+int lg_keys_vault(struct lg_keys *k, struct lg_kref **ret) LG_MUST;   /* names, headers' neighbours, xattrs */
+int lg_keys_general(struct lg_keys *k, struct lg_kref **ret) LG_MUST;
+int lg_keys_study(struct lg_keys *k, const struct lg_study_info *info, struct lg_kref **ret) LG_MUST;
+int lg_keys_by_id(struct lg_keys *k, const uint8_t kid[LG_ID_LEN], uint32_t version, struct lg_kref **ret) LG_MUST;
+int lg_keys_provisional(struct lg_keys *k, struct lg_kref **ret) LG_MUST;
+int lg_keys_attach(struct lg_keys *k, const uint8_t kid[LG_ID_LEN], const struct lg_study_info *info) LG_MUST;
+
+/* Events. lock: forget everything, answer -ENOKEY until unlock. revoke: forget these, answer -EKEYREVOKED for them from the cache.
+ * resync: forget all leases so that each is asked for again (answers come from the key manager if it can be reached). */
+void lg_keys_lock(struct lg_keys *k);
+void lg_keys_unlock(struct lg_keys *k);
+void lg_keys_revoke(struct lg_keys *k, const uint8_t (*kids)[LG_ID_LEN], unsigned n);
+void lg_keys_resync(struct lg_keys *k);
+/* Drops leases that have ended; call every minute or so. Returns true when something was dropped. */
+bool lg_keys_expire(struct lg_keys *k);
+
+#endif

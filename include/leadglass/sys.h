@@ -1,0 +1,37 @@
+/* sys.h: the injectable backend: every system call by which the filesystem core changes or reads the lower filesystem's file contents, and
+ * every barrier. The core calls these and nothing else for contents, so that tests can fail any one of them, cut it short, or record
+ * writes and barriers and build crash states. Each returns what the system call returns, with -errno in place of -1. */
+#ifndef LEADGLASS_SYS_H
+#define LEADGLASS_SYS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/stat.h>
+#include <sys/types.h>
+#include <sys/uio.h>
+
+#include "leadglass/status.h"
+
+struct lg_sys {
+    void *arg; /* passed to each */
+    ssize_t (*pread)(void *arg, int fd, void *buf, size_t len, off_t off);
+    ssize_t (*pwritev)(void *arg, int fd, const struct iovec *iov, int n, off_t off);
+    int (*fdatasync)(void *arg, int fd);
+    int (*fsync)(void *arg, int fd); /* directories too */
+    int (*ftruncate)(void *arg, int fd, off_t len);
+    int (*fallocate)(void *arg, int fd, int mode, off_t off, off_t len);
+    int (*fstat)(void *arg, int fd, struct stat *st);
+    int (*futimens)(void *arg, int fd, const struct timespec ts[2]);
+};
+
+/* The real ones. */
+extern const struct lg_sys lg_sys_posix;
+
+/* Whole transfers over a backend: loop over short ones and EINTR. read_full returns bytes read (short only at end of file). */
+ssize_t lg_sys_read_full(const struct lg_sys *sys, int fd, void *buf, size_t len, uint64_t off) LG_MUST;
+int lg_sys_write_full(const struct lg_sys *sys, int fd, const void *buf, size_t len, uint64_t off) LG_MUST;
+/* iov is used up. */
+int lg_sys_writev_full(const struct lg_sys *sys, int fd, struct iovec *iov, int n, uint64_t off) LG_MUST;
+
+#endif

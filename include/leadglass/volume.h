@@ -1,0 +1,134 @@
+/* volume.h: a mounted vault without FUSE: nodes, names, directories and open files, in POSIX terms. The FUSE front maps each request to
+ * one call here; tests call it directly.
+ *
+ * Node ids are 64-bit counters never reused; 1 is the root. A node lives while its lookup count is above zero. No descriptor is kept per node.
+ * All calls are thread-safe and return 0 or -errno as the POSIX call of that name would; -ENOKEY when locked, -EKEYREVOKED, -EIO when
+ * something below was tampered with or damaged. */
+#ifndef LEADGLASS_VOLUME_H
+#define LEADGLASS_VOLUME_H
+
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+
+#include "leadglass/file.h"
+
+#define LG_NAME_MAX 255u
+#define LG_ROOT_NODE 1u
+
+/* ---- the vault on disk (fs/volume/vault.c) -------------------------------------------------------------------------------- */
+
+struct lg_vault_info {
+    uint8_t vault_id[LG_ID_LEN];
+    uint8_t keyring_id[LG_ID_LEN];
+    uint32_t chunk_size;
+    uint32_t version;
+};
+#define LG_CHUNK_SIZE_DEFAULT (16u * 1024u)
+/* Makes a new vault in dir (created if missing; -ENOTEMPTY when it has entries): header, root directory with its id, journal.
+ * The keys are those of lg_client_vault_add. */
+int lg_vault_create(const char *dir, const struct lg_vault_info *info, const struct lg_secret *vault_key) LG_MUST;
+/* Reads the header without keys. -ENOENT: no vault here; -EPROTO: damaged; -EPROTONOSUPPORT: newer version. */
+int lg_vault_read(const char *dir, struct lg_vault_info *ret) LG_MUST;
+
+/* ---- a volume ------------------------------------------------------------------------------------------------------------- */
+
+struct lg_volume;
+struct lg_volume_options {
+    const struct lg_sys *sys;         /* NULL: lg_sys_posix */
+    struct lg_keys *keys;             /* borrowed */
+    uint64_t session;
+    const uint64_t *unclean;          /* borrowed */
+    unsigned n_unclean;
+    bool read_only;
+    int (*path_rule)(void *arg, const char *path, struct lg_study_info *ret);
+    void (*finding)(void *arg, const struct lg_finding *f);
+    void *arg;
+};
+/* Takes the vault's writer lock (-EWOULDBLOCK: mounted already), checks that the header's MAC matches the vault key (-EBADMSG), replays
+ * the journal. */
+int lg_volume_open(const char *dir, const struct lg_volume_options *opt, struct lg_volume **ret) LG_MUST;
+/* Commits and syncs everything, retires the journal. 0 only if all of it succeeded: then the session has ended cleanly. */
+int lg_volume_close(struct lg_volume *v) LG_MUST;
+const struct lg_vault_info *lg_volume_info(const struct lg_volume *v);
+
+/* Who asks: owner of what is created. */
+struct lg_cred {
+    uid_t uid;
+    gid_t gid;
+    mode_t umask;
+    pid_t pid;
+};
+
+struct lg_entry {
+    uint64_t node;
+    struct stat st; /* st_ino is the lower inode number; st_size and st_blocks as the application should see them */
+};
+
+int lg_volume_lookup(struct lg_volume *v, uint64_t parent, const char *name, struct lg_entry *ret) LG_MUST; /* counts one lookup */
+void lg_volume_forget(struct lg_volume *v, uint64_t node, uint64_t n);
+int lg_volume_getattr(struct lg_volume *v, uint64_t node, struct stat *ret) LG_MUST;
+
+#define LG_SET_MODE 1u
+#define LG_SET_UID 2u
+#define LG_SET_GID 4u
+#define LG_SET_SIZE 8u
+#define LG_SET_ATIME 16u
+#define LG_SET_MTIME 32u
+#define LG_SET_KILL_SUIDGID 64u /* clear set-id bits as for a write by an unprivileged user */
+/* st->st_atim / st_mtim may have tv_nsec UTIME_NOW. */
+int lg_volume_setattr(struct lg_volume *v, uint64_t node, const struct stat *st, unsigned set, struct stat *ret) LG_MUST;
+
+/* Each counts one lookup for the entry it returns. */
+int lg_volume_mkdir(struct lg_volume *v, uint64_t parent, const char *name, mode_t mode, const struct lg_cred *c, struct lg_entry *ret) LG_MUST;
+int lg_volume_mknod(struct lg_volume *v, uint64_t parent, const char *name, mode_t mode, dev_t rdev, const struct lg_cred *c, struct lg_entry *ret) LG_MUST;
+int lg_volume_symlink(struct lg_volume *v, uint64_t parent, const char *name, const char *target, const struct lg_cred *c, struct lg_entry *ret) LG_MUST;
+int lg_volume_link(struct lg_volume *v, uint64_t node, uint64_t new_parent, const char *new_name, struct lg_entry *ret) LG_MUST;
+int lg_volume_unlink(struct lg_volume *v, uint64_t parent, const char *name) LG_MUST;
+int lg_volume_rmdir(struct lg_volume *v, uint64_t parent, const char *name) LG_MUST;
+/* flags: RENAME_NOREPLACE or RENAME_EXCHANGE (linux/fs.h), or 0. */
+int lg_volume_rename(struct lg_volume *v, uint64_t parent, const char *name, uint64_t new_parent, const char *new_name, unsigned flags) LG_MUST;
+/* buf gets a NUL. */
+int lg_volume_readlink(struct lg_volume *v, uint64_t node, char *buf, size_t cap) LG_MUST;
+int lg_volume_statfs(struct lg_volume *v, struct statvfs *ret) LG_MUST;
+
+/* Open files. open and create take open(2) flags (O_TRUNC is obeyed, O_APPEND remembered). */
+struct lg_handle;
+int lg_volume_open_file(struct lg_volume *v, uint64_t node, int flags, struct lg_handle **ret) LG_MUST;
+int lg_volume_create_file(struct lg_volume *v, uint64_t parent, const char *name, int flags, mode_t mode, const struct lg_cred *c,
+                          struct lg_entry *ret, struct lg_handle **ret_h) LG_MUST;
+/* O_TMPFILE: a nameless file, in reach of lg_volume_link afterwards. */
+int lg_volume_tmpfile(struct lg_volume *v, uint64_t parent, int flags, mode_t mode, const struct lg_cred *c,
+                      struct lg_entry *ret, struct lg_handle **ret_h) LG_MUST;
+ssize_t lg_volume_read(struct lg_handle *h, void *buf, size_t len, uint64_t off) LG_MUST;
+ssize_t lg_volume_write(struct lg_handle *h, const void *buf, size_t len, uint64_t off, bool kill_suidgid) LG_MUST;
+int lg_volume_flush(struct lg_handle *h) LG_MUST;               /* commit */
+int lg_volume_fsync(struct lg_handle *h, bool data_only) LG_MUST; /* commit, durable; a new name's directory entry too */
+int lg_volume_fallocate(struct lg_handle *h, int mode, uint64_t off, uint64_t len) LG_MUST;
+int lg_volume_seek(struct lg_handle *h, uint64_t off, int whence, uint64_t *ret) LG_MUST;
+void lg_volume_release(struct lg_handle *h);
+
+/* Directories: a stable snapshot-free stream; cookies are opaque, 0 is the start. fill returns false when its buffer is full (that entry
+ * comes again next time). st has at least st_ino and the type in st_mode; with plus, a full entry whose lookup is counted if fill returned true. */
+struct lg_dir;
+int lg_volume_opendir(struct lg_volume *v, uint64_t node, struct lg_dir **ret) LG_MUST;
+int lg_volume_readdir(struct lg_dir *d, uint64_t cookie, bool plus,
+                      bool (*fill)(void *arg, const char *name, const struct lg_entry *e, uint64_t next_cookie), void *arg) LG_MUST;
+int lg_volume_fsyncdir(struct lg_dir *d) LG_MUST;
+void lg_volume_releasedir(struct lg_dir *d);
+
+/* Extended attributes: user.* encrypted, name and value; security.*, trusted.* and system.posix_acl_* passed through. size 0 asks for the length. */
+ssize_t lg_volume_getxattr(struct lg_volume *v, uint64_t node, const char *name, void *buf, size_t size) LG_MUST;
+ssize_t lg_volume_listxattr(struct lg_volume *v, uint64_t node, char *buf, size_t size) LG_MUST;
+int lg_volume_setxattr(struct lg_volume *v, uint64_t node, const char *name, const void *value, size_t size, int flags) LG_MUST;
+int lg_volume_removexattr(struct lg_volume *v, uint64_t node, const char *name) LG_MUST;
+
+/* Every few seconds: commits files dirty for 5 s, checkpoints the journal, expires leases. */
+void lg_volume_tick(struct lg_volume *v);
+
+/* After lg_keys_lock / lg_keys_revoke: makes every file concerned forget its keys (see lg_file_drop_keys); then calls back with each node whose
+ * pages the kernel must drop (from the calling thread, no lock held). kids NULL: all. Order for lock: lg_volume_commit_all, lg_keys_lock, this. */
+int lg_volume_commit_all(struct lg_volume *v) LG_MUST;
+void lg_volume_drop_keys(struct lg_volume *v, const uint8_t (*kids)[LG_ID_LEN], unsigned n, bool discard,
+                         void (*each)(void *arg, uint64_t node), void *arg);
+
+#endif
