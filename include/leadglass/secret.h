@@ -1,7 +1,7 @@
 /* secret.h: memory for key material.
  *
- * All secrets live in regions that are locked (mlock), excluded from core dumps (MADV_DONTDUMP), absent from
- * forked children (MADV_WIPEONFORK), and wiped when freed. OpenSSL's own allocations are routed here too, as its
+ * All secrets live in regions that are locked (mlock), excluded from core dumps (MADV_DONTDUMP),
+ * and wiped when freed; a child that a program forks must exec at once. OpenSSL's own allocations are routed here too, as its
  * expanded keys live outside its secure heap. Thread-safe. */
 #ifndef LEADGLASS_SECRET_H
 #define LEADGLASS_SECRET_H

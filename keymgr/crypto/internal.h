@@ -1,0 +1,16 @@
+/* Shared by the files of this folder: the algorithms fetched once. */
+#ifndef LEADGLASS_CRYPTO_INTERNAL_H
+#define LEADGLASS_CRYPTO_INTERNAL_H
+
+#include <openssl/evp.h>
+#include <openssl/kdf.h>
+
+struct lg_algorithms {
+    EVP_CIPHER *gcm, *siv, *ecb;
+    EVP_MD *sha256;
+    EVP_MAC *hmac;
+    EVP_KDF *hkdf, *scrypt;
+};
+extern struct lg_algorithms lg_alg;
+
+#endif

@@ -1,0 +1,175 @@
+/* Known answers come from independent implementations (Python's hashlib and cryptography). */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <unistd.h>
+
+#include "leadglass/bytes.h"
+#include "leadglass/crypto.h"
+
+static struct lg_secret *counting_key(void)
+{
+    struct lg_secret *k = lg_secret_new();
+    assert_non_null(k);
+    for (unsigned i = 0; i < LG_KEY_LEN; i++)
+        k->b[i] = (uint8_t)i;
+    return k;
+}
+
+static void known_answers(void **state)
+{
+    (void)state;
+    static const uint8_t hkdf[] = { 0x8c, 0x54, 0xa9, 0xbe, 0x3f, 0x6d, 0x11, 0xe5, 0xe9, 0x44, 0x8e, 0x74, 0xfa, 0xc5, 0x75, 0x72,
+                                    0xa6, 0x5d, 0xd9, 0x07, 0xad, 0x59, 0x6a, 0xcb, 0xba, 0x4e, 0x18, 0x9e, 0xf1, 0x45, 0x35, 0xf9 };
+    static const uint8_t hmac[] = { 0xf0, 0x13, 0x37, 0x29, 0xc4, 0x16, 0x3d, 0xed, 0xe8, 0x1e, 0x21, 0xcd, 0x47, 0x83, 0x92, 0x56,
+                                    0xda, 0x58, 0x17, 0x12, 0x38, 0xc8, 0xa0, 0xd8, 0x74, 0x39, 0x7c, 0x73, 0xb1, 0x4e, 0x1e, 0x47 };
+    static const uint8_t scrypt[] = { 0x62, 0x45, 0xef, 0xbb, 0x6c, 0x5c, 0x9d, 0x26, 0x8d, 0xfb, 0xb2, 0x14, 0x2d, 0x22, 0x61, 0x42,
+                                      0x74, 0xed, 0x72, 0x2e, 0xe2, 0x13, 0xa6, 0xab, 0x6b, 0x35, 0xa0, 0x48, 0x18, 0xf3, 0x59, 0xcf };
+    static const uint8_t siv[] = { 0x4e, 0xa3, 0x18, 0x8b, 0x6d, 0xf0, 0xe5, 0xb2, 0xec, 0xad, 0x11, 0x06, 0xce, 0xaf, 0x47, 0xf3, 0x9b, 0x15, 0xbb, 0xc0, 0x11 };
+    static const uint8_t gcm[] = { 0x66, 0xd9, 0xd9, 0xb2, 0xda, 0x11, 0xba, 0xe4, 0x24, 0xce, 0x67, 0x1b, 0x6e, 0x7e, 0xf0, 0x4a, 0x4d, 0x98, 0x65, 0x6a, 0x32 };
+    static const uint8_t prf[] = { 0xd2, 0xa8, 0xdf, 0x91, 0x7f, 0xb9, 0xcb, 0x5d, 0xe2, 0xa5, 0x2f, 0xfd, 0xe3, 0x1d, 0xa6, 0xcb };
+    LG_SECRET_AUTO key = counting_key();
+    LG_SECRET_AUTO out = lg_secret_new();
+    uint8_t buf[64], tag[LG_TAG_LEN];
+
+    assert_int_equal(lg_derive(key, "label", "ctx", 3, out), 0);
+    assert_memory_equal(out->b, hkdf, 32);
+    assert_int_equal(lg_hmac(key, "abc", 3, buf), 0);
+    assert_memory_equal(buf, hmac, 32);
+    struct lg_scrypt s = { .log2_n = 10, .r = 8, .p = 1 };
+    memcpy(s.salt, key->b, 32);
+    assert_int_equal(lg_scrypt_derive(&s, "password", 8, out), 0);
+    assert_memory_equal(out->b, scrypt, 32);
+    assert_int_equal(lg_siv_seal(key, "ad", 2, "hello", 5, buf), 0);
+    assert_memory_equal(buf, siv, sizeof siv);
+    struct lg_gcm *g = NULL;
+    uint8_t nonce[LG_NONCE_LEN] = { 0 };
+    assert_int_equal(lg_gcm_new(key, &g), 0);
+    assert_int_equal(lg_gcm_seal(g, nonce, "ad", 2, "hello", 5, buf, tag), 0);
+    assert_memory_equal(buf, gcm, 5);
+    assert_memory_equal(tag, gcm + 5, 16);
+    lg_gcm_free(g);
+    struct lg_prf *p = NULL;
+    uint8_t in[96], acc[16] = { 0 };
+    for (unsigned i = 0; i < 48; i++) {
+        in[i] = (uint8_t)i;
+        in[48 + i] = (uint8_t)(100 + i);
+    }
+    assert_int_equal(lg_prf_new(key, &p), 0);
+    assert_int_equal(lg_prf_xor(p, in, 2, acc), 0);
+    assert_memory_equal(acc, prf, 16);
+    assert_int_equal(lg_prf_xor(p, in, 2, acc), 0);
+    for (unsigned i = 0; i < 16; i++)
+        assert_int_equal(acc[i], 0);
+    lg_prf_free(p);
+}
+
+static void tampering_is_found(void **state)
+{
+    (void)state;
+    LG_SECRET_AUTO key = counting_key();
+    LG_SECRET_AUTO other = lg_secret_random();
+    LG_SECRET_AUTO got = lg_secret_new();
+    uint8_t w[LG_WRAPPED_LEN];
+    assert_int_equal(lg_key_wrap(key, "a", 1, other, w), 0);
+    assert_int_equal(lg_key_unwrap(key, "a", 1, w, got), 0);
+    assert_memory_equal(got->b, other->b, 32);
+    assert_int_equal(lg_key_unwrap(key, "b", 1, w, got), -EBADMSG);
+    assert_int_equal(lg_key_unwrap(other, "a", 1, w, got), -EBADMSG);
+    for (unsigned i = 0; i < sizeof w * 8; i++) {
+        w[i / 8] ^= (uint8_t)(1u << i % 8);
+        assert_int_equal(lg_key_unwrap(key, "a", 1, w, got), -EBADMSG);
+        w[i / 8] ^= (uint8_t)(1u << i % 8);
+    }
+    uint8_t empty[LG_SIV_TAG_LEN];
+    assert_int_equal(lg_siv_seal(key, "", 0, "", 0, empty), 0);
+    assert_int_equal(lg_siv_open(key, "", 0, empty, sizeof empty, w), 0);
+    empty[3] ^= 1;
+    assert_int_equal(lg_siv_open(key, "", 0, empty, sizeof empty, w), -EBADMSG);
+    assert_int_equal(lg_siv_open(key, "", 0, empty, 15, w), -EBADMSG);
+
+    struct lg_gcm *g = NULL;
+    uint8_t nonce[LG_NONCE_LEN] = { 1 }, ct[64], pt[64], tag[LG_TAG_LEN];
+    memset(pt, 'x', sizeof pt);
+    assert_int_equal(lg_gcm_new(key, &g), 0);
+    assert_int_equal(lg_gcm_seal(g, nonce, "ad", 2, pt, sizeof pt, ct, tag), 0);
+    for (unsigned i = 0; i < sizeof ct; i++) {
+        ct[i] ^= 0x80;
+        memset(pt, 'y', sizeof pt);
+        assert_int_equal(lg_gcm_open(g, nonce, "ad", 2, ct, sizeof ct, pt, tag), -EBADMSG);
+        assert_int_equal(pt[0], 0); /* no unauthenticated plaintext is given out */
+        ct[i] ^= 0x80;
+    }
+    assert_int_equal(lg_gcm_open(g, nonce, "ae", 2, ct, sizeof ct, pt, tag), -EBADMSG);
+    assert_int_equal(lg_gcm_open(g, nonce, "ad", 2, ct, sizeof ct, ct, tag), 0); /* in place */
+    assert_int_equal(ct[63], 'x');
+    lg_gcm_free(g);
+}
+
+static void text_and_checksums(void **state)
+{
+    (void)state;
+    char text[64];
+    uint8_t raw[32];
+    size_t n;
+    for (size_t len = 0; len <= 20; len++) {
+        uint8_t in[20];
+        for (size_t i = 0; i < len; i++)
+            in[i] = (uint8_t)(251 * i + len);
+        lg_b64_encode(in, len, text);
+        assert_int_equal(strlen(text), lg_b64_len(len));
+        assert_int_equal(lg_b64_decode(text, strlen(text), raw, sizeof raw, &n), 0);
+        assert_int_equal(n, len);
+        assert_memory_equal(raw, in, len);
+    }
+    assert_int_equal(lg_b64_decode("Zh", 2, raw, sizeof raw, &n), -EPROTO); /* spare bits set */
+    assert_int_equal(lg_b64_decode("Z", 1, raw, sizeof raw, &n), -EPROTO);
+    assert_int_equal(lg_b64_decode("Zg==", 4, raw, sizeof raw, &n), -EPROTO);
+    assert_int_equal(lg_b64_decode("Zm9v", 4, raw, 2, &n), -ENOSPC);
+    assert_true(lg_crc32c(0, "123456789", 9) == 0xe3069283u); /* RFC 3720 appendix B.4's polynomial, the usual check value */
+    assert_int_equal(lg_hex_decode("0aFf", raw, 2), 0);
+    assert_int_equal(raw[1], 0xff);
+    assert_int_equal(lg_hex_decode("0aFg", raw, 2), -EPROTO);
+    assert_int_equal(lg_hex_decode("0aF", raw, 2), -EPROTO);
+    struct lg_rd r = lg_rd("\x05\x00" "ab", 4);
+    char s[9];
+    lg_rd_str(&r, s, 8);
+    assert_false(lg_rd_ok(&r));
+    assert_string_equal(s, "");
+}
+
+static void memory_is_guarded(void **state)
+{
+    (void)state;
+    assert_int_equal(prctl(PR_GET_DUMPABLE), 0);
+    uint8_t *p = lg_secret_alloc(100);
+    memset(p, 0xaa, 100);
+    lg_secret_dealloc(p);
+    uint8_t *q = lg_secret_alloc(100); /* the same block comes back, wiped */
+    assert_ptr_equal(p, q);
+    for (unsigned i = 0; i < 100; i++)
+        assert_int_equal(q[i], 0);
+    lg_secret_dealloc(q);
+    assert_null(lg_secret_alloc(0));
+    assert_null(lg_secret_alloc(2 * 1024 * 1024));
+}
+
+int main(void)
+{
+    if (lg_secret_init(false) || lg_crypto_init())
+        return 1;
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(known_answers),
+        cmocka_unit_test(tampering_is_found),
+        cmocka_unit_test(text_and_checksums),
+        cmocka_unit_test(memory_is_guarded),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
