@@ -22,6 +22,7 @@ struct lg_sys {
     int (*ftruncate)(void *arg, int fd, off_t len);
     int (*fallocate)(void *arg, int fd, int mode, off_t off, off_t len);
     int (*fstat)(void *arg, int fd, struct stat *st);
+    off_t (*lseek)(void *arg, int fd, off_t off, int whence); /* SEEK_DATA only; -ENXIO past the last data */
     int (*futimens)(void *arg, int fd, const struct timespec ts[2]);
 };
 

@@ -1,0 +1,87 @@
+#include "leadglass/sys.h"
+
+#include <fcntl.h>
+#include <unistd.h>
+
+static ssize_t sys_pread(void *arg, int fd, void *buf, size_t len, off_t off)
+{
+    (void)arg;
+    ssize_t n = pread(fd, buf, len, off);
+    return n < 0 ? -errno : n;
+}
+static ssize_t sys_pwritev(void *arg, int fd, const struct iovec *iov, int n, off_t off)
+{
+    (void)arg;
+    ssize_t w = pwritev(fd, iov, n, off);
+    return w < 0 ? -errno : w;
+}
+static int sys_fdatasync(void *arg, int fd) { return (void)arg, fdatasync(fd) ? -errno : 0; }
+static int sys_fsync(void *arg, int fd) { return (void)arg, fsync(fd) ? -errno : 0; }
+static int sys_ftruncate(void *arg, int fd, off_t len) { return (void)arg, ftruncate(fd, len) ? -errno : 0; }
+static int sys_fallocate(void *arg, int fd, int mode, off_t off, off_t len) { return (void)arg, fallocate(fd, mode, off, len) ? -errno : 0; }
+static int sys_fstat(void *arg, int fd, struct stat *st) { return (void)arg, fstat(fd, st) ? -errno : 0; }
+static off_t sys_lseek(void *arg, int fd, off_t off, int whence)
+{
+    (void)arg;
+    off_t r = lseek(fd, off, whence);
+    return r < 0 ? -errno : r;
+}
+static int sys_futimens(void *arg, int fd, const struct timespec ts[2]) { return (void)arg, futimens(fd, ts) ? -errno : 0; }
+
+const struct lg_sys lg_sys_posix = {
+    .pread = sys_pread,
+    .pwritev = sys_pwritev,
+    .fdatasync = sys_fdatasync,
+    .fsync = sys_fsync,
+    .ftruncate = sys_ftruncate,
+    .fallocate = sys_fallocate,
+    .fstat = sys_fstat,
+    .lseek = sys_lseek,
+    .futimens = sys_futimens,
+};
+
+ssize_t lg_sys_read_full(const struct lg_sys *sys, int fd, void *buf, size_t len, uint64_t off)
+{
+    size_t done = 0;
+    while (done < len) {
+        ssize_t n = sys->pread(sys->arg, fd, (uint8_t *)buf + done, len - done, (off_t)(off + done));
+        if (n == -EINTR)
+            continue;
+        if (n < 0)
+            return n;
+        if (n == 0)
+            break;
+        done += (size_t)n;
+    }
+    return (ssize_t)done;
+}
+
+int lg_sys_writev_full(const struct lg_sys *sys, int fd, struct iovec *iov, int n, uint64_t off)
+{
+    while (n > 0) {
+        ssize_t w = sys->pwritev(sys->arg, fd, iov, n, (off_t)off);
+        if (w == -EINTR)
+            continue;
+        if (w < 0)
+            return (int)w;
+        if (w == 0)
+            return -EIO;
+        off += (uint64_t)w;
+        while (n > 0 && (size_t)w >= iov->iov_len) {
+            w -= (ssize_t)iov->iov_len;
+            iov++;
+            n--;
+        }
+        if (n > 0) {
+            iov->iov_base = (uint8_t *)iov->iov_base + w;
+            iov->iov_len -= (size_t)w;
+        }
+    }
+    return 0;
+}
+
+int lg_sys_write_full(const struct lg_sys *sys, int fd, const void *buf, size_t len, uint64_t off)
+{
+    struct iovec v = { (void *)(uintptr_t)buf, len };
+    return lg_sys_writev_full(sys, fd, &v, 1, off);
+}
