@@ -5,6 +5,7 @@
 #ifndef LEADGLASS_JOURNAL_H
 #define LEADGLASS_JOURNAL_H
 
+#include <stdatomic.h>
 #include <time.h>
 
 #include "leadglass/format.h"
@@ -27,5 +28,41 @@ int lg_journal_checkpoint(struct lg_journal *j) LG_MUST;
 
 /* Checkpoints and frees; the journal is freed on error too. */
 int lg_journal_close(struct lg_journal *j) LG_MUST;
+
+/* ---- for fs/file -------------------------------------------------------------------------------------------------------------- */
+
+#define LG_JOURNAL_HANDLE_MAX 128u
+
+/* A lower file as the journal knows it. Prepared once per open file; must stay, with its descriptor, until nothing of it is unretired. */
+struct lg_jfile {
+    int fd;
+    uint8_t file_id[LG_ID_LEN];
+    uint32_t handle_len; /* 0: the lower filesystem gives none */
+    int32_t handle_type;
+    uint8_t handle[LG_JOURNAL_HANDLE_MAX];
+    uint64_t appended;         /* number of its last record, 0: none; under the file's lock */
+    _Atomic uint64_t retired;  /* number of its last record that is in place and durable */
+    _Atomic int64_t mtime_s;   /* the time that checkpoints leave below */
+    _Atomic uint32_t mtime_ns; /* UTIME_OMIT: whatever it is */
+};
+void lg_jfile_init(struct lg_jfile *f, int fd, const uint8_t file_id[LG_ID_LEN]);
+static inline bool lg_jfile_unretired(const struct lg_jfile *f) { return f->appended > atomic_load(&f->retired); }
+
+enum lg_jop_kind {
+    LG_JOP_WRITE = 1,    /* data at off */
+    LG_JOP_ZERO = 2,     /* off .. off+len reads as zeros afterwards; space is given back where the lower filesystem can */
+    LG_JOP_TRUNCATE = 3, /* the file is off bytes long */
+};
+struct lg_jop {
+    enum lg_jop_kind kind;
+    uint64_t off, len;
+    const void *data;
+};
+
+/* Appends one record, all or nothing (not durable yet), and gives it the next number. seq: of the commit slot among its writes. Waits for a
+ * checkpoint when the journal is full; takes no lock of any file. -EFBIG: larger than the journal can ever hold; or the error of a write below. */
+int lg_journal_append(struct lg_journal *j, struct lg_jfile *f, uint64_t seq, const struct lg_jop *ops, uint32_t n_ops) LG_MUST;
+/* Returns when the record is durable; callers waiting together share one fdatasync. */
+int lg_journal_sync(struct lg_journal *j, uint64_t record) LG_MUST;
 
 #endif

@@ -1,0 +1,374 @@
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "internal.h"
+
+#define FILE_MAGIC "LGJRNL\r\n"
+#define REC_MAGIC 0x31524a4cu
+
+/* A record of an area, as long as it is not retired. */
+struct pending {
+    struct lg_jfile *file;
+    uint64_t number, off; /* off: within the area */
+    uint32_t len;
+    bool applied;
+};
+
+struct area {
+    uint64_t generation, used; /* used: from the area's start */
+    struct pending *p;
+    size_t n, cap;
+};
+
+struct lg_journal {
+    const struct lg_sys *sys;
+    int fd;
+    bool read_only;
+    pthread_mutex_t checkpointing; /* one checkpoint at a time; taken before mu */
+    pthread_mutex_t mu;            /* all below */
+    pthread_cond_t synced_cond;
+    bool syncing;
+    int sync_rc;
+    uint64_t number, synced; /* last record appended, last one durable */
+    uint64_t generation;
+    unsigned active;
+    struct area area[2];
+};
+
+static void file_header(const uint8_t vault_id[LG_ID_LEN], uint8_t out[LG_SECTOR])
+{
+    memset(out, 0, LG_SECTOR);
+    struct lg_wr w = lg_wr(out, LG_SECTOR);
+    lg_wr_bytes(&w, FILE_MAGIC, 8);
+    lg_wr_u32(&w, LG_JOURNAL_VERSION);
+    lg_wr_u32(&w, LG_AREA_LEN);
+    lg_wr_bytes(&w, vault_id, LG_ID_LEN);
+    w = lg_wr(out + LG_SECTOR - 4, 4);
+    lg_wr_u32(&w, lg_crc32c(0, out, LG_SECTOR - 4));
+}
+
+int lg_journal_create(const struct lg_sys *sys, int vault_dirfd, const uint8_t vault_id[LG_ID_LEN])
+{
+    uint8_t h[LG_SECTOR];
+    int fd = openat(vault_dirfd, LG_JOURNAL_NAME, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
+    if (fd < 0)
+        return -errno;
+    const size_t block = 1024 * 1024;
+    uint8_t *z = calloc(1, block);
+    int rc = z ? 0 : -ENOMEM;
+    /* Written rather than only allocated: a later fdatasync then has no allocation to make durable, and a full disk cannot hurt. */
+    uint64_t end = lg_area_off(2);
+    for (uint64_t off = 0; !rc && off < end; off += block)
+        rc = lg_sys_write_full(sys, fd, z, end - off < block ? (size_t)(end - off) : block, off);
+    free(z);
+    for (unsigned a = 0; !rc && a < 2; a++)
+        rc = lg_area_header_write(sys, fd, a, 0, false);
+    file_header(vault_id, h);
+    if (!rc)
+        rc = lg_sys_write_full(sys, fd, h, sizeof h, 0);
+    if (!rc)
+        rc = sys->fsync(sys->arg, fd);
+    close(fd);
+    if (rc)
+        unlinkat(vault_dirfd, LG_JOURNAL_NAME, 0);
+    return rc;
+}
+
+static int header_check(const struct lg_sys *sys, int fd, const uint8_t vault_id[LG_ID_LEN])
+{
+    uint8_t h[LG_SECTOR], want[LG_SECTOR];
+    ssize_t n = lg_sys_read_full(sys, fd, h, sizeof h, 0);
+    if (n < 0)
+        return (int)n;
+    struct lg_rd r = lg_rd(h + 8, sizeof h - 8);
+    uint32_t version = lg_rd_u32(&r);
+    if ((size_t)n < sizeof h || memcmp(h, FILE_MAGIC, 8) != 0)
+        return -EPROTO;
+    if (version > LG_JOURNAL_VERSION)
+        return -EPROTONOSUPPORT;
+    file_header(vault_id, want);
+    struct stat st;
+    int rc = sys->fstat(sys->arg, fd, &st);
+    if (rc)
+        return rc;
+    return memcmp(h, want, sizeof h) == 0 && (uint64_t)st.st_size == lg_area_off(2) ? 0 : -EPROTO;
+}
+
+int lg_journal_open(const struct lg_sys *sys, int vault_dirfd, const uint8_t vault_id[LG_ID_LEN], bool read_only, struct lg_journal **ret)
+{
+    struct lg_journal *j = calloc(1, sizeof *j);
+    if (!j)
+        return -ENOMEM;
+    j->sys = sys;
+    j->read_only = read_only;
+    j->fd = openat(vault_dirfd, LG_JOURNAL_NAME, (read_only ? O_RDONLY : O_RDWR) | O_CLOEXEC | O_NOFOLLOW);
+    int rc = j->fd < 0 ? -errno : 0;
+    if (!rc)
+        rc = header_check(sys, j->fd, vault_id);
+    if (!rc)
+        rc = lg_journal_replay(sys, vault_dirfd, j->fd, vault_id, read_only);
+    /* Everything is in place and durable: retire both areas, then begin anew in the first. */
+    for (unsigned a = 0; !rc && !read_only && a < 2; a++) {
+        struct lg_area_header h;
+        rc = lg_area_header_read(sys, j->fd, a, &h);
+        if (!rc)
+            rc = lg_area_header_write(sys, j->fd, a, h.generation, false);
+        if (!rc && j->generation < h.generation)
+            j->generation = h.generation;
+    }
+    if (!rc && !read_only)
+        rc = sys->fdatasync(sys->arg, j->fd);
+    if (!rc && !read_only) {
+        j->area[0].generation = ++j->generation;
+        rc = lg_area_header_write(sys, j->fd, 0, j->generation, true);
+    }
+    if (rc) {
+        if (j->fd >= 0)
+            close(j->fd);
+        free(j);
+        return rc;
+    }
+    j->area[0].used = j->area[1].used = LG_AREA_DATA;
+    pthread_mutex_init(&j->checkpointing, NULL);
+    pthread_mutex_init(&j->mu, NULL);
+    pthread_cond_init(&j->synced_cond, NULL);
+    *ret = j;
+    return 0;
+}
+
+void lg_jfile_init(struct lg_jfile *f, int fd, const uint8_t file_id[LG_ID_LEN])
+{
+    union {
+        struct file_handle h;
+        uint8_t room[sizeof(struct file_handle) + LG_JOURNAL_HANDLE_MAX];
+    } u = { .h.handle_bytes = LG_JOURNAL_HANDLE_MAX };
+    int mount_id;
+    f->fd = fd;
+    memcpy(f->file_id, file_id, LG_ID_LEN);
+    f->handle_len = 0;
+    f->appended = 0;
+    atomic_store(&f->retired, 0);
+    atomic_store(&f->mtime_s, 0);
+    atomic_store(&f->mtime_ns, UTIME_OMIT);
+    if (name_to_handle_at(fd, "", &u.h, &mount_id, AT_EMPTY_PATH) == 0 && u.h.handle_bytes <= LG_JOURNAL_HANDLE_MAX) {
+        f->handle_len = u.h.handle_bytes;
+        f->handle_type = u.h.handle_type;
+        memcpy(f->handle, u.room + offsetof(struct file_handle, f_handle), f->handle_len);
+    }
+}
+
+/* ---- appending -------------------------------------------------------------------------------------------------------------- */
+
+static uint8_t *encode(const struct lg_journal *j, const struct lg_jfile *f, uint64_t seq, const struct lg_jop *ops, uint32_t n, uint32_t len,
+                       uint32_t ops_len)
+{
+    uint8_t *buf = malloc(len);
+    if (!buf)
+        return NULL;
+    struct lg_wr w = lg_wr(buf, len);
+    lg_wr_u32(&w, REC_MAGIC);
+    lg_wr_u32(&w, len);
+    lg_wr_u32(&w, 0);
+    lg_wr_u64(&w, j->area[j->active].generation);
+    lg_wr_u64(&w, j->number + 1);
+    lg_wr_bytes(&w, f->file_id, LG_ID_LEN);
+    lg_wr_u32(&w, (uint32_t)f->handle_type);
+    lg_wr_u32(&w, f->handle_len);
+    lg_wr_bytes(&w, f->handle, sizeof f->handle);
+    lg_wr_u64(&w, seq);
+    lg_wr_u64(&w, (uint64_t)atomic_load(&f->mtime_s));
+    lg_wr_u32(&w, atomic_load(&f->mtime_ns));
+    lg_wr_u32(&w, n);
+    lg_wr_u32(&w, ops_len);
+    for (uint32_t i = 0; i < n; i++) {
+        lg_wr_u32(&w, ops[i].kind);
+        lg_wr_u32(&w, 0);
+        lg_wr_u64(&w, ops[i].off);
+        lg_wr_u64(&w, ops[i].len);
+        if (ops[i].kind == LG_JOP_WRITE)
+            lg_wr_bytes(&w, ops[i].data, ops[i].len);
+    }
+    memset(buf + w.len, 0, len - w.len);
+    w = lg_wr(buf + 8, 4);
+    lg_wr_u32(&w, lg_crc32c(0, buf, len));
+    return buf;
+}
+
+int lg_journal_append(struct lg_journal *j, struct lg_jfile *f, uint64_t seq, const struct lg_jop *ops, uint32_t n)
+{
+    if (j->read_only)
+        return -EROFS;
+    uint64_t ops_len = 0;
+    for (uint32_t i = 0; i < n; i++)
+        ops_len += LG_JOP_FIXED + (ops[i].kind == LG_JOP_WRITE ? ops[i].len : 0);
+    uint64_t len = (LG_JREC_FIXED + ops_len + LG_SECTOR - 1) / LG_SECTOR * LG_SECTOR;
+    if (len > LG_AREA_LEN - LG_AREA_DATA)
+        return -EFBIG;
+    pthread_mutex_lock(&j->mu);
+    while (j->area[j->active].used + len > LG_AREA_LEN) {
+        pthread_mutex_unlock(&j->mu);
+        int rc = lg_journal_checkpoint(j);
+        if (rc)
+            return rc;
+        pthread_mutex_lock(&j->mu);
+    }
+    struct area *a = &j->area[j->active];
+    int rc = 0;
+    if (a->n == a->cap) {
+        size_t cap = a->cap ? a->cap * 2 : 64;
+        struct pending *p = reallocarray(a->p, cap, sizeof *p);
+        if (p) {
+            a->p = p;
+            a->cap = cap;
+        } else {
+            rc = -ENOMEM;
+        }
+    }
+    uint8_t *buf = rc ? NULL : encode(j, f, seq, ops, n, (uint32_t)len, (uint32_t)ops_len);
+    if (!rc && !buf)
+        rc = -ENOMEM;
+    if (!rc)
+        rc = lg_sys_write_full(j->sys, j->fd, buf, len, lg_area_off(j->active) + a->used);
+    free(buf);
+    if (!rc) {
+        j->number++;
+        f->appended = j->number;
+        a->p[a->n++] = (struct pending){ f, j->number, a->used, (uint32_t)len, false };
+        a->used += len;
+    }
+    pthread_mutex_unlock(&j->mu);
+    return rc;
+}
+
+int lg_journal_sync(struct lg_journal *j, uint64_t record)
+{
+    int rc = 0;
+    pthread_mutex_lock(&j->mu);
+    while (!rc && j->synced < record) {
+        if (j->syncing) {
+            pthread_cond_wait(&j->synced_cond, &j->mu);
+            continue;
+        }
+        uint64_t upto = j->number;
+        j->syncing = true;
+        pthread_mutex_unlock(&j->mu);
+        rc = j->sys->fdatasync(j->sys->arg, j->fd);
+        pthread_mutex_lock(&j->mu);
+        j->syncing = false;
+        if (!rc && j->synced < upto)
+            j->synced = upto;
+        pthread_cond_broadcast(&j->synced_cond);
+    }
+    pthread_mutex_unlock(&j->mu);
+    return rc;
+}
+
+/* ---- checkpoints ------------------------------------------------------------------------------------------------------------- */
+
+static int sync_file(const struct lg_journal *j, struct lg_jfile *f)
+{
+    int rc = j->sys->fdatasync(j->sys->arg, f->fd);
+    uint32_t ns = atomic_load(&f->mtime_ns);
+    if (!rc && ns != UTIME_OMIT) {
+        struct timespec ts[2] = { { 0, UTIME_OMIT }, { (time_t)atomic_load(&f->mtime_s), ns } };
+        rc = j->sys->futimens(j->sys->arg, f->fd, ts);
+    }
+    return rc;
+}
+
+static int cmp_file(const void *a, const void *b)
+{
+    const struct pending *x = a, *y = b;
+    if (x->file != y->file)
+        return x->file < y->file ? -1 : 1;
+    return x->number < y->number ? -1 : x->number > y->number;
+}
+
+/* Puts the records of an area that no longer grows in place, and retires them. On error everything stays to be done again: applying a
+ * record twice is harmless, as all later ones follow. */
+static int area_retire(struct lg_journal *j, unsigned n)
+{
+    struct area *a = &j->area[n];
+    if (!a->n)
+        return 0;
+    int rc = lg_journal_sync(j, a->p[a->n - 1].number);
+    uint8_t *buf = NULL;
+    size_t cap = 0;
+    for (size_t i = 0; !rc && i < a->n; i++) {
+        struct lg_jrec r;
+        if (a->p[i].len > cap) {
+            free(buf);
+            cap = a->p[i].len;
+            if (!(buf = malloc(cap)))
+                rc = -ENOMEM;
+        }
+        ssize_t got = rc ? rc : lg_sys_read_full(j->sys, j->fd, buf, a->p[i].len, lg_area_off(n) + a->p[i].off);
+        if (got < 0)
+            rc = (int)got;
+        else if (got < (ssize_t)a->p[i].len || lg_jrec_decode(buf, a->p[i].len, a->generation, &r))
+            rc = -EIO; /* the journal no longer reads as it was written */
+        if (!rc)
+            rc = lg_jrec_apply(j->sys, &r, a->p[i].file->fd);
+    }
+    free(buf);
+    if (rc)
+        return rc;
+    qsort(a->p, a->n, sizeof *a->p, cmp_file);
+    for (size_t i = 0; !rc && i < a->n; i++)
+        if (i + 1 == a->n || a->p[i + 1].file != a->p[i].file)
+            rc = sync_file(j, a->p[i].file);
+    if (!rc)
+        rc = lg_area_header_write(j->sys, j->fd, n, a->generation, false);
+    if (!rc)
+        rc = j->sys->fdatasync(j->sys->arg, j->fd);
+    if (rc)
+        return rc;
+    for (size_t i = 0; i < a->n; i++)
+        if (i + 1 == a->n || a->p[i + 1].file != a->p[i].file)
+            atomic_store(&a->p[i].file->retired, a->p[i].number);
+    a->n = 0;
+    a->used = LG_AREA_DATA;
+    return 0;
+}
+
+int lg_journal_checkpoint(struct lg_journal *j)
+{
+    if (j->read_only)
+        return 0;
+    pthread_mutex_lock(&j->checkpointing);
+    /* The other area is empty unless an earlier checkpoint failed half way. */
+    unsigned other = 1 - j->active;
+    int rc = area_retire(j, other);
+    pthread_mutex_lock(&j->mu);
+    unsigned old = j->active;
+    bool work = !rc && j->area[old].n > 0;
+    if (work) {
+        j->area[other].generation = ++j->generation;
+        j->area[other].used = LG_AREA_DATA;
+        rc = lg_area_header_write(j->sys, j->fd, other, j->generation, true);
+        if (!rc)
+            j->active = other;
+    }
+    pthread_mutex_unlock(&j->mu);
+    if (work && !rc)
+        rc = area_retire(j, old);
+    pthread_mutex_unlock(&j->checkpointing);
+    return rc;
+}
+
+int lg_journal_close(struct lg_journal *j)
+{
+    if (!j)
+        return 0;
+    int rc = lg_journal_checkpoint(j);
+    close(j->fd);
+    for (unsigned a = 0; a < 2; a++)
+        free(j->area[a].p);
+    pthread_mutex_destroy(&j->checkpointing);
+    pthread_mutex_destroy(&j->mu);
+    pthread_cond_destroy(&j->synced_cond);
+    free(j);
+    return rc;
+}

@@ -1,0 +1,225 @@
+#include <dirent.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "internal.h"
+
+#define ROOT_NAME "root"
+
+/* A file that records name, and what is known of it. */
+struct target {
+    uint8_t file_id[LG_ID_LEN];
+    uint64_t top_seq; /* of its records */
+    int64_t mtime_s;
+    uint32_t mtime_ns;
+    int fd;        /* -1: not found */
+    bool searched; /* by handle */
+    bool skip;     /* the disk is ahead of every record */
+};
+
+struct replay {
+    const struct lg_sys *sys;
+    int dirfd;
+    const uint8_t *vault_id;
+    struct target *t;
+    size_t n, cap, missing;
+};
+
+static struct target *target_of(struct replay *rp, const uint8_t file_id[LG_ID_LEN])
+{
+    for (size_t i = 0; i < rp->n; i++)
+        if (!memcmp(rp->t[i].file_id, file_id, LG_ID_LEN))
+            return &rp->t[i];
+    return NULL;
+}
+
+/* Is this open file the one? Reads its first sectors and, if so, the newest commit slot that a crash left whole. */
+static bool is_ours(const struct replay *rp, int fd, uint8_t ret_file_id[LG_ID_LEN], uint64_t *ret_seq)
+{
+    uint8_t head[3 * LG_SECTOR];
+    struct lg_s0 s0;
+    struct stat st;
+    if (rp->sys->fstat(rp->sys->arg, fd, &st) || !S_ISREG(st.st_mode) || lg_sys_read_full(rp->sys, fd, head, sizeof head, 0) < (ssize_t)sizeof head ||
+        lg_s0_decode(head, &s0) || memcmp(s0.vault_id, rp->vault_id, LG_ID_LEN) != 0)
+        return false;
+    memcpy(ret_file_id, s0.file_id, LG_ID_LEN);
+    *ret_seq = 0;
+    for (unsigned i = 1; i <= 2; i++) {
+        struct lg_slot slot;
+        if (!lg_slot_decode(head + i * LG_SECTOR, &slot) && slot.seq > *ret_seq)
+            *ret_seq = slot.seq;
+    }
+    return true;
+}
+
+static void adopt(struct replay *rp, struct target *t, int fd, uint64_t seq)
+{
+    t->fd = fd;
+    t->skip = seq > t->top_seq; /* never an older slot over a newer one */
+    rp->missing--;
+}
+
+static void find_by_handle(struct replay *rp, struct target *t, const struct lg_jrec *r)
+{
+    union {
+        struct file_handle h;
+        uint8_t room[sizeof(struct file_handle) + LG_JOURNAL_HANDLE_MAX];
+    } u = { .h.handle_bytes = r->handle_len };
+    uint8_t id[LG_ID_LEN];
+    uint64_t seq;
+    t->searched = true;
+    if (!r->handle_len)
+        return;
+    u.h.handle_type = r->handle_type;
+    memcpy(u.room + offsetof(struct file_handle, f_handle), r->handle, r->handle_len);
+    int fd = open_by_handle_at(rp->dirfd, &u.h, O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+    if (fd < 0)
+        return;
+    if (is_ours(rp, fd, id, &seq) && !memcmp(id, t->file_id, LG_ID_LEN))
+        adopt(rp, t, fd, seq);
+    else
+        close(fd);
+}
+
+/* Looks at every file below, for those that no handle found: a restored copy has other inodes. Unreadable ones are passed over. */
+static void find_by_id(struct replay *rp, int dirfd, unsigned depth)
+{
+    DIR *d = fdopendir(dirfd);
+    if (!d) {
+        close(dirfd);
+        return;
+    }
+    for (struct dirent *e; rp->missing && (e = readdir(d));) {
+        if (e->d_name[0] == '.' && (!e->d_name[1] || (e->d_name[1] == '.' && !e->d_name[2])))
+            continue;
+        if (e->d_type == DT_LNK)
+            continue;
+        int fd = openat(dirfd, e->d_name, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+        if (fd >= 0) {
+            if (depth)
+                find_by_id(rp, fd, depth - 1);
+            else
+                close(fd);
+            continue;
+        }
+        uint8_t id[LG_ID_LEN];
+        uint64_t seq;
+        fd = openat(dirfd, e->d_name, O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+        if (fd < 0)
+            continue;
+        struct target *t = is_ours(rp, fd, id, &seq) ? target_of(rp, id) : NULL;
+        if (t && t->fd < 0)
+            adopt(rp, t, fd, seq);
+        else
+            close(fd);
+    }
+    closedir(d);
+}
+
+/* Calls each for every valid record of an area that follows its predecessor without a gap. */
+static int area_walk(const struct lg_sys *sys, int fd, unsigned area, uint64_t generation, int (*each)(void *arg, const struct lg_jrec *r), void *arg)
+{
+    uint8_t *buf = malloc(LG_AREA_LEN);
+    if (!buf)
+        return -ENOMEM;
+    ssize_t got = lg_sys_read_full(sys, fd, buf, LG_AREA_LEN, lg_area_off(area));
+    int rc = got < 0 ? (int)got : 0;
+    uint64_t last = 0;
+    for (size_t off = LG_AREA_DATA; !rc && off < (size_t)got;) {
+        struct lg_jrec r;
+        if (lg_jrec_decode(buf + off, (size_t)got - off, generation, &r) || (last && r.number != last + 1))
+            break;
+        last = r.number;
+        off += r.len;
+        rc = each(arg, &r);
+    }
+    free(buf);
+    return rc;
+}
+
+static int collect(void *arg, const struct lg_jrec *r)
+{
+    struct replay *rp = arg;
+    struct target *t = target_of(rp, r->file_id);
+    if (!t) {
+        if (rp->n == rp->cap) {
+            size_t cap = rp->cap ? rp->cap * 2 : 16;
+            t = reallocarray(rp->t, cap, sizeof *t);
+            if (!t)
+                return -ENOMEM;
+            rp->t = t;
+            rp->cap = cap;
+        }
+        t = &rp->t[rp->n++];
+        *t = (struct target){ .fd = -1 };
+        memcpy(t->file_id, r->file_id, LG_ID_LEN);
+        rp->missing++;
+    }
+    if (r->seq > t->top_seq)
+        t->top_seq = r->seq;
+    t->mtime_s = r->mtime_s;
+    t->mtime_ns = r->mtime_ns;
+    return 0;
+}
+
+static int locate(void *arg, const struct lg_jrec *r)
+{
+    struct replay *rp = arg;
+    struct target *t = target_of(rp, r->file_id);
+    if (t && t->fd < 0 && !t->searched)
+        find_by_handle(rp, t, r);
+    return 0;
+}
+
+static int apply(void *arg, const struct lg_jrec *r)
+{
+    struct replay *rp = arg;
+    const struct target *t = target_of(rp, r->file_id);
+    return t && t->fd >= 0 && !t->skip ? lg_jrec_apply(rp->sys, r, t->fd) : 0;
+}
+
+int lg_journal_replay(const struct lg_sys *sys, int vault_dirfd, int fd, const uint8_t vault_id[LG_ID_LEN], bool read_only)
+{
+    struct replay rp = { .sys = sys, .dirfd = vault_dirfd, .vault_id = vault_id };
+    struct lg_area_header h[2];
+    unsigned order[2] = { 0, 1 };
+    int rc = 0;
+    for (unsigned a = 0; !rc && a < 2; a++) {
+        /* A header torn by the crash that ended its area's use cannot be: sectors are written whole. Damaged: refuse to guess. */
+        rc = lg_area_header_read(sys, fd, a, &h[a]);
+    }
+    if (rc)
+        return rc;
+    if (h[0].generation > h[1].generation) {
+        order[0] = 1;
+        order[1] = 0;
+    }
+    int (*const pass[])(void *, const struct lg_jrec *) = { collect, locate, apply };
+    for (unsigned p = 0; !rc && p < 3; p++) {
+        if (p == 2 && rp.missing) {
+            int root = openat(vault_dirfd, ROOT_NAME, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+            if (root >= 0)
+                find_by_id(&rp, root, 256);
+        }
+        if (p == 1 && rp.n && read_only)
+            rc = -EROFS;
+        for (unsigned i = 0; !rc && i < 2; i++)
+            if (h[order[i]].live)
+                rc = area_walk(sys, fd, order[i], h[order[i]].generation, pass[p], &rp);
+    }
+    for (size_t i = 0; i < rp.n; i++) {
+        struct target *t = &rp.t[i];
+        if (t->fd < 0)
+            continue;
+        if (!rc && !t->skip)
+            rc = sys->fdatasync(sys->arg, t->fd);
+        if (!rc && !t->skip && t->mtime_ns != UTIME_OMIT) {
+            struct timespec ts[2] = { { 0, UTIME_OMIT }, { (time_t)t->mtime_s, t->mtime_ns } };
+            (void)!sys->futimens(sys->arg, t->fd, ts); /* a damaged time is no reason to refuse the vault */
+        }
+        close(t->fd);
+    }
+    free(rp.t);
+    return rc;
+}
