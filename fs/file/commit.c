@@ -1,0 +1,389 @@
+#include <stdlib.h>
+#include <string.h>
+
+#include "internal.h"
+
+enum { RUN_MAX = 1024 * 1024 };
+
+static int count_writes(struct lg_file *f, uint64_t n)
+{
+    if (f->chunk_writes + n > LG_CHUNK_WRITES_MAX) {
+        lg_file_report(f, "file key used up: copy the file to go on writing", 0, 0);
+        return -EIO;
+    }
+    f->chunk_writes += n;
+    return 0;
+}
+
+int lg_seal_in_place(struct lg_file *f, uint64_t i, const uint8_t *plain, size_t len)
+{
+    uint32_t cs = f->env->chunk_size;
+    size_t n = (len + cs - 1) / cs;
+    uint8_t *cipher = malloc(len + n * LG_ENTRY_LEN), *entries = cipher + len;
+    int rc = cipher ? count_writes(f, n) : -ENOMEM;
+    for (size_t k = 0; !rc && k < n; k++) {
+        size_t at = k * cs;
+        rc = lg_chunk_seal(f->key, f->s0.file_id, i + k, plain + at, len - at < cs ? (uint32_t)(len - at) : cs, cipher + at, entries + k * LG_ENTRY_LEN);
+    }
+    uint64_t off = lg_format_chunk_off(cs, i);
+    if (!rc) {
+        f->unsynced = true;
+        if (off + len > f->phys)
+            f->phys = off + len;
+        rc = lg_sys_write_full(f->env->sys, f->fd, cipher, len, off);
+    }
+    if (!rc)
+        rc = lg_entries_set(f, i, entries, n);
+    free(cipher);
+    return rc;
+}
+
+/* ---- what a commit writes ------------------------------------------------------------------------------------------------------- */
+
+/* Ops of a journal record, with the buffers that they point into. */
+struct ops {
+    struct lg_jop *op;
+    uint8_t **own;
+    uint32_t n, cap;
+};
+
+static int op_add(struct ops *o, enum lg_jop_kind kind, uint64_t off, uint64_t len, const void *data, uint8_t *own)
+{
+    if (o->n == o->cap) {
+        uint32_t cap = o->cap ? o->cap * 2 : 16;
+        struct lg_jop *op = reallocarray(o->op, cap, sizeof *op);
+        if (op)
+            o->op = op;
+        uint8_t **ow = op ? reallocarray(o->own, cap, sizeof *ow) : NULL;
+        if (!ow) {
+            free(own);
+            return -ENOMEM;
+        }
+        o->own = ow;
+        o->cap = cap;
+    }
+    o->op[o->n] = (struct lg_jop){ kind, off, len, data };
+    o->own[o->n++] = own;
+    return 0;
+}
+
+static void ops_free(struct ops *o)
+{
+    for (uint32_t i = 0; i < o->n; i++)
+        free(o->own[i]);
+    free(o->op);
+    free(o->own);
+}
+
+/* Dirty chunks that may go straight to their place do, in runs. */
+static int flush_in_place(struct lg_file *f)
+{
+    uint32_t cs = f->env->chunk_size;
+    uint8_t *buf = NULL;
+    int rc = 0;
+    for (size_t k = 0; !rc && k < f->n_o;) {
+        struct lg_ochunk *c = &f->o[k];
+        if (!c->dirty || !lg_in_place(f, c->i)) {
+            k++;
+            continue;
+        }
+        uint64_t i = c->i, most = lg_format_run(i);
+        size_t n = 1, len = lg_chunk_len(f, i);
+        while (k + n < f->n_o && n < most && n < RUN_MAX / cs && c[n].dirty && c[n].i == i + n)
+            len += lg_chunk_len(f, i + n++);
+        const uint8_t *plain = c->data;
+        if (n > 1) {
+            if (!buf && !(buf = malloc(RUN_MAX)))
+                return -ENOMEM;
+            for (size_t m = 0; m < n; m++)
+                memcpy(buf + m * cs, c[m].data, lg_chunk_len(f, i + m));
+            plain = buf;
+        }
+        rc = lg_seal_in_place(f, i, plain, len);
+        if (!rc)
+            lg_o_drop(f, i, i + n);
+    }
+    free(buf);
+    return rc;
+}
+
+/* The others are sealed into the record. Their entries change in memory at once; should the commit fail, they are still dirty, and are
+ * sealed anew by the next. */
+static int seal_into(struct lg_file *f, struct ops *o)
+{
+    int rc = 0;
+    for (size_t k = 0; !rc && k < f->n_o; k++) {
+        struct lg_ochunk *c = &f->o[k];
+        if (!c->dirty)
+            continue;
+        uint32_t len = lg_chunk_len(f, c->i);
+        uint8_t entry[LG_ENTRY_LEN], *cipher = malloc(len);
+        rc = cipher ? count_writes(f, 1) : -ENOMEM;
+        if (!rc)
+            rc = lg_chunk_seal(f->key, f->s0.file_id, c->i, c->data, len, cipher, entry);
+        if (rc)
+            free(cipher);
+        else
+            rc = op_add(o, LG_JOP_WRITE, lg_format_chunk_off(f->env->chunk_size, c->i), len, cipher, cipher);
+        if (!rc)
+            rc = lg_entries_set(f, c->i, entry, 1);
+    }
+    return rc;
+}
+
+/* Calls each for every run of dirty sectors in page p. */
+static int dirty_sectors(struct lg_file *f, size_t p, int (*each)(struct lg_file *f, uint64_t off, const uint8_t *data, size_t len, void *arg), void *arg)
+{
+    struct lg_tpage *pg = f->page[p];
+    uint64_t base = lg_format_entry_off(f->env->chunk_size, lg_page_first(p));
+    int rc = 0;
+    for (unsigned s = 0; !rc && pg && s < 8; s++) {
+        unsigned e = s;
+        while (e < 8 && pg->dirty & 1u << e)
+            e++;
+        if (e > s)
+            rc = each(f, base + s * LG_SECTOR, pg->e + s * LG_SECTOR, (e - s) * LG_SECTOR, arg);
+        s = e;
+    }
+    return rc;
+}
+
+static int sector_write(struct lg_file *f, uint64_t off, const uint8_t *data, size_t len, void *arg)
+{
+    (void)arg;
+    f->unsynced = true;
+    return lg_sys_write_full(f->env->sys, f->fd, data, len, off);
+}
+
+static int sector_op(struct lg_file *f, uint64_t off, const uint8_t *data, size_t len, void *arg)
+{
+    (void)f;
+    return op_add(arg, LG_JOP_WRITE, off, len, data, NULL);
+}
+
+/* Number of pages that hold entries of the file as it is. */
+static size_t pages_used(const struct lg_file *f)
+{
+    uint64_t n = lg_n_chunks(f, f->size), top = f->committed_n > n ? f->committed_n : n;
+    size_t used = top ? lg_page_of(top - 1) + 1 : 1;
+    return used < f->n_page ? used : f->n_page;
+}
+
+/* Tables of pages none of which is committed go straight to their place as well. */
+static int pages_in_place(struct lg_file *f, size_t from)
+{
+    int rc = 0;
+    for (size_t p = from; !rc && p < pages_used(f); p++)
+        if (f->page[p] && f->page[p]->dirty && lg_in_place(f, lg_page_first(p))) {
+            rc = dirty_sectors(f, p, sector_write, NULL);
+            if (!rc)
+                f->page[p]->dirty = 0;
+        }
+    return rc;
+}
+
+static unsigned slot_target(const struct lg_file *f)
+{
+    if (f->newest < 0)
+        return 0;
+    if (f->newest == f->durable || f->durable < 0)
+        return (unsigned)(1 - f->newest);
+    return (unsigned)(1 - f->durable); /* the newest slot known durable is never overwritten (R2) */
+}
+
+static int slot_make(struct lg_file *f, unsigned target, uint8_t raw[LG_SECTOR])
+{
+    struct lg_slot s = { .seq = f->seq + 1, .session = f->env->session, .size = f->size, .chunk_writes = f->chunk_writes,
+                         .durable_size = f->durable_size < f->size ? f->durable_size : f->size };
+    return lg_slot_encode(&s, f->key, f->acc, f->s0_raw, f->slot_raw[1 - target], raw);
+}
+
+static void slot_done(struct lg_file *f, unsigned target, const uint8_t raw[LG_SECTOR], uint64_t record)
+{
+    memcpy(f->slot_raw[target], raw, LG_SECTOR);
+    f->slot_seq[target] = ++f->seq;
+    f->newest = (int)target;
+    f->newest_record = record;
+    f->committed_size = f->size;
+    if (f->committed_n < lg_n_chunks(f, f->size))
+        f->committed_n = lg_n_chunks(f, f->size);
+    f->cut = LG_SIZE_NONE;
+    f->n_zero = 0;
+    f->dirty = f->committed_changed = false;
+}
+
+/* Only what no slot names yet was written: everything straight to its place, in any order (R3). */
+static int commit_in_place(struct lg_file *f)
+{
+    const struct lg_sys *sys = f->env->sys;
+    uint8_t head[LG_HEADER_LEN] = { 0 }, raw[LG_SECTOR];
+    uint64_t end = lg_format_cipher_size(f->env->chunk_size, f->size);
+    unsigned target = slot_target(f);
+    int rc = 0;
+    for (size_t p = 1; !rc && p < pages_used(f); p++)
+        if (f->page[p] && f->page[p]->dirty) {
+            rc = dirty_sectors(f, p, sector_write, NULL);
+            if (!rc)
+                f->page[p]->dirty = 0;
+        }
+    if (!rc)
+        rc = slot_make(f, target, raw);
+    if (rc)
+        return rc;
+    memcpy(head, f->s0_raw, LG_SECTOR);
+    memcpy(head + LG_SECTOR, f->slot_raw, 2 * LG_SECTOR);
+    memcpy(head + LG_SECTOR * (1 + target), raw, LG_SECTOR);
+    if (f->n_page && f->page[0])
+        memcpy(head + 3 * LG_SECTOR, f->page[0]->e, LG_HEADER_LEN - 3 * LG_SECTOR);
+    f->unsynced = true;
+    rc = lg_sys_write_full(sys, f->fd, head, sizeof head, 0);
+    if (f->phys < LG_HEADER_LEN)
+        f->phys = LG_HEADER_LEN;
+    if (!rc && f->phys != end) { /* ends in a hole, or more was written than was kept */
+        rc = sys->ftruncate(sys->arg, f->fd, (off_t)end);
+        if (!rc)
+            f->phys = end;
+    }
+    if (rc)
+        return rc;
+    if (f->n_page && f->page[0])
+        f->page[0]->dirty = 0;
+    slot_done(f, target, raw, 0);
+    struct timespec ts[2] = { { 0, UTIME_OMIT }, f->mtime };
+    if (f->mtime.tv_nsec != UTIME_OMIT)
+        (void)!sys->futimens(sys->arg, f->fd, ts);
+    return 0;
+}
+
+/* What a slot names changes: in one record, and in place only once that is durable (R4). */
+static int commit_journaled(struct lg_file *f)
+{
+    const struct lg_sys *sys = f->env->sys;
+    uint32_t cs = f->env->chunk_size;
+    uint64_t end = lg_format_cipher_size(cs, f->size);
+    struct ops o = { 0 };
+    uint8_t raw[LG_SECTOR];
+    bool shrunk = f->cut != LG_SIZE_NONE;
+    int rc = pages_in_place(f, 0);
+    if (!rc && f->unsynced) { /* the record's slot calls everything durable */
+        rc = sys->fdatasync(sys->arg, f->fd);
+        if (!rc && !f->newest_record) {
+            f->durable = f->newest;
+            f->durable_unknown = false;
+        }
+        f->unsynced = rc != 0;
+    }
+    if (!rc)
+        f->durable_size = f->size;
+    if (!rc && shrunk)
+        rc = op_add(&o, LG_JOP_TRUNCATE, lg_format_cipher_size(cs, f->cut), 0, NULL, NULL);
+    for (size_t k = 0; !rc && k < f->n_zero; k++)
+        for (uint64_t p = f->zero[k].from; !rc && p < f->zero[k].to;) {
+            uint64_t first = lg_page_first((size_t)p), run = lg_format_run(first) / LG_REGION_ENTRIES; /* pages to the end of its region */
+            if (run > f->zero[k].to - p)
+                run = f->zero[k].to - p;
+            rc = op_add(&o, LG_JOP_ZERO, lg_format_entry_off(cs, first), run * LG_REGION_ENTRIES * LG_ENTRY_LEN, NULL, NULL);
+            p += run;
+        }
+    if (!rc)
+        rc = seal_into(f, &o);
+    for (size_t p = 0; !rc && p < pages_used(f); p++)
+        if (f->page[p] && f->page[p]->dirty)
+            rc = dirty_sectors(f, p, sector_op, &o);
+    if (!rc && (shrunk || f->phys != end))
+        rc = op_add(&o, LG_JOP_TRUNCATE, end, 0, NULL, NULL);
+    unsigned target = slot_target(f);
+    if (!rc)
+        rc = slot_make(f, target, raw);
+    if (!rc)
+        rc = op_add(&o, LG_JOP_WRITE, LG_SECTOR * (1 + target), LG_SECTOR, raw, NULL);
+    if (!rc) {
+        atomic_store(&f->j.mtime_s, f->mtime.tv_sec);
+        atomic_store(&f->j.mtime_ns, (uint32_t)f->mtime.tv_nsec);
+        rc = lg_journal_append(f->env->journal, &f->j, f->seq + 1, o.op, o.n);
+    }
+    ops_free(&o);
+    if (rc)
+        return rc;
+    for (size_t p = 0; p < f->n_page; p++)
+        if (f->page[p])
+            f->page[p]->dirty = 0;
+    for (size_t k = 0; k < f->n_o; k++)
+        if (f->o[k].dirty) {
+            f->o[k].dirty = false;
+            f->o[k].record = f->j.appended;
+        }
+    f->n_o_dirty = 0;
+    f->phys = end;
+    if (shrunk)
+        f->cut_record = f->j.appended;
+    slot_done(f, target, raw, f->j.appended);
+    return 0;
+}
+
+static bool needs_journal(struct lg_file *f)
+{
+    if (f->committed_changed || lg_jfile_unretired(&f->j) || lg_cut_pending(f))
+        return true;
+    for (size_t k = 0; k < f->n_o; k++)
+        if (f->o[k].dirty && f->o[k].i < f->committed_n)
+            return true;
+    return false;
+}
+
+int lg_commit(struct lg_file *f)
+{
+    lg_file_settle(f);
+    if (!f->dirty)
+        return 0;
+    if (f->env->read_only)
+        return -EROFS;
+    int rc = lg_decide_commit(f);
+    if (!rc && f->durable_unknown && f->newest >= 0) {
+        /* Committed earlier in this session, perhaps fsynced, perhaps not: make sure, so that R2 holds. */
+        rc = f->env->sys->fdatasync(f->env->sys->arg, f->fd);
+        if (!rc) {
+            f->durable = f->newest;
+            f->durable_size = f->committed_size;
+            f->durable_unknown = false;
+        }
+    }
+    if (!rc)
+        rc = flush_in_place(f);
+    if (rc)
+        return rc;
+    return needs_journal(f) ? commit_journaled(f) : commit_in_place(f);
+}
+
+int lg_sync(struct lg_file *f)
+{
+    int rc = lg_lock_exclusive(f);
+    if (rc)
+        return rc == f->dead ? rc : 0; /* without keys there is nothing uncommitted */
+    rc = lg_commit(f);
+    uint64_t record = lg_jfile_unretired(&f->j) ? f->newest_record : 0, seq = f->seq, size = f->committed_size;
+    int newest = f->newest;
+    bool file = f->unsynced || f->durable_unknown;
+    f->unsynced = false;
+    pthread_rwlock_unlock(&f->lock);
+    if (rc) {
+        pthread_rwlock_wrlock(&f->lock);
+        f->unsynced |= file;
+        pthread_rwlock_unlock(&f->lock);
+        return rc;
+    }
+    if (record)
+        rc = lg_journal_sync(f->env->journal, record);
+    if (!rc && file)
+        rc = f->env->sys->fdatasync(f->env->sys->arg, f->fd);
+    pthread_rwlock_wrlock(&f->lock);
+    if (rc) {
+        f->unsynced |= file;
+    } else if (f->seq == seq) { /* no commit came in between: commit_mu is held */
+        f->durable = newest;
+        f->durable_unknown = false;
+        f->durable_size = size;
+    }
+    pthread_rwlock_unlock(&f->lock);
+    return rc;
+}

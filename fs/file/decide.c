@@ -1,0 +1,189 @@
+#include <string.h>
+
+#include "internal.h"
+
+/* Shorter than this nothing is a DICOM file (PS3.10: preamble and prefix), and what it says is no secret of a study. */
+#define TOO_SHORT 132u
+
+static int use(struct lg_file *f, struct lg_kref *kref)
+{
+    struct lg_filekey *k;
+    int rc = lg_filekey_make(kref->key, kref->kid, kref->version, &f->s0, &k);
+    if (!rc) {
+        lg_filekey_free(f->key);
+        f->key = k;
+        f->chunk_writes = 0;
+        memset(f->acc, 0, sizeof f->acc); /* no entry is left that another key sealed */
+        memcpy(f->kid, k->kid, LG_ID_LEN);
+        f->key_version = k->key_version;
+        f->provisional = kref->kind == LG_KIND_PROVISIONAL;
+    }
+    lg_kref_unref(kref);
+    return rc;
+}
+
+static int use_study(struct lg_file *f, const struct lg_study_info *info)
+{
+    struct lg_kref *kref;
+    int rc = lg_keys_study(f->env->keys, info, &kref);
+    return rc ? rc : use(f, kref);
+}
+
+static int use_general(struct lg_file *f)
+{
+    struct lg_study_info info;
+    struct lg_kref *kref;
+    if (f->env->path_rule && f->env->path_rule(f->env->arg, f->path, &info) == 0)
+        return use_study(f, &info);
+    int rc = lg_keys_general(f->env->keys, &kref);
+    return rc ? rc : use(f, kref);
+}
+
+static int use_provisional(struct lg_file *f)
+{
+    struct lg_kref *kref;
+    int rc = lg_keys_provisional(f->env->keys, &kref);
+    return rc ? rc : use(f, kref);
+}
+
+static void end(struct lg_file *f)
+{
+    f->decided = f->fed;
+    lg_classifier_free(f->cls);
+    f->cls = NULL;
+    f->fed = 0;
+}
+
+/* The first bytes went under the general key while they told nothing: all of them are in chunk 0, which is sealed anew. */
+static int rekey_short(struct lg_file *f)
+{
+    struct lg_ochunk *c = lg_o_find(f, 0);
+    if (!c) {
+        c = lg_o_add(f, 0);
+        if (!c)
+            return -ENOMEM;
+        int rc = lg_chunk_load(f, 0, c->data);
+        if (rc) {
+            lg_o_drop(f, 0, 1);
+            return rc;
+        }
+    }
+    lg_o_dirty(f, c);
+    return lg_entries_clear(f, 0, 1);
+}
+
+static int decided(struct lg_file *f, enum lg_class what)
+{
+    int rc = 0;
+    if (what == LG_CLASS_STUDY && f->provisional) {
+        rc = lg_keys_attach(f->env->keys, f->kid, lg_classifier_info(f->cls));
+    } else if (what == LG_CLASS_STUDY) {
+        if (f->key)
+            rc = rekey_short(f);
+        if (!rc)
+            rc = use_study(f, lg_classifier_info(f->cls));
+    } else if (!f->key) {
+        rc = use_general(f);
+    }
+    if (!rc)
+        end(f);
+    return rc;
+}
+
+/* Feeds what is in memory up to `to`, holes as zeros. */
+static enum lg_class feed_overlay(struct lg_file *f, struct lg_classifier *c, uint64_t *fed, uint64_t to, bool final)
+{
+    static const uint8_t hole[4096];
+    enum lg_class what = LG_CLASS_MORE;
+    uint32_t cs = f->env->chunk_size;
+    while (*fed < to && what == LG_CLASS_MORE && *fed < LG_CLASSIFY_MAX) {
+        uint64_t i = *fed / cs, at = *fed % cs;
+        size_t n = to - *fed < cs - at ? (size_t)(to - *fed) : (size_t)(cs - at);
+        const struct lg_ochunk *o = lg_o_find(f, i);
+        if (!o && n > sizeof hole)
+            n = sizeof hole;
+        what = lg_classifier_feed(c, o ? o->data + at : hole, n, final && *fed + n == to);
+        *fed += n;
+    }
+    if (what == LG_CLASS_MORE && final)
+        what = lg_classifier_feed(c, NULL, 0, true);
+    return what;
+}
+
+int lg_decide_write(struct lg_file *f, const void *buf, size_t len, uint64_t off)
+{
+    int rc = 0;
+    if (f->size == 0 && f->key && !f->cls) { /* an empty file is whatever its first bytes make it */
+        lg_filekey_free(f->key);
+        f->key = NULL;
+        f->provisional = false;
+    }
+    if (!f->cls) {
+        rc = lg_classifier_new(&f->cls);
+        f->fed = 0;
+        f->decided = 0;
+        f->decided_reported = false;
+    }
+    if (rc)
+        return rc;
+    enum lg_class what = LG_CLASS_MORE;
+    if (off <= f->fed || f->fed < f->size) {
+        if (f->fed < off)
+            what = feed_overlay(f, f->cls, &f->fed, off < f->size ? off : f->size, false);
+        if (what == LG_CLASS_MORE && f->fed >= off && f->fed < off + len) {
+            what = lg_classifier_feed(f->cls, (const uint8_t *)buf + (f->fed - off), (size_t)(off + len - f->fed), false);
+            f->fed = off + len;
+        }
+    }
+    if (what == LG_CLASS_MORE && f->fed >= LG_CLASSIFY_MAX)
+        what = LG_CLASS_GENERAL;
+    if (what != LG_CLASS_MORE)
+        rc = decided(f, what);
+    else if (!f->key && f->n_o_dirty * (uint64_t)f->env->chunk_size > LG_UNDECIDED_MAX)
+        rc = use_provisional(f); /* goes on deciding */
+    if (rc) { /* asked again by the next write, from the beginning */
+        lg_classifier_free(f->cls);
+        f->cls = NULL;
+        f->fed = 0;
+    }
+    return rc;
+}
+
+int lg_decide_commit(struct lg_file *f)
+{
+    struct lg_classifier *probe = NULL;
+    uint64_t fed = 0;
+    int rc = 0;
+    if (f->size == 0) {
+        lg_classifier_free(f->cls);
+        f->cls = NULL;
+        f->fed = 0;
+        return f->key ? 0 : use_general(f);
+    }
+    if (!lg_undecided(f) || (f->key && f->size < TOO_SHORT))
+        return 0;
+    if (f->key) {
+        rc = rekey_short(f);
+        if (rc)
+            return rc;
+        lg_filekey_free(f->key);
+        f->key = NULL;
+    }
+    enum lg_class what = f->cls ? feed_overlay(f, f->cls, &f->fed, f->size, false) : LG_CLASS_GENERAL;
+    if (f->cls && what != LG_CLASS_MORE)
+        return decided(f, what);
+    rc = lg_classifier_new(&probe); /* as if the file ended here */
+    if (rc)
+        return rc;
+    if (feed_overlay(f, probe, &fed, f->size, true) == LG_CLASS_STUDY) {
+        rc = use_study(f, lg_classifier_info(probe));
+        if (!rc)
+            end(f);
+    } else if (!f->cls || f->size < TOO_SHORT) {
+        rc = use_general(f);
+    } else {
+        rc = use_provisional(f); /* looks like DICOM so far: more bytes will tell */
+    }
+    lg_classifier_free(probe);
+    return rc;
+}

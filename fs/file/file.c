@@ -1,0 +1,191 @@
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "internal.h"
+
+static int file_new(const struct lg_file_env *env, int fd, const char *path, struct lg_file **ret)
+{
+    struct lg_file *f = calloc(1, sizeof *f);
+    if (f)
+        f->path = strdup(path);
+    if (!f || !f->path) {
+        free(f);
+        close(fd);
+        return -ENOMEM;
+    }
+    f->env = env;
+    f->fd = fd;
+    f->newest = f->durable = -1;
+    f->cut = LG_SIZE_NONE;
+    f->mtime.tv_nsec = UTIME_OMIT;
+    pthread_mutex_init(&f->commit_mu, NULL);
+    pthread_rwlock_init(&f->lock, NULL);
+    *ret = f;
+    return 0;
+}
+
+static void file_end(struct lg_file *f)
+{
+    lg_file_unload(f);
+    close(f->fd);
+    free(f->path);
+    pthread_mutex_destroy(&f->commit_mu);
+    pthread_rwlock_destroy(&f->lock);
+    free(f);
+}
+
+int lg_file_open(const struct lg_file_env *env, int fd, const char *path, struct lg_file **ret)
+{
+    struct lg_file *f;
+    int rc = file_new(env, fd, path, &f);
+    if (rc)
+        return rc;
+    rc = lg_file_load(f);
+    if (rc) {
+        file_end(f);
+        return rc;
+    }
+    lg_jfile_init(&f->j, fd, f->s0.file_id);
+    *ret = f;
+    return 0;
+}
+
+int lg_file_create(const struct lg_file_env *env, int fd, const char *path, struct lg_file **ret)
+{
+    struct lg_file *f;
+    int rc = file_new(env, fd, path, &f);
+    if (rc)
+        return rc;
+    f->s0 = (struct lg_s0){ .version = LG_FORMAT_VERSION, .suite = LG_SUITE_1, .chunk_size = env->chunk_size };
+    memcpy(f->s0.vault_id, env->vault_id, LG_ID_LEN);
+    rc = lg_random(f->s0.file_id, LG_ID_LEN);
+    if (rc) {
+        file_end(f);
+        return rc;
+    }
+    lg_s0_encode(&f->s0, f->s0_raw);
+    lg_jfile_init(&f->j, fd, f->s0.file_id);
+    f->loaded = true;
+    f->dirty = true; /* even an empty file is committed */
+    *ret = f;
+    return 0;
+}
+
+void lg_file_free(struct lg_file *f)
+{
+    if (!f)
+        return;
+    int rc = lg_file_commit(f);
+    if (rc)
+        lg_file_report(f, "closed without its last bytes", 0, 0);
+    pthread_rwlock_wrlock(&f->lock);
+    lg_file_settle(f);
+    bool wait = lg_jfile_unretired(&f->j);
+    pthread_rwlock_unlock(&f->lock);
+    /* The journal borrows the descriptor until its records are in place. */
+    while (wait && (rc = lg_journal_checkpoint(f->env->journal)) != 0) {
+        lg_file_report(f, "journal cannot be put in place", 0, 0);
+        sleep(1);
+    }
+    file_end(f);
+}
+
+int lg_file_commit(struct lg_file *f)
+{
+    pthread_mutex_lock(&f->commit_mu);
+    pthread_rwlock_wrlock(&f->lock);
+    int rc = f->dead ? f->dead : f->loaded ? lg_commit(f) : 0;
+    pthread_rwlock_unlock(&f->lock);
+    pthread_mutex_unlock(&f->commit_mu);
+    return rc;
+}
+
+int lg_file_sync(struct lg_file *f)
+{
+    pthread_mutex_lock(&f->commit_mu);
+    int rc = lg_sync(f);
+    pthread_mutex_unlock(&f->commit_mu);
+    return rc;
+}
+
+bool lg_file_dirty(struct lg_file *f)
+{
+    pthread_rwlock_rdlock(&f->lock);
+    bool dirty = f->dirty;
+    pthread_rwlock_unlock(&f->lock);
+    return dirty;
+}
+
+uint64_t lg_file_size(struct lg_file *f)
+{
+    pthread_rwlock_rdlock(&f->lock);
+    uint64_t size = f->size;
+    pthread_rwlock_unlock(&f->lock);
+    return size;
+}
+
+void lg_file_mtime(struct lg_file *f, struct timespec *ret)
+{
+    pthread_rwlock_rdlock(&f->lock);
+    *ret = f->mtime;
+    pthread_rwlock_unlock(&f->lock);
+}
+
+int lg_file_utimens(struct lg_file *f, const struct timespec ts[2])
+{
+    pthread_mutex_lock(&f->commit_mu);
+    pthread_rwlock_wrlock(&f->lock);
+    int rc = f->loaded && !f->dead ? lg_commit(f) : 0;
+    if (!rc)
+        rc = f->env->sys->futimens(f->env->sys->arg, f->fd, ts);
+    if (!rc && ts[1].tv_nsec != UTIME_OMIT) {
+        f->mtime = ts[1];
+        atomic_store(&f->j.mtime_s, ts[1].tv_sec);
+        atomic_store(&f->j.mtime_ns, (uint32_t)ts[1].tv_nsec);
+    }
+    pthread_rwlock_unlock(&f->lock);
+    pthread_mutex_unlock(&f->commit_mu);
+    return rc;
+}
+
+bool lg_file_kid(struct lg_file *f, uint8_t ret_kid[LG_ID_LEN], uint32_t *ret_version)
+{
+    pthread_rwlock_rdlock(&f->lock);
+    bool known = f->key_version != 0;
+    if (known) {
+        memcpy(ret_kid, f->kid, LG_ID_LEN);
+        *ret_version = f->key_version;
+    }
+    pthread_rwlock_unlock(&f->lock);
+    return known;
+}
+
+void lg_file_drop_keys(struct lg_file *f, bool discard)
+{
+    const struct lg_sys *sys = f->env->sys;
+    pthread_mutex_lock(&f->commit_mu);
+    pthread_rwlock_wrlock(&f->lock);
+    if (f->loaded && !f->dead) {
+        int rc = discard ? 0 : lg_commit(f);
+        if (lg_jfile_unretired(&f->j) && !rc)
+            rc = lg_journal_checkpoint(f->env->journal);
+        lg_file_settle(f);
+        if (f->newest < 0 && (discard || rc)) {
+            f->dead = discard ? -EKEYREVOKED : rc; /* nothing of it was ever committed */
+        } else if (f->dirty && !f->env->read_only) {
+            /* Uncommitted bytes are given up: below must stand exactly what was committed. */
+            rc = sys->ftruncate(sys->arg, f->fd, (off_t)lg_format_cipher_size(f->env->chunk_size, f->committed_size));
+            f->size = f->committed_size;
+            if (!discard)
+                lg_file_report(f, "keys dropped before the last bytes were committed", 0, 0);
+        }
+        if (!rc && f->unsynced && !discard && sys->fdatasync(sys->arg, f->fd) == 0)
+            f->unsynced = false;
+        lg_file_unload(f);
+    }
+    pthread_rwlock_unlock(&f->lock);
+    pthread_mutex_unlock(&f->commit_mu);
+}
+
+uint64_t lg_file_plain_size(uint32_t chunk_size, uint64_t physical_size) { return lg_format_plain_size(chunk_size, physical_size); }

@@ -1,0 +1,144 @@
+/* Inside lg_file: entry table, overlay, loading, committing. Lock order: commit_mu, then lock; the journal's locks come last. */
+#ifndef LG_FILE_INTERNAL_H
+#define LG_FILE_INTERNAL_H
+
+#include <pthread.h>
+
+#include "leadglass/classify.h"
+#include "leadglass/file.h"
+#include "leadglass/format.h"
+#include "leadglass/journal.h"
+
+/* Dirty plaintext held in memory beyond this is committed at once. */
+#define LG_OVERLAY_MAX (4u * 1024u * 1024u)
+/* Until its study is known, so much of a file is held in memory. */
+#define LG_UNDECIDED_MAX (2u * LG_CLASSIFY_MAX)
+#define LG_SIZE_NONE UINT64_MAX
+
+/* 128 consecutive entries (80 in the first), contiguous below as well. */
+struct lg_tpage {
+    uint8_t dirty; /* one bit per sector */
+    uint8_t e[LG_REGION_ENTRIES * LG_ENTRY_LEN];
+};
+
+/* Plaintext of a chunk that is newer than what stands below. */
+struct lg_ochunk {
+    uint64_t i;
+    uint8_t *data;   /* chunk_size bytes, zero beyond the chunk's end */
+    bool dirty;      /* not committed */
+    uint64_t record; /* journal record that holds it; readable below once that is retired. 0: none */
+};
+
+struct lg_file {
+    const struct lg_file_env *env;
+    char *path;
+    int fd;
+    pthread_mutex_t commit_mu; /* one commit or sync at a time */
+    pthread_rwlock_t lock;     /* everything below */
+
+    bool loaded;
+    int dead; /* set once: every operation gives this error */
+    struct lg_s0 s0;
+    uint8_t s0_raw[LG_SECTOR], slot_raw[2][LG_SECTOR];
+    uint64_t slot_seq[2];
+    int newest, durable; /* index of slot, -1: none */
+    bool durable_unknown; /* committed earlier in this session, by a handle that is gone */
+    uint64_t newest_record; /* journal record that holds the newest slot; 0: in place */
+    uint64_t seq, durable_size;
+    uint64_t size, committed_size;
+    uint64_t committed_n; /* chunks that a slot which may still be needed names (R1) */
+    uint64_t phys;        /* size below, once nothing is unretired */
+    bool dirty, unsynced; /* unsynced: something went straight to the lower file since its last fdatasync */
+    bool committed_changed; /* an entry below committed_n was changed and not committed */
+    uint64_t cut;           /* the smallest size below committed_size since the last commit, or LG_SIZE_NONE */
+    uint64_t cut_record;    /* last journal record that shrank the file */
+
+    struct lg_filekey *key; /* NULL: undecided, nothing sealed yet */
+    uint64_t chunk_writes;
+    uint8_t acc[LG_PRF_OUT];
+    uint8_t kid[LG_ID_LEN];
+    uint32_t key_version;
+    bool provisional;
+
+    struct lg_tpage **page;
+    size_t n_page;
+    struct { uint64_t from, to; } *zero; /* pages from .. to-1 dropped since the last commit and non-empty below */
+    size_t n_zero, cap_zero;
+
+    struct lg_ochunk *o; /* ascending */
+    size_t n_o, cap_o, n_o_dirty;
+
+    struct lg_classifier *cls; /* while deciding */
+    uint64_t fed;
+    uint64_t decided; /* bytes that the decision was made from */
+    bool decided_reported;
+
+    struct timespec mtime; /* tv_nsec UTIME_OMIT: the lower file's own */
+    struct lg_jfile j;
+};
+
+static inline uint32_t lg_chunk_len(const struct lg_file *f, uint64_t i)
+{
+    uint64_t left = f->size - i * f->env->chunk_size;
+    return left < f->env->chunk_size ? (uint32_t)left : f->env->chunk_size;
+}
+static inline uint64_t lg_n_chunks(const struct lg_file *f, uint64_t size) { return lg_format_chunks(f->env->chunk_size, size); }
+/* After an unretired truncation everything goes through the journal (R5). */
+static inline bool lg_cut_pending(struct lg_file *f) { return f->cut != LG_SIZE_NONE || f->cut_record > atomic_load(&f->j.retired); }
+/* May chunk i be written in place without the journal (R1)? */
+static inline bool lg_in_place(struct lg_file *f, uint64_t i) { return i >= f->committed_n && !lg_cut_pending(f); }
+/* Its key may still change: everything stays in memory. Either no key is known, or the first few bytes, which told nothing, had to be committed
+ * under the general key. A provisional key stays. */
+static inline bool lg_undecided(const struct lg_file *f) { return !f->key || (f->cls && !f->provisional); }
+void lg_file_report(const struct lg_file *f, const char *kind, uint64_t from, uint64_t to);
+
+/* ---- table.c: all under the lock; changes exclusively ---- */
+static inline size_t lg_page_of(uint64_t i) { return i < LG_HEAD_ENTRIES ? 0 : 1 + (size_t)((i - LG_HEAD_ENTRIES) / LG_REGION_ENTRIES); }
+static inline uint64_t lg_page_first(size_t p) { return p ? LG_HEAD_ENTRIES + (uint64_t)(p - 1) * LG_REGION_ENTRIES : 0; }
+static inline uint32_t lg_page_count(size_t p) { return p ? LG_REGION_ENTRIES : LG_HEAD_ENTRIES; }
+const uint8_t *lg_entry_get(const struct lg_file *f, uint64_t i);
+/* Sets n consecutive entries; keeps the accumulator. */
+int lg_entries_set(struct lg_file *f, uint64_t i, const uint8_t *entries, size_t n) LG_MUST;
+/* Empties entries from .. to-1; whole pages are dropped and remembered in zero. */
+int lg_entries_clear(struct lg_file *f, uint64_t from, uint64_t to) LG_MUST;
+void lg_table_free(struct lg_file *f);
+/* Reads the table for n chunks from below into memory, computing the accumulator into acc. ret_exact: nothing but zeros stands in the
+ * unused entries behind. */
+int lg_table_load(struct lg_file *f, uint64_t n, uint8_t acc[LG_PRF_OUT], bool *ret_exact) LG_MUST;
+
+/* ---- overlay.c ---- */
+struct lg_ochunk *lg_o_find(const struct lg_file *f, uint64_t i);
+struct lg_ochunk *lg_o_add(struct lg_file *f, uint64_t i) LG_MUST; /* zeroed, not dirty; NULL: no memory */
+void lg_o_dirty(struct lg_file *f, struct lg_ochunk *c);
+void lg_o_drop(struct lg_file *f, uint64_t from, uint64_t to); /* chunks from .. to-1 */
+void lg_o_settle(struct lg_file *f, uint64_t retired);         /* drops clean ones whose record is retired */
+void lg_o_free(struct lg_file *f);
+
+/* ---- load.c ---- */
+/* Exclusively locked. Brings keys and table into memory, recovering what a crash left (R7, R8). */
+int lg_file_load(struct lg_file *f) LG_MUST;
+void lg_file_unload(struct lg_file *f);
+/* Takes the lock, loaded: shared or exclusive. On error no lock is held. */
+int lg_lock_shared(struct lg_file *f) LG_MUST;
+int lg_lock_exclusive(struct lg_file *f) LG_MUST;
+/* Learns which journal records have been retired. */
+void lg_file_settle(struct lg_file *f);
+
+/* ---- rw.c ---- */
+/* Plaintext of a whole chunk into out (chunk_size bytes, zero beyond its end). */
+int lg_chunk_load(struct lg_file *f, uint64_t i, uint8_t *out) LG_MUST;
+
+/* ---- decide.c: which key ---- */
+/* Sees the bytes of a write to a file without a key, before they are stored. 0 with f->key still NULL: undecided. */
+int lg_decide_write(struct lg_file *f, const void *buf, size_t len, uint64_t off) LG_MUST;
+/* At a commit: gives the file a key whatever is known. */
+int lg_decide_commit(struct lg_file *f) LG_MUST;
+
+/* ---- commit.c: commit_mu and lock held exclusively ---- */
+int lg_commit(struct lg_file *f) LG_MUST;
+/* commit_mu held, lock not. */
+int lg_sync(struct lg_file *f) LG_MUST;
+/* Seals n chunks from i (all full but perhaps the last) out of plain and writes them in place. */
+int lg_seal_in_place(struct lg_file *f, uint64_t i, const uint8_t *plain, size_t len) LG_MUST;
+
+#endif

@@ -1,0 +1,387 @@
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/falloc.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "internal.h"
+
+/* ---- reading ------------------------------------------------------------------------------------------------------------------ */
+
+static int bad_chunk(const struct lg_file *f, uint64_t i)
+{
+    uint64_t from = i * f->env->chunk_size;
+    lg_file_report(f, "chunk does not verify", from, from + lg_chunk_len(f, i));
+    return -EBADMSG;
+}
+
+/* Chunks i .. i+n-1 stand contiguously below, none empty; len is the length of all of them. */
+static int read_run(const struct lg_file *f, uint64_t i, uint8_t *buf, size_t len)
+{
+    uint32_t cs = f->env->chunk_size;
+    ssize_t got = lg_sys_read_full(f->env->sys, f->fd, buf, len, lg_format_chunk_off(cs, i));
+    if (got < 0)
+        return (int)got;
+    for (size_t at = 0; at < len; at += cs, i++) {
+        uint32_t n = len - at < cs ? (uint32_t)(len - at) : cs;
+        int rc = at + n > (size_t)got ? -EBADMSG : lg_chunk_open(f->key, f->s0.file_id, i, buf + at, n, lg_entry_get(f, i), buf + at);
+        if (rc)
+            return rc == -EBADMSG ? bad_chunk(f, i) : rc;
+    }
+    return 0;
+}
+
+int lg_chunk_load(struct lg_file *f, uint64_t i, uint8_t *out)
+{
+    uint32_t len = lg_chunk_len(f, i);
+    const struct lg_ochunk *c = lg_o_find(f, i);
+    if (c) {
+        memcpy(out, c->data, f->env->chunk_size);
+        return 0;
+    }
+    memset(out + len, 0, f->env->chunk_size - len);
+    if (lg_entry_empty(lg_entry_get(f, i))) {
+        memset(out, 0, len);
+        return 0;
+    }
+    return read_run(f, i, out, len);
+}
+
+static int read_locked(struct lg_file *f, uint8_t *buf, size_t len, uint64_t off)
+{
+    uint32_t cs = f->env->chunk_size;
+    int rc = 0;
+    while (!rc && len) {
+        uint64_t i = off / cs;
+        uint32_t at = (uint32_t)(off % cs), clen = lg_chunk_len(f, i);
+        size_t n = len < clen - at ? len : clen - at;
+        const struct lg_ochunk *c = lg_o_find(f, i);
+        if (c) {
+            memcpy(buf, c->data + at, n);
+        } else if (lg_entry_empty(lg_entry_get(f, i))) {
+            memset(buf, 0, n);
+        } else if (n == clen) {
+            uint64_t most = lg_format_run(i);
+            for (uint64_t k = 1; k < most && n < len; k++) {
+                uint32_t next = lg_chunk_len(f, i + k);
+                if (next > len - n || lg_o_find(f, i + k) || lg_entry_empty(lg_entry_get(f, i + k)))
+                    break;
+                n += next;
+            }
+            rc = read_run(f, i, buf, n);
+        } else {
+            uint8_t *whole = malloc(cs);
+            rc = whole ? read_run(f, i, whole, clen) : -ENOMEM;
+            if (!rc)
+                memcpy(buf, whole + at, n);
+            free(whole);
+        }
+        buf += n;
+        off += n;
+        len -= n;
+    }
+    return rc;
+}
+
+ssize_t lg_file_read(struct lg_file *f, void *buf, size_t len, uint64_t off)
+{
+    int rc = lg_lock_shared(f);
+    if (rc)
+        return rc;
+    if (off >= f->size)
+        len = 0;
+    else if (len > f->size - off)
+        len = (size_t)(f->size - off);
+    rc = read_locked(f, buf, len, off);
+    pthread_rwlock_unlock(&f->lock);
+    return rc ? rc : (ssize_t)len;
+}
+
+/* ---- writing ------------------------------------------------------------------------------------------------------------------ */
+
+static void touched(struct lg_file *f)
+{
+    clock_gettime(CLOCK_REALTIME, &f->mtime);
+    f->dirty = true;
+}
+
+/* Chunk i in the overlay, with what it holds now, marked dirty. */
+static int overlay_get(struct lg_file *f, uint64_t i, bool want_old, struct lg_ochunk **ret)
+{
+    struct lg_ochunk *c = lg_o_find(f, i);
+    if (!c) {
+        c = lg_o_add(f, i);
+        if (!c)
+            return -ENOMEM;
+        uint64_t from = i * f->env->chunk_size;
+        const uint8_t *e = lg_entry_get(f, i);
+        int rc = want_old && from < f->size && !lg_entry_empty(e) ? read_run(f, i, c->data, lg_chunk_len(f, i)) : 0;
+        if (rc) {
+            lg_o_drop(f, i, i + 1);
+            return rc;
+        }
+    }
+    lg_o_dirty(f, c);
+    *ret = c;
+    return 0;
+}
+
+/* A partial last chunk that stands below is sealed anew when the file grows, as its length is part of what is authenticated. */
+static int grow(struct lg_file *f, uint64_t size)
+{
+    uint64_t last = f->size / f->env->chunk_size;
+    struct lg_ochunk *c;
+    if (size <= f->size)
+        return 0;
+    if (f->size % f->env->chunk_size && !lg_o_find(f, last) && !lg_entry_empty(lg_entry_get(f, last))) {
+        int rc = overlay_get(f, last, true, &c);
+        if (rc)
+            return rc;
+    } else if (f->size % f->env->chunk_size && (c = lg_o_find(f, last)) != NULL) {
+        lg_o_dirty(f, c);
+    }
+    f->size = size;
+    touched(f);
+    return 0;
+}
+
+static int write_locked(struct lg_file *f, const uint8_t *buf, size_t len, uint64_t off)
+{
+    uint32_t cs = f->env->chunk_size;
+    int rc = 0;
+    if (f->env->read_only)
+        return -EROFS;
+    if (off > LG_FILE_SIZE_MAX || len > LG_FILE_SIZE_MAX - off)
+        return -EFBIG;
+    if (!len)
+        return 0;
+    if (!f->key || f->cls || f->size == 0)
+        rc = lg_decide_write(f, buf, len, off);
+    else if (off < f->decided && !f->decided_reported) {
+        f->decided_reported = true;
+        lg_file_report(f, "bytes that decided the study were rewritten", off, off + len);
+    }
+    if (!rc && off > f->size)
+        rc = grow(f, off);
+    while (!rc && len) {
+        uint64_t i = off / cs;
+        uint32_t at = (uint32_t)(off % cs);
+        size_t n = len < cs - at ? len : cs - at;
+        bool direct = !lg_undecided(f) && lg_in_place(f, i);
+        if (n == cs && direct) {
+            uint64_t most = lg_format_run(i), k = 1;
+            while (k < most && k * cs + cs <= len && k < 64)
+                k++;
+            n = (size_t)k * cs;
+            rc = grow(f, off);
+            if (!rc)
+                rc = lg_seal_in_place(f, i, buf, n);
+            if (!rc) {
+                lg_o_drop(f, i, i + k);
+                if (off + n > f->size)
+                    f->size = off + n;
+                touched(f);
+            }
+        } else {
+            struct lg_ochunk *c;
+            if (off + n > f->size && i != f->size / cs)
+                rc = grow(f, i * cs);
+            if (!rc)
+                rc = overlay_get(f, i, n < cs, &c);
+            if (rc)
+                break;
+            memcpy(c->data + at, buf, n);
+            if (off + n > f->size)
+                f->size = off + n;
+            touched(f);
+            if (direct && at + n == cs && off + n == f->size) { /* written to its end: nothing more is expected here */
+                rc = lg_seal_in_place(f, i, c->data, cs);
+                if (!rc)
+                    lg_o_drop(f, i, i + 1);
+            }
+        }
+        buf += n;
+        off += n;
+        len -= n;
+    }
+    return rc;
+}
+
+/* What is held in memory is bounded: commit, and after a truncation put it in place, so that what follows can go there straight. */
+static int relieve(struct lg_file *f)
+{
+    pthread_rwlock_rdlock(&f->lock);
+    bool much = f->n_o_dirty * (uint64_t)f->env->chunk_size > LG_OVERLAY_MAX || f->n_zero > 1024;
+    bool cut = f->cut != LG_SIZE_NONE;
+    pthread_rwlock_unlock(&f->lock);
+    if (!much)
+        return 0;
+    int rc = lg_file_commit(f);
+    return rc || !cut ? rc : lg_journal_checkpoint(f->env->journal);
+}
+
+int lg_file_write(struct lg_file *f, const void *buf, size_t len, uint64_t off)
+{
+    int rc = lg_lock_exclusive(f);
+    if (rc)
+        return rc;
+    rc = write_locked(f, buf, len, off);
+    pthread_rwlock_unlock(&f->lock);
+    return rc ? rc : relieve(f);
+}
+
+int lg_file_append(struct lg_file *f, const void *buf, size_t len, uint64_t *ret_off)
+{
+    int rc = lg_lock_exclusive(f);
+    if (rc)
+        return rc;
+    uint64_t off = f->size;
+    rc = write_locked(f, buf, len, off);
+    pthread_rwlock_unlock(&f->lock);
+    if (!rc)
+        rc = relieve(f);
+    if (!rc)
+        *ret_off = off;
+    return rc;
+}
+
+/* ---- sizes and holes ------------------------------------------------------------------------------------------------------------ */
+
+/* Zeros from .. to-1, within the size, in memory; whole chunks become holes. */
+static int zero_locked(struct lg_file *f, uint64_t from, uint64_t to)
+{
+    uint32_t cs = f->env->chunk_size;
+    int rc = 0;
+    if (to > f->size)
+        to = f->size;
+    while (!rc && from < to) {
+        uint64_t i = from / cs;
+        uint32_t at = (uint32_t)(from % cs);
+        if (at == 0 && to - from >= lg_chunk_len(f, i)) {
+            uint64_t end = to == f->size ? lg_n_chunks(f, f->size) : to / cs;
+            rc = lg_entries_clear(f, i, end);
+            if (!rc)
+                lg_o_drop(f, i, end);
+            from = end * cs;
+        } else {
+            size_t n = to - from < cs - at ? (size_t)(to - from) : cs - at;
+            struct lg_ochunk *c;
+            if (lg_o_find(f, i) || !lg_entry_empty(lg_entry_get(f, i))) {
+                rc = overlay_get(f, i, true, &c);
+                if (!rc)
+                    memset(c->data + at, 0, n);
+            }
+            from += n;
+        }
+    }
+    if (!rc)
+        touched(f);
+    return rc;
+}
+
+static int truncate_locked(struct lg_file *f, uint64_t size)
+{
+    uint32_t cs = f->env->chunk_size;
+    int rc;
+    if (f->env->read_only)
+        return -EROFS;
+    if (size > LG_FILE_SIZE_MAX)
+        return -EFBIG;
+    if (size >= f->size) {
+        rc = grow(f, size);
+        if (!rc)
+            touched(f);
+        return rc;
+    }
+    if (size % cs) {
+        uint64_t i = size / cs;
+        struct lg_ochunk *c;
+        if (lg_o_find(f, i) || !lg_entry_empty(lg_entry_get(f, i))) {
+            rc = overlay_get(f, i, true, &c);
+            if (rc)
+                return rc;
+            memset(c->data + size % cs, 0, cs - size % cs);
+        }
+    }
+    uint64_t n = lg_n_chunks(f, size);
+    rc = lg_entries_clear(f, n, lg_n_chunks(f, f->size));
+    if (rc)
+        return rc;
+    lg_o_drop(f, n, UINT64_MAX);
+    f->size = size;
+    if (size < f->committed_size && size < f->cut)
+        f->cut = size;
+    if (size == 0) { /* what comes next is a file of its own */
+        lg_classifier_free(f->cls);
+        f->cls = NULL;
+        f->fed = 0;
+        f->decided = 0;
+    }
+    touched(f);
+    return 0;
+}
+
+int lg_file_truncate(struct lg_file *f, uint64_t size)
+{
+    int rc = lg_lock_exclusive(f);
+    if (rc)
+        return rc;
+    rc = truncate_locked(f, size);
+    pthread_rwlock_unlock(&f->lock);
+    return rc ? rc : relieve(f);
+}
+
+int lg_file_fallocate(struct lg_file *f, int mode, uint64_t off, uint64_t len)
+{
+    bool keep = mode & FALLOC_FL_KEEP_SIZE;
+    int what = mode & ~FALLOC_FL_KEEP_SIZE;
+    if (!len)
+        return -EINVAL;
+    if (off > LG_FILE_SIZE_MAX || len > LG_FILE_SIZE_MAX - off)
+        return -EFBIG;
+    if ((what && what != FALLOC_FL_PUNCH_HOLE && what != FALLOC_FL_ZERO_RANGE) || (what == FALLOC_FL_PUNCH_HOLE && !keep))
+        return -EOPNOTSUPP;
+    if (f->env->read_only)
+        return -EROFS;
+    int rc = lg_lock_exclusive(f);
+    if (rc)
+        return rc;
+    if (what)
+        rc = zero_locked(f, off, off + len);
+    else /* asks for space: have the lower filesystem set it aside */
+        rc = f->env->sys->fallocate(f->env->sys->arg, f->fd, FALLOC_FL_KEEP_SIZE, 0,
+                                    (off_t)lg_format_cipher_size(f->env->chunk_size, off + len));
+    if (!rc && !keep && off + len > f->size)
+        rc = grow(f, off + len);
+    pthread_rwlock_unlock(&f->lock);
+    return rc ? rc : relieve(f);
+}
+
+int lg_file_seek(struct lg_file *f, uint64_t off, int whence, uint64_t *ret)
+{
+    if (whence != SEEK_DATA && whence != SEEK_HOLE)
+        return -EINVAL;
+    int rc = lg_lock_shared(f);
+    if (rc)
+        return rc;
+    uint32_t cs = f->env->chunk_size;
+    uint64_t n = lg_n_chunks(f, f->size), i = off / cs;
+    if (off >= f->size) {
+        pthread_rwlock_unlock(&f->lock);
+        return -ENXIO;
+    }
+    for (; i < n; i++) {
+        bool data = lg_o_find(f, i) || !lg_entry_empty(lg_entry_get(f, i));
+        if (data == (whence == SEEK_DATA))
+            break;
+    }
+    uint64_t at = i * cs < off ? off : i * cs;
+    if (i == n && whence == SEEK_DATA)
+        rc = -ENXIO;
+    else
+        *ret = at < f->size ? at : f->size;
+    pthread_rwlock_unlock(&f->lock);
+    return rc;
+}

@@ -1,0 +1,195 @@
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "internal.h"
+
+static const uint8_t no_entry[LG_ENTRY_LEN];
+
+const uint8_t *lg_entry_get(const struct lg_file *f, uint64_t i)
+{
+    size_t p = lg_page_of(i);
+    if (p >= f->n_page || !f->page[p])
+        return no_entry;
+    return f->page[p]->e + (i - lg_page_first(p)) * LG_ENTRY_LEN;
+}
+
+static int page_get(struct lg_file *f, size_t p, struct lg_tpage **ret)
+{
+    if (p >= f->n_page) {
+        size_t n = f->n_page * 2 > p + 1 ? f->n_page * 2 : p + 1;
+        struct lg_tpage **page = reallocarray(f->page, n, sizeof(struct lg_tpage *));
+        if (!page)
+            return -ENOMEM;
+        memset(page + f->n_page, 0, (n - f->n_page) * sizeof(struct lg_tpage *));
+        f->page = page;
+        f->n_page = n;
+    }
+    if (!f->page[p] && !(f->page[p] = calloc(1, sizeof *f->page[p])))
+        return -ENOMEM;
+    *ret = f->page[p];
+    return 0;
+}
+
+static void mark(struct lg_tpage *pg, size_t first, size_t n)
+{
+    for (size_t s = first / LG_ENTRIES_PER_SECTOR; s <= (first + n - 1) / LG_ENTRIES_PER_SECTOR; s++)
+        pg->dirty |= (uint8_t)(1u << s);
+}
+
+int lg_entries_set(struct lg_file *f, uint64_t i, const uint8_t *entries, size_t n)
+{
+    int rc = 0;
+    while (!rc && n) {
+        size_t p = lg_page_of(i), at = (size_t)(i - lg_page_first(p)), m = lg_page_count(p) - at;
+        struct lg_tpage *pg;
+        if (m > n)
+            m = n;
+        rc = page_get(f, p, &pg);
+        if (!rc)
+            rc = lg_acc_xor(f->key, i, pg->e + at * LG_ENTRY_LEN, m, f->acc);
+        if (!rc)
+            rc = lg_acc_xor(f->key, i, entries, m, f->acc);
+        if (rc)
+            break;
+        memcpy(pg->e + at * LG_ENTRY_LEN, entries, m * LG_ENTRY_LEN);
+        mark(pg, at, m);
+        if (i < f->committed_n)
+            f->committed_changed = true;
+        i += m;
+        n -= m;
+        entries += m * LG_ENTRY_LEN;
+    }
+    return rc;
+}
+
+static int zero_add(struct lg_file *f, uint64_t p)
+{
+    if (f->n_zero && f->zero[f->n_zero - 1].to == p) {
+        f->zero[f->n_zero - 1].to++;
+        return 0;
+    }
+    if (f->n_zero == f->cap_zero) {
+        size_t cap = f->cap_zero ? f->cap_zero * 2 : 8;
+        void *z = reallocarray(f->zero, cap, sizeof *f->zero);
+        if (!z)
+            return -ENOMEM;
+        f->zero = z;
+        f->cap_zero = cap;
+    }
+    f->zero[f->n_zero].from = p;
+    f->zero[f->n_zero++].to = p + 1;
+    return 0;
+}
+
+int lg_entries_clear(struct lg_file *f, uint64_t from, uint64_t to)
+{
+    int rc = 0;
+    while (!rc && from < to) {
+        size_t p = lg_page_of(from), at = (size_t)(from - lg_page_first(p)), m = lg_page_count(p) - at;
+        if (p >= f->n_page)
+            break;
+        if (m > to - from)
+            m = (size_t)(to - from);
+        struct lg_tpage *pg = f->page[p];
+        if (pg) {
+            rc = f->key ? lg_acc_xor(f->key, from, pg->e + at * LG_ENTRY_LEN, m, f->acc) : 0;
+            if (!rc && p && m == lg_page_count(p)) {
+                rc = zero_add(f, p);
+                if (!rc) {
+                    free(pg);
+                    f->page[p] = NULL;
+                }
+            } else if (!rc) {
+                memset(pg->e + at * LG_ENTRY_LEN, 0, m * LG_ENTRY_LEN);
+                mark(pg, at, m);
+            }
+            if (from < f->committed_n)
+                f->committed_changed = true;
+        }
+        from += m;
+    }
+    return rc;
+}
+
+void lg_table_free(struct lg_file *f)
+{
+    for (size_t p = 0; p < f->n_page; p++)
+        free(f->page[p]);
+    free(f->page);
+    f->page = NULL;
+    f->n_page = 0;
+    free(f->zero);
+    f->zero = NULL;
+    f->n_zero = f->cap_zero = 0;
+}
+
+static bool zeros(const uint8_t *p, size_t n)
+{
+    return n == 0 || (p[0] == 0 && memcmp(p, p + 1, n - 1) == 0);
+}
+
+enum { LOAD_STEP = 64 * 1024 };
+
+/* Entries first .. first+count-1, contiguous below at off; those from used on must be zero. */
+static int load_run(struct lg_file *f, uint64_t first, uint64_t count, uint64_t used, uint8_t *buf, uint8_t acc[LG_PRF_OUT], bool *exact)
+{
+    const struct lg_sys *sys = f->env->sys;
+    uint64_t base = lg_format_entry_off(f->env->chunk_size, first), len = count * LG_ENTRY_LEN;
+    for (uint64_t at = 0; at < len;) {
+        if (len > LOAD_STEP) { /* a large table: skip its holes */
+            off_t data = sys->lseek(sys->arg, f->fd, (off_t)(base + at), SEEK_DATA);
+            if (data == -ENXIO)
+                break;
+            if (data >= 0 && (uint64_t)data > base + at) {
+                at = ((uint64_t)data - base) / LG_HEADER_LEN * LG_HEADER_LEN;
+                if (at >= len)
+                    break;
+            }
+        }
+        size_t n = len - at < LOAD_STEP ? (size_t)(len - at) : LOAD_STEP;
+        ssize_t got = lg_sys_read_full(sys, f->fd, buf, n, base + at);
+        if (got < 0)
+            return (int)got;
+        memset(buf + got, 0, n - (size_t)got);
+        for (size_t b = 0; b < n;) {
+            uint64_t i = first + (at + b) / LG_ENTRY_LEN;
+            size_t p = lg_page_of(i), m = lg_page_count(p) * LG_ENTRY_LEN, keep = 0;
+            struct lg_tpage *pg;
+            if (m > n - b)
+                m = n - b;
+            if (!zeros(buf + b, m)) {
+                if (i < used)
+                    keep = used - i < m / LG_ENTRY_LEN ? (size_t)(used - i) * LG_ENTRY_LEN : m;
+                if (!zeros(buf + b + keep, m - keep))
+                    *exact = false;
+                int rc = keep ? page_get(f, p, &pg) : 0;
+                if (!rc && keep) {
+                    memcpy(pg->e, buf + b, keep);
+                    rc = lg_acc_xor(f->key, i, buf + b, keep / LG_ENTRY_LEN, acc);
+                }
+                if (rc)
+                    return rc;
+            }
+            b += m;
+        }
+        at += n;
+    }
+    return 0;
+}
+
+int lg_table_load(struct lg_file *f, uint64_t n, uint8_t acc[LG_PRF_OUT], bool *ret_exact)
+{
+    uint8_t *buf = malloc(LOAD_STEP);
+    if (!buf)
+        return -ENOMEM;
+    bool exact = true;
+    memset(acc, 0, LG_PRF_OUT);
+    int rc = load_run(f, 0, LG_HEAD_ENTRIES, n, buf, acc, &exact);
+    for (uint64_t i = LG_HEAD_ENTRIES; !rc && i < n; i += lg_format_run(i))
+        rc = load_run(f, i, lg_format_run(i), n, buf, acc, &exact);
+    free(buf);
+    if (!rc)
+        *ret_exact = exact;
+    return rc;
+}
