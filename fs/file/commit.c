@@ -263,7 +263,8 @@ static int commit_journaled(struct lg_file *f)
     uint64_t end = lg_format_cipher_size(cs, f->size);
     struct ops o = { 0 };
     uint8_t raw[LG_SECTOR];
-    bool shrunk = f->cut != LG_SIZE_NONE;
+    bool shrunk = f->cut != LG_SIZE_NONE, resized = false;
+    uint64_t was_durable = f->durable_size;
     int rc = pages_in_place(f, 0);
     if (!rc && f->unsynced) { /* the record's slot calls everything durable */
         rc = sys->fdatasync(sys->arg, f->fd);
@@ -290,8 +291,11 @@ static int commit_journaled(struct lg_file *f)
     for (size_t p = 0; !rc && p < pages_used(f); p++)
         if (f->page[p] && f->page[p]->dirty)
             rc = dirty_sectors(f, p, sector_op, &o);
-    if (!rc && (shrunk || f->phys != end))
+    /* A last chunk that was written makes the file long enough by itself. */
+    if (!rc && (shrunk || f->phys > end || (f->size && lg_entry_empty(lg_entry_get(f, lg_n_chunks(f, f->size) - 1))))) {
+        resized = true;
         rc = op_add(&o, LG_JOP_TRUNCATE, end, 0, NULL, NULL);
+    }
     unsigned target = slot_target(f);
     if (!rc)
         rc = slot_make(f, target, raw);
@@ -303,8 +307,10 @@ static int commit_journaled(struct lg_file *f)
         rc = lg_journal_append(f->env->journal, &f->j, f->seq + 1, o.op, o.n);
     }
     ops_free(&o);
-    if (rc)
+    if (rc) {
+        f->durable_size = was_durable;
         return rc;
+    }
     for (size_t p = 0; p < f->n_page; p++)
         if (f->page[p])
             f->page[p]->dirty = 0;
@@ -315,7 +321,7 @@ static int commit_journaled(struct lg_file *f)
         }
     f->n_o_dirty = 0;
     f->phys = end;
-    if (shrunk)
+    if (shrunk || resized) /* nothing may be put behind that end before it is in place (R5) */
         f->cut_record = f->j.appended;
     slot_done(f, target, raw, f->j.appended);
     return 0;
@@ -357,32 +363,24 @@ int lg_commit(struct lg_file *f)
 
 int lg_sync(struct lg_file *f)
 {
-    int rc = lg_lock_exclusive(f);
-    if (rc)
-        return rc == f->dead ? rc : 0; /* without keys there is nothing uncommitted */
-    rc = lg_commit(f);
-    uint64_t record = lg_jfile_unretired(&f->j) ? f->newest_record : 0, seq = f->seq, size = f->committed_size;
-    int newest = f->newest;
-    bool file = f->unsynced || f->durable_unknown;
-    f->unsynced = false;
+    pthread_rwlock_wrlock(&f->lock);
+    int rc = f->dead ? f->dead : f->loaded ? lg_commit(f) : 0;
+    uint64_t record = lg_jfile_unretired(&f->j) ? f->newest_record : 0, seq = f->seq;
+    bool file = !rc && (f->unsynced || f->durable_unknown);
+    if (file)
+        f->unsynced = false; /* what is written from here on sets it again */
     pthread_rwlock_unlock(&f->lock);
-    if (rc) {
-        pthread_rwlock_wrlock(&f->lock);
-        f->unsynced |= file;
-        pthread_rwlock_unlock(&f->lock);
-        return rc;
-    }
-    if (record)
+    if (!rc && record)
         rc = lg_journal_sync(f->env->journal, record);
     if (!rc && file)
         rc = f->env->sys->fdatasync(f->env->sys->arg, f->fd);
     pthread_rwlock_wrlock(&f->lock);
     if (rc) {
         f->unsynced |= file;
-    } else if (f->seq == seq) { /* no commit came in between: commit_mu is held */
-        f->durable = newest;
+    } else if (f->seq == seq && f->newest >= 0) { /* no commit came in between: commit_mu is held */
+        f->durable = f->newest;
         f->durable_unknown = false;
-        f->durable_size = size;
+        f->durable_size = f->committed_size;
     }
     pthread_rwlock_unlock(&f->lock);
     return rc;

@@ -91,7 +91,10 @@ static int recommit(struct lg_file *f, unsigned n)
     const struct lg_sys *sys = f->env->sys;
     uint64_t chunks = lg_n_chunks(f, f->size), used = lg_format_entry_off(f->env->chunk_size, chunks);
     uint8_t head[LG_HEADER_LEN] = { 0 };
-    int rc = sys->ftruncate(sys->arg, f->fd, (off_t)lg_format_cipher_size(f->env->chunk_size, f->size));
+    struct stat st;
+    int rc = sys->fstat(sys->arg, f->fd, &st);
+    if (!rc)
+        rc = sys->ftruncate(sys->arg, f->fd, (off_t)lg_format_cipher_size(f->env->chunk_size, f->size));
     if (!rc && chunks > LG_HEAD_ENTRIES && lg_page_first(lg_page_of(chunks - 1)) != chunks) {
         /* Unused entries of the last region's table. */
         uint64_t left = lg_format_run(chunks - 1) - 1;
@@ -114,6 +117,9 @@ static int recommit(struct lg_file *f, unsigned n)
     memcpy(head + 2 * LG_SECTOR, f->slot_raw[1], LG_SECTOR);
     if (!rc)
         rc = lg_sys_write_full(sys, f->fd, head, sizeof head, 0);
+    struct timespec ts[2] = { { 0, UTIME_OMIT }, st.st_mtim };
+    if (!rc)
+        rc = sys->futimens(sys->arg, f->fd, ts);
     if (!rc)
         rc = sys->fdatasync(sys->arg, f->fd);
     if (rc)

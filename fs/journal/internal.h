@@ -39,11 +39,13 @@ int lg_jrec_apply(const struct lg_sys *sys, const struct lg_jrec *r, int fd) LG_
 struct lg_area_header {
     uint64_t generation;
     bool live; /* holds records that are not retired */
+    bool here; /* written by this very journal file, not by one that it is a copy of: the handles in its records lead to this vault's files */
 };
-int lg_area_header_read(const struct lg_sys *sys, int fd, unsigned area, struct lg_area_header *ret) LG_MUST;
-int lg_area_header_write(const struct lg_sys *sys, int fd, unsigned area, uint64_t generation, bool live) LG_MUST;
+/* self: the journal file itself. */
+int lg_area_header_read(const struct lg_sys *sys, const struct lg_jfile *self, unsigned area, struct lg_area_header *ret) LG_MUST;
+int lg_area_header_write(const struct lg_sys *sys, const struct lg_jfile *self, unsigned area, uint64_t generation, bool live) LG_MUST;
 
 /* Replays the live areas, older first; durable below on return, areas not yet retired. */
-int lg_journal_replay(const struct lg_sys *sys, int vault_dirfd, int fd, const uint8_t vault_id[LG_ID_LEN], bool read_only) LG_MUST;
+int lg_journal_replay(const struct lg_sys *sys, int vault_dirfd, const struct lg_jfile *self, const uint8_t vault_id[LG_ID_LEN], bool read_only) LG_MUST;
 
 #endif

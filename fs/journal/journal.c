@@ -25,6 +25,7 @@ struct area {
 struct lg_journal {
     const struct lg_sys *sys;
     int fd;
+    struct lg_jfile self;
     bool read_only;
     pthread_mutex_t checkpointing; /* one checkpoint at a time; taken before mu */
     pthread_mutex_t mu;            /* all below */
@@ -63,8 +64,10 @@ int lg_journal_create(const struct lg_sys *sys, int vault_dirfd, const uint8_t v
     for (uint64_t off = 0; !rc && off < end; off += block)
         rc = lg_sys_write_full(sys, fd, z, end - off < block ? (size_t)(end - off) : block, off);
     free(z);
+    struct lg_jfile self;
+    lg_jfile_init(&self, fd, vault_id);
     for (unsigned a = 0; !rc && a < 2; a++)
-        rc = lg_area_header_write(sys, fd, a, 0, false);
+        rc = lg_area_header_write(sys, &self, a, 0, false);
     file_header(vault_id, h);
     if (!rc)
         rc = lg_sys_write_full(sys, fd, h, sizeof h, 0);
@@ -107,14 +110,16 @@ int lg_journal_open(const struct lg_sys *sys, int vault_dirfd, const uint8_t vau
     int rc = j->fd < 0 ? -errno : 0;
     if (!rc)
         rc = header_check(sys, j->fd, vault_id);
-    if (!rc)
-        rc = lg_journal_replay(sys, vault_dirfd, j->fd, vault_id, read_only);
+    if (!rc) {
+        lg_jfile_init(&j->self, j->fd, vault_id);
+        rc = lg_journal_replay(sys, vault_dirfd, &j->self, vault_id, read_only);
+    }
     /* Everything is in place and durable: retire both areas, then begin anew in the first. */
     for (unsigned a = 0; !rc && !read_only && a < 2; a++) {
         struct lg_area_header h;
-        rc = lg_area_header_read(sys, j->fd, a, &h);
+        rc = lg_area_header_read(sys, &j->self, a, &h);
         if (!rc)
-            rc = lg_area_header_write(sys, j->fd, a, h.generation, false);
+            rc = lg_area_header_write(sys, &j->self, a, h.generation, false);
         if (!rc && j->generation < h.generation)
             j->generation = h.generation;
     }
@@ -122,7 +127,7 @@ int lg_journal_open(const struct lg_sys *sys, int vault_dirfd, const uint8_t vau
         rc = sys->fdatasync(sys->arg, j->fd);
     if (!rc && !read_only) {
         j->area[0].generation = ++j->generation;
-        rc = lg_area_header_write(sys, j->fd, 0, j->generation, true);
+        rc = lg_area_header_write(sys, &j->self, 0, j->generation, true);
     }
     if (rc) {
         if (j->fd >= 0)
@@ -320,7 +325,7 @@ static int area_retire(struct lg_journal *j, unsigned n)
         if (i + 1 == a->n || a->p[i + 1].file != a->p[i].file)
             rc = sync_file(j, a->p[i].file);
     if (!rc)
-        rc = lg_area_header_write(j->sys, j->fd, n, a->generation, false);
+        rc = lg_area_header_write(j->sys, &j->self, n, a->generation, false);
     if (!rc)
         rc = j->sys->fdatasync(j->sys->arg, j->fd);
     if (rc)
@@ -347,7 +352,7 @@ int lg_journal_checkpoint(struct lg_journal *j)
     if (work) {
         j->area[other].generation = ++j->generation;
         j->area[other].used = LG_AREA_DATA;
-        rc = lg_area_header_write(j->sys, j->fd, other, j->generation, true);
+        rc = lg_area_header_write(j->sys, &j->self, other, j->generation, true);
         if (!rc)
             j->active = other;
     }

@@ -111,10 +111,10 @@ int lg_jrec_apply(const struct lg_sys *sys, const struct lg_jrec *rec, int fd)
     return rc;
 }
 
-int lg_area_header_read(const struct lg_sys *sys, int fd, unsigned area, struct lg_area_header *ret)
+int lg_area_header_read(const struct lg_sys *sys, const struct lg_jfile *self, unsigned area, struct lg_area_header *ret)
 {
-    uint8_t s[LG_SECTOR];
-    ssize_t n = lg_sys_read_full(sys, fd, s, sizeof s, lg_area_off(area));
+    uint8_t s[LG_SECTOR], handle[LG_JOURNAL_HANDLE_MAX];
+    ssize_t n = lg_sys_read_full(sys, self->fd, s, sizeof s, lg_area_off(area));
     if (n < 0)
         return (int)n;
     if ((size_t)n < sizeof s)
@@ -122,21 +122,26 @@ int lg_area_header_read(const struct lg_sys *sys, int fd, unsigned area, struct 
     struct lg_rd r = lg_rd(s, sizeof s);
     uint32_t magic = lg_rd_u32(&r), crc = lg_rd_u32(&r);
     uint64_t generation = lg_rd_u64(&r);
-    uint32_t live = lg_rd_u32(&r);
-    if (magic != AREA_MAGIC || live > 1 || crc != lg_crc32c(0, s + 8, sizeof s - 8))
+    uint32_t live = lg_rd_u32(&r), type = lg_rd_u32(&r), len = lg_rd_u32(&r);
+    lg_rd_copy(&r, handle, sizeof handle);
+    if (magic != AREA_MAGIC || live > 1 || len > sizeof handle || crc != lg_crc32c(0, s + 8, sizeof s - 8))
         return -EPROTO;
-    *ret = (struct lg_area_header){ generation, live == 1 };
+    bool here = len && len == self->handle_len && type == (uint32_t)self->handle_type && !memcmp(handle, self->handle, len);
+    *ret = (struct lg_area_header){ generation, live == 1, here };
     return 0;
 }
 
-int lg_area_header_write(const struct lg_sys *sys, int fd, unsigned area, uint64_t generation, bool live)
+int lg_area_header_write(const struct lg_sys *sys, const struct lg_jfile *self, unsigned area, uint64_t generation, bool live)
 {
     uint8_t s[LG_SECTOR] = { 0 };
-    struct lg_wr w = lg_wr(s + 8, 12);
+    struct lg_wr w = lg_wr(s + 8, sizeof s - 8);
     lg_wr_u64(&w, generation);
     lg_wr_u32(&w, live);
+    lg_wr_u32(&w, (uint32_t)self->handle_type);
+    lg_wr_u32(&w, self->handle_len);
+    lg_wr_bytes(&w, self->handle, self->handle_len);
     w = lg_wr(s, 8);
     lg_wr_u32(&w, AREA_MAGIC);
     lg_wr_u32(&w, lg_crc32c(0, s + 8, sizeof s - 8));
-    return lg_sys_write_full(sys, fd, s, sizeof s, lg_area_off(area));
+    return lg_sys_write_full(sys, self->fd, s, sizeof s, lg_area_off(area));
 }

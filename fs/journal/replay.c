@@ -179,7 +179,8 @@ static int apply(void *arg, const struct lg_jrec *r)
     return t && t->fd >= 0 && !t->skip ? lg_jrec_apply(rp->sys, r, t->fd) : 0;
 }
 
-int lg_journal_replay(const struct lg_sys *sys, int vault_dirfd, int fd, const uint8_t vault_id[LG_ID_LEN], bool read_only)
+int lg_journal_replay(const struct lg_sys *sys, int vault_dirfd, const struct lg_jfile *self, const uint8_t vault_id[LG_ID_LEN],
+                      bool read_only)
 {
     struct replay rp = { .sys = sys, .dirfd = vault_dirfd, .vault_id = vault_id };
     struct lg_area_header h[2];
@@ -187,7 +188,7 @@ int lg_journal_replay(const struct lg_sys *sys, int vault_dirfd, int fd, const u
     int rc = 0;
     for (unsigned a = 0; !rc && a < 2; a++) {
         /* A header torn by the crash that ended its area's use cannot be: sectors are written whole. Damaged: refuse to guess. */
-        rc = lg_area_header_read(sys, fd, a, &h[a]);
+        rc = lg_area_header_read(sys, self, a, &h[a]);
     }
     if (rc)
         return rc;
@@ -205,8 +206,8 @@ int lg_journal_replay(const struct lg_sys *sys, int vault_dirfd, int fd, const u
         if (p == 1 && rp.n && read_only)
             rc = -EROFS;
         for (unsigned i = 0; !rc && i < 2; i++)
-            if (h[order[i]].live)
-                rc = area_walk(sys, fd, order[i], h[order[i]].generation, pass[p], &rp);
+            if (h[order[i]].live && (p != 1 || h[order[i]].here))
+                rc = area_walk(sys, self->fd, order[i], h[order[i]].generation, pass[p], &rp);
     }
     for (size_t i = 0; i < rp.n; i++) {
         struct target *t = &rp.t[i];
