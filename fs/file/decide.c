@@ -57,18 +57,10 @@ static void end(struct lg_file *f)
 /* The first bytes went under the general key while they told nothing: all of them are in chunk 0, which is sealed anew. */
 static int rekey_short(struct lg_file *f)
 {
-    struct lg_ochunk *c = lg_o_find(f, 0);
-    if (!c) {
-        c = lg_o_add(f, 0);
-        if (!c)
-            return -ENOMEM;
-        int rc = lg_chunk_load(f, 0, c->data);
-        if (rc) {
-            lg_o_drop(f, 0, 1);
-            return rc;
-        }
-    }
-    lg_o_dirty(f, c);
+    struct lg_ochunk *c;
+    int rc = lg_o_get(f, 0, true, &c);
+    if (rc)
+        return rc;
     return lg_entries_clear(f, 0, 1);
 }
 

@@ -125,6 +125,8 @@ int lg_lock_exclusive(struct lg_file *f) LG_MUST;
 void lg_file_settle(struct lg_file *f);
 
 /* ---- rw.c ---- */
+/* Chunk i in the overlay, marked dirty; with want_old, holding what the file holds now. */
+int lg_o_get(struct lg_file *f, uint64_t i, bool want_old, struct lg_ochunk **ret) LG_MUST;
 /* Plaintext of a whole chunk into out (chunk_size bytes, zero beyond its end). */
 int lg_chunk_load(struct lg_file *f, uint64_t i, uint8_t *out) LG_MUST;
 

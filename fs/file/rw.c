@@ -107,8 +107,7 @@ static void touched(struct lg_file *f)
     f->dirty = true;
 }
 
-/* Chunk i in the overlay, with what it holds now, marked dirty. */
-static int overlay_get(struct lg_file *f, uint64_t i, bool want_old, struct lg_ochunk **ret)
+int lg_o_get(struct lg_file *f, uint64_t i, bool want_old, struct lg_ochunk **ret)
 {
     struct lg_ochunk *c = lg_o_find(f, i);
     if (!c) {
@@ -136,7 +135,7 @@ static int grow(struct lg_file *f, uint64_t size)
     if (size <= f->size)
         return 0;
     if (f->size % f->env->chunk_size && !lg_o_find(f, last) && !lg_entry_empty(lg_entry_get(f, last))) {
-        int rc = overlay_get(f, last, true, &c);
+        int rc = lg_o_get(f, last, true, &c);
         if (rc)
             return rc;
     } else if (f->size % f->env->chunk_size && (c = lg_o_find(f, last)) != NULL) {
@@ -189,7 +188,7 @@ static int write_locked(struct lg_file *f, const uint8_t *buf, size_t len, uint6
             if (off + n > f->size && i != f->size / cs)
                 rc = grow(f, i * cs);
             if (!rc)
-                rc = overlay_get(f, i, n < cs, &c);
+                rc = lg_o_get(f, i, n < cs, &c);
             if (rc)
                 break;
             memcpy(c->data + at, buf, n);
@@ -269,7 +268,7 @@ static int zero_locked(struct lg_file *f, uint64_t from, uint64_t to)
             size_t n = to - from < cs - at ? (size_t)(to - from) : cs - at;
             struct lg_ochunk *c;
             if (lg_o_find(f, i) || !lg_entry_empty(lg_entry_get(f, i))) {
-                rc = overlay_get(f, i, true, &c);
+                rc = lg_o_get(f, i, true, &c);
                 if (!rc)
                     memset(c->data + at, 0, n);
             }
@@ -299,7 +298,7 @@ static int truncate_locked(struct lg_file *f, uint64_t size)
         uint64_t i = size / cs;
         struct lg_ochunk *c;
         if (lg_o_find(f, i) || !lg_entry_empty(lg_entry_get(f, i))) {
-            rc = overlay_get(f, i, true, &c);
+            rc = lg_o_get(f, i, true, &c);
             if (rc)
                 return rc;
             memset(c->data + size % cs, 0, cs - size % cs);
