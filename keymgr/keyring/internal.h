@@ -1,0 +1,46 @@
+/* Inside the keyring module: the root-slot file as a structure. Its bytes are described in docs/FORMAT-keyring.md. */
+#ifndef LEADGLASS_KEYRING_INTERNAL_H
+#define LEADGLASS_KEYRING_INTERNAL_H
+
+#include "leadglass/crypto.h"
+#include "leadglass/keyring.h"
+
+#define LG_SLOTFILE_MAX 8192u
+#define LG_SLOTFILE_VERSION 1u
+#define LG_SLOT_PASSPHRASE 1u
+
+struct lg_slot {
+    uint8_t type;
+    char name[LG_SLOT_NAME_MAX + 1];
+    struct lg_scrypt scrypt;
+    uint8_t slot_key[LG_WRAPPED_LEN];     /* wrap(passphrase key, slot key) */
+    uint8_t root[2][LG_WRAPPED_LEN];      /* wrap(slot key, root) */
+    uint8_t root_slot[2][LG_WRAPPED_LEN]; /* wrap(root, slot key): a new root needs no secret to be present */
+};
+struct lg_slotfile {
+    uint64_t generation;
+    uint8_t keyring_id[LG_ID_LEN];
+    unsigned n_roots, n_slots;
+    uint64_t epoch[2];
+    struct lg_slot slots[LG_SLOTS_MAX];
+    uint64_t generation_floor;
+    uint8_t tombstones[LG_MAC_LEN], audit_head[LG_MAC_LEN], officers[LG_MAC_LEN];
+};
+
+/* Pure: bounded, accepts exactly what encode writes; checks the damage hash, not the MAC. */
+int lg_slotfile_decode(const uint8_t *untrusted, size_t len, struct lg_slotfile *ret) LG_MUST;
+int lg_slotfile_encode(const struct lg_slotfile *s, const struct lg_secret *newest, uint8_t out[LG_SLOTFILE_MAX], size_t *ret_len) LG_MUST;
+/* -EBADMSG unless these bytes were written by a holder of the newest root. */
+int lg_slotfile_verify(const uint8_t *bytes, size_t len, const struct lg_secret *newest) LG_MUST;
+
+int lg_slotfile_read(const char *path, uint8_t out[LG_SLOTFILE_MAX], size_t *ret_len) LG_MUST;
+/* Temporary file, fsync, rename, fsync of the directory; with fresh, -EEXIST instead of replacing. */
+int lg_slotfile_write(const char *path, const struct lg_slotfile *s, const struct lg_secret *newest, bool fresh) LG_MUST;
+
+int lg_slotfile_make(struct lg_slotfile *s, const uint8_t keyring_id[LG_ID_LEN], const struct lg_root *root, const void *pass,
+                     size_t pass_len, unsigned scrypt_ms) LG_MUST;
+/* Gives every slot a second root, and afterwards forgets the first. */
+int lg_slotfile_root_add(struct lg_slotfile *s, const struct lg_root *old, const struct lg_root *fresh) LG_MUST;
+void lg_slotfile_root_drop(struct lg_slotfile *s);
+
+#endif
