@@ -1,0 +1,280 @@
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/xattr.h>
+#include <unistd.h>
+
+#include "internal.h"
+
+int lg_volume_getattr(struct lg_volume *v, uint64_t node, struct stat *ret)
+{
+    struct lg_node *n = lg_node_ref(v, node);
+    if (!n)
+        return -ESTALE;
+    int fd = lg_node_open(v, n, O_PATH | O_NOFOLLOW), rc = fd < 0 ? fd : 0;
+    if (!rc && fstat(fd, ret))
+        rc = -errno;
+    if (fd >= 0)
+        close(fd);
+    if (!rc)
+        lg_node_stat(v, n, ret);
+    lg_node_unref(v, n);
+    return rc;
+}
+
+static int set_size(struct lg_volume *v, struct lg_node *n, uint64_t size)
+{
+    pthread_mutex_lock(&n->mu);
+    int rc = lg_node_file(v, n);
+    if (!rc) {
+        rc = lg_file_truncate(n->f, size);
+        if (!rc && n->opens == 1)
+            rc = lg_file_commit(n->f);
+        else if (!rc && !n->dirty_since)
+            n->dirty_since = time(NULL);
+        lg_node_file_done(v, n);
+    }
+    pthread_mutex_unlock(&n->mu);
+    return rc;
+}
+
+static int set_times(struct lg_node *n, int fd, const struct stat *st, unsigned set)
+{
+    struct timespec ts[2] = { { 0, UTIME_OMIT }, { 0, UTIME_OMIT } };
+    if (set & LG_SET_ATIME)
+        ts[0] = st->st_atim;
+    if (set & LG_SET_MTIME)
+        ts[1] = st->st_mtim;
+    for (unsigned i = 0; i < 2; i++)
+        if (ts[i].tv_nsec == UTIME_NOW)
+            clock_gettime(CLOCK_REALTIME, &ts[i]);
+    pthread_mutex_lock(&n->mu);
+    int rc = n->f ? lg_file_utimens(n->f, ts) : utimensat(fd, "", ts, AT_EMPTY_PATH) ? -errno : 0;
+    pthread_mutex_unlock(&n->mu);
+    return rc;
+}
+
+int lg_volume_setattr(struct lg_volume *v, uint64_t node, const struct stat *st, unsigned set, struct stat *ret)
+{
+    char path[32];
+    if (v->opt.read_only)
+        return -EROFS;
+    struct lg_node *n = lg_node_ref(v, node);
+    if (!n)
+        return -ESTALE;
+    int fd = lg_node_open(v, n, O_PATH | O_NOFOLLOW), rc = fd < 0 ? fd : 0;
+    if (!rc)
+        lg_fd_path(fd, path);
+    if (!rc && set & (LG_SET_UID | LG_SET_GID) &&
+        fchownat(fd, "", set & LG_SET_UID ? st->st_uid : (uid_t)-1, set & LG_SET_GID ? st->st_gid : (gid_t)-1, AT_EMPTY_PATH))
+        rc = -errno;
+    if (!rc && set & LG_SET_MODE && chmod(path, st->st_mode & 07777))
+        rc = -errno;
+    if (!rc && set & LG_SET_KILL_SUIDGID) {
+        struct stat now;
+        if (!fstat(fd, &now) && now.st_mode & (S_ISUID | S_ISGID)) {
+            mode_t m = now.st_mode & 07777 & ~(mode_t)S_ISUID;
+            if (chmod(path, m & S_IXGRP ? m & ~(mode_t)S_ISGID : m))
+                rc = -errno;
+        }
+    }
+    if (!rc && set & LG_SET_SIZE)
+        rc = set_size(v, n, (uint64_t)st->st_size);
+    if (!rc && set & (LG_SET_ATIME | LG_SET_MTIME))
+        rc = set_times(n, fd, st, set);
+    if (!rc && fstat(fd, ret))
+        rc = -errno;
+    if (!rc)
+        lg_node_stat(v, n, ret);
+    if (fd >= 0)
+        close(fd);
+    lg_node_unref(v, n);
+    return lg_errno(rc);
+}
+
+int lg_volume_statfs(struct lg_volume *v, struct statvfs *ret)
+{
+    if (fstatvfs(v->rootfd, ret))
+        return -errno;
+    ret->f_namemax = LG_NAME_MAX;
+    return 0;
+}
+
+/* ---- extended attributes ------------------------------------------------------------------------------------------------------------ */
+
+static bool is_user(const char *name) { return strncmp(name, "user.", 5) == 0; }
+
+/* ns is held shared afterwards for user.* names, whose lower name goes to lower. */
+static int xattr_begin(struct lg_volume *v, uint64_t node, const char *name, struct lg_node **ret_n, char path[32], int *ret_fd, char lower[256])
+{
+    int rc = 0;
+    size_t len = strlen(name);
+    *ret_n = NULL;
+    *ret_fd = -1;
+    if (len > 255)
+        return -ERANGE;
+    if (is_user(name)) {
+        rc = lg_ns_shared(v);
+        if (rc)
+            return rc;
+        rc = lg_xattr_name_seal(v->names, name + 5, lower, 256);
+        if (rc) {
+            lg_ns_unlock(v);
+            return rc == -ERANGE ? -ENAMETOOLONG : rc;
+        }
+    } else {
+        memcpy(lower, name, len + 1);
+    }
+    *ret_n = lg_node_ref(v, node);
+    *ret_fd = *ret_n ? lg_node_open(v, *ret_n, O_PATH | O_NOFOLLOW) : -ESTALE;
+    if (*ret_fd < 0) {
+        rc = *ret_fd;
+        lg_node_unref(v, *ret_n);
+        if (is_user(name))
+            lg_ns_unlock(v);
+        return rc;
+    }
+    lg_fd_path(*ret_fd, path);
+    return 0;
+}
+
+static void xattr_end(struct lg_volume *v, const char *name, struct lg_node *n, int fd)
+{
+    close(fd);
+    lg_node_unref(v, n);
+    if (is_user(name))
+        lg_ns_unlock(v);
+}
+
+#define CAPABILITY "security.capability"
+
+ssize_t lg_volume_getxattr(struct lg_volume *v, uint64_t node, const char *name, void *buf, size_t size)
+{
+    struct lg_node *n;
+    char path[32], lower[256];
+    int fd;
+    bool capability = strcmp(name, CAPABILITY) == 0;
+    if (capability && (n = lg_node_ref(v, node)) != NULL) { /* asked before every write */
+        bool none = __atomic_load_n(&n->no_capability, __ATOMIC_RELAXED);
+        lg_node_unref(v, n);
+        if (none)
+            return -ENODATA;
+    }
+    int rc = xattr_begin(v, node, name, &n, path, &fd, lower);
+    if (rc)
+        return rc == -ENAMETOOLONG ? -ENODATA : lg_errno(rc);
+    ssize_t got;
+    if (!is_user(name)) {
+        got = getxattr(path, lower, buf, size);
+        if (got < 0)
+            got = -errno;
+        if (capability && got == -ENODATA)
+            __atomic_store_n(&n->no_capability, true, __ATOMIC_RELAXED);
+    } else {
+        got = getxattr(path, lower, NULL, 0);
+        if (got < 0) {
+            got = -errno;
+        } else if (got < (ssize_t)LG_XATTR_OVERHEAD) {
+            got = -EIO;
+        } else if (!size) {
+            got -= LG_XATTR_OVERHEAD;
+        } else if ((size_t)got - LG_XATTR_OVERHEAD > size) {
+            got = -ERANGE;
+        } else {
+            uint8_t *raw = malloc((size_t)got);
+            ssize_t len = raw ? getxattr(path, lower, raw, (size_t)got) : -1;
+            rc = !raw ? -ENOMEM : len < 0 ? -errno : lg_xattr_open(v->names, name, raw, (size_t)len, buf);
+            if (rc == -EBADMSG)
+                rc = lg_volume_report(v, "extended attribute does not verify");
+            got = rc ? rc : len - (ssize_t)LG_XATTR_OVERHEAD;
+            free(raw);
+        }
+    }
+    xattr_end(v, name, n, fd);
+    return got;
+}
+
+int lg_volume_setxattr(struct lg_volume *v, uint64_t node, const char *name, const void *value, size_t size, int flags)
+{
+    struct lg_node *n;
+    char path[32], lower[256];
+    int fd;
+    if (v->opt.read_only)
+        return -EROFS;
+    if (size > 65536)
+        return -E2BIG;
+    int rc = xattr_begin(v, node, name, &n, path, &fd, lower);
+    if (rc)
+        return lg_errno(rc);
+    if (strcmp(name, CAPABILITY) == 0)
+        __atomic_store_n(&n->no_capability, false, __ATOMIC_RELAXED);
+    if (!is_user(name)) {
+        rc = setxattr(path, lower, value, size, flags) ? -errno : 0;
+    } else {
+        uint8_t *raw = malloc(size + LG_XATTR_OVERHEAD);
+        rc = raw ? lg_xattr_seal(v->names, name, value, size, raw) : -ENOMEM;
+        if (!rc && setxattr(path, lower, raw, size + LG_XATTR_OVERHEAD, flags))
+            rc = -errno;
+        free(raw);
+    }
+    xattr_end(v, name, n, fd);
+    return rc;
+}
+
+int lg_volume_removexattr(struct lg_volume *v, uint64_t node, const char *name)
+{
+    struct lg_node *n;
+    char path[32], lower[256];
+    int fd;
+    if (v->opt.read_only)
+        return -EROFS;
+    int rc = xattr_begin(v, node, name, &n, path, &fd, lower);
+    if (rc)
+        return rc == -ENAMETOOLONG ? -ENODATA : lg_errno(rc);
+    rc = removexattr(path, lower) ? -errno : 0;
+    xattr_end(v, name, n, fd);
+    return rc;
+}
+
+ssize_t lg_volume_listxattr(struct lg_volume *v, uint64_t node, char *buf, size_t size)
+{
+    enum { LIST_MAX = 65536 };
+    char path[32];
+    int rc = lg_ns_shared(v);
+    if (rc)
+        return lg_errno(rc);
+    struct lg_node *n = lg_node_ref(v, node);
+    char *raw = malloc(LIST_MAX);
+    int fd = n ? lg_node_open(v, n, O_PATH | O_NOFOLLOW) : -ESTALE;
+    ssize_t got = fd < 0 ? fd : raw ? 0 : -ENOMEM, out = 0;
+    if (!got) {
+        lg_fd_path(fd, path);
+        got = listxattr(path, raw, LIST_MAX);
+        if (got < 0)
+            got = -errno;
+    }
+    for (ssize_t at = 0; at < got && out >= 0;) {
+        char plain[256 + 5] = "user.";
+        const char *name = raw + at;
+        at += (ssize_t)strlen(name) + 1;
+        if (is_user(name)) {
+            if (lg_xattr_name_open(v->names, name, plain + 5))
+                continue; /* not ours: it was put there below */
+            name = plain;
+        }
+        size_t len = strlen(name) + 1;
+        if (size && (size_t)out + len > size)
+            out = -ERANGE;
+        else {
+            if (size)
+                memcpy(buf + out, name, len);
+            out += (ssize_t)len;
+        }
+    }
+    free(raw);
+    if (fd >= 0)
+        close(fd);
+    lg_node_unref(v, n);
+    lg_ns_unlock(v);
+    return got < 0 ? got : out;
+}

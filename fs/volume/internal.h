@@ -1,0 +1,107 @@
+/* Inside the volume. Lock order: ns (names below: shared to look, exclusively to change), then a node's mu, then table. */
+#ifndef LG_VOLUME_INTERNAL_H
+#define LG_VOLUME_INTERNAL_H
+
+#include <dirent.h>
+#include <pthread.h>
+
+#include "leadglass/journal.h"
+#include "leadglass/names.h"
+#include "leadglass/volume.h"
+
+#define LG_VAULT_NAME "leadglass.vault"
+#define LG_ROOT_NAME "root"
+#define LG_HANDLE_MAX 128u
+#define LG_COMMIT_AFTER_S 5
+
+struct lg_node {
+    struct lg_node *next_id, *next_key; /* hash chains */
+    uint64_t id, lookups;
+    unsigned refs; /* of calls under way; under table, as lookups */
+    dev_t dev;
+    ino_t ino;
+    int32_t handle_type;
+    uint32_t handle_len; /* 0: no handles here, fd is kept instead */
+    uint8_t *handle;
+    int fd;      /* O_PATH; -1: none kept. Directories keep one while there are not too many */
+    mode_t type; /* S_IFMT bits */
+    uint64_t parent; /* where it was seen last, under table */
+    char *name;
+
+    pthread_mutex_t mu; /* the rest */
+    struct lg_file *f;
+    unsigned opens;
+    bool kid_known, no_capability; /* no_capability: known to have no security.capability */
+    uint8_t kid[LG_ID_LEN];
+    time_t dirty_since; /* 0: not */
+    bool dirid_known;
+    uint8_t dirid[LG_ID_LEN];
+};
+
+struct lg_volume {
+    struct lg_volume_options opt;
+    struct lg_file_env env;
+    struct lg_vault_info info;
+    int dirfd, rootfd, lockfd;
+    pthread_rwlock_t ns;
+    struct lg_names *names; /* under ns; NULL: locked */
+    pthread_mutex_t table;
+    struct lg_node **by_id, **by_key;
+    size_t n_buckets, n_nodes, n_dirfds;
+    uint64_t next_id;
+    bool handles;
+    time_t checkpointed;
+};
+
+struct lg_handle {
+    struct lg_volume *v;
+    struct lg_node *n;
+    int flags;
+};
+
+/* ---- vault.c ---- */
+int lg_vault_verify(int dirfd, const struct lg_secret *vault_key, struct lg_vault_info *ret) LG_MUST;
+
+/* ---- node.c ---- */
+int lg_errno(int rc); /* what a caller of POSIX sees */
+int lg_node_root(struct lg_volume *v) LG_MUST;
+struct lg_node *lg_node_ref(struct lg_volume *v, uint64_t id); /* NULL: no such node */
+void lg_node_unref(struct lg_volume *v, struct lg_node *n);
+/* The node of a lower name just seen; counts one lookup if so asked, and one reference. */
+int lg_node_at(struct lg_volume *v, const struct lg_node *parent, int dirfd, const char *lower, const char *name, bool count, struct lg_node **ret,
+               struct stat *st) LG_MUST;
+int lg_node_of_fd(struct lg_volume *v, const struct lg_node *parent, int fd, const char *name, bool count, struct lg_node **ret, struct stat *st) LG_MUST;
+void lg_node_moved(struct lg_volume *v, struct lg_node *n, uint64_t parent, const char *name);
+/* Plaintext path relative to the mount, malloced; NULL when it is not known. */
+char *lg_node_path(struct lg_volume *v, uint64_t id);
+/* A descriptor of the lower file: caller closes. */
+int lg_node_open(struct lg_volume *v, const struct lg_node *n, int flags) LG_MUST;
+/* The same for a directory, perhaps a kept one: give back with lg_node_done. */
+int lg_node_dirfd(struct lg_volume *v, struct lg_node *n) LG_MUST;
+void lg_node_done(const struct lg_node *n, int fd);
+/* Attributes as the application should see them, from those of the lower file. */
+void lg_node_stat(struct lg_volume *v, struct lg_node *n, struct stat *st);
+void lg_nodes_free(struct lg_volume *v);
+
+/* ---- tree.c: ns held ---- */
+/* ns, shared or exclusive, with names at hand. On error it is not held. */
+int lg_ns_shared(struct lg_volume *v) LG_MUST;
+int lg_ns_exclusive(struct lg_volume *v) LG_MUST;
+void lg_ns_unlock(struct lg_volume *v);
+int lg_dirid_get(struct lg_volume *v, struct lg_node *dir, int dirfd, uint8_t ret[LG_ID_LEN]) LG_MUST;
+/* The lower name; sealed is the whole of it. */
+int lg_lower_name(struct lg_volume *v, struct lg_node *dir, int dirfd, const char *name, char sealed[LG_SEALED_NAME_MAX + 1],
+                  char lower[LG_LOWER_NAME_MAX + 1]) LG_MUST;
+int lg_sidecar_make(int dirfd, const char *sealed, const char *lower) LG_MUST;
+void lg_sidecar_drop(int dirfd, const char *lower);
+/* Owner of something created below: a set-gid directory gives its group. */
+int lg_own(int fd, int dirfd, const struct lg_cred *c, mode_t mode) LG_MUST;
+int lg_volume_report(struct lg_volume *v, const char *kind);
+
+/* ---- open.c ---- */
+/* n->mu held: the file, opened if it is not; counts an open. */
+int lg_node_file(struct lg_volume *v, struct lg_node *n) LG_MUST;
+void lg_node_file_done(struct lg_volume *v, struct lg_node *n);
+int lg_fd_path(int fd, char out[32]);
+
+#endif

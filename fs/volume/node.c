@@ -1,0 +1,349 @@
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "internal.h"
+
+enum { DIRFDS_MAX = 1024, BUCKETS_MIN = 1024 };
+
+int lg_errno(int rc) { return rc == -EBADMSG || rc == -EPROTO || rc == -EPROTONOSUPPORT ? -EIO : rc; }
+
+static uint64_t hash_bytes(const void *p, size_t n, uint64_t h)
+{
+    const uint8_t *b = p;
+    for (size_t i = 0; i < n; i++)
+        h = (h ^ b[i]) * 0x100000001b3ull;
+    return h ^ h >> 29;
+}
+
+static uint64_t key_hash(dev_t dev, ino_t ino) { return hash_bytes(&ino, sizeof ino, 0xcbf29ce484222325ull ^ dev); }
+
+/* table held, for the next three */
+static int grow(struct lg_volume *v)
+{
+    size_t n = v->n_buckets ? v->n_buckets * 2 : BUCKETS_MIN;
+    struct lg_node **id = calloc(n, sizeof(struct lg_node *)), **key = calloc(n, sizeof(struct lg_node *));
+    if (!id || !key) {
+        free(id);
+        free(key);
+        return -ENOMEM;
+    }
+    for (size_t b = 0; b < v->n_buckets; b++)
+        for (struct lg_node *x = v->by_id[b], *next; x; x = next) {
+            next = x->next_id;
+            x->next_id = id[x->id % n];
+            id[x->id % n] = x;
+            uint64_t k = key_hash(x->dev, x->ino) % n;
+            x->next_key = key[k];
+            key[k] = x;
+        }
+    free(v->by_id);
+    free(v->by_key);
+    v->by_id = id;
+    v->by_key = key;
+    v->n_buckets = n;
+    return 0;
+}
+
+static void node_free(struct lg_volume *v, struct lg_node *n)
+{
+    lg_file_free(n->f);
+    if (n->fd >= 0) {
+        close(n->fd);
+        if (S_ISDIR(n->type))
+            v->n_dirfds--;
+    }
+    pthread_mutex_destroy(&n->mu);
+    free(n->handle);
+    free(n->name);
+    free(n);
+}
+
+static void unlink_node(struct lg_volume *v, struct lg_node *n)
+{
+    struct lg_node **p = &v->by_id[n->id % v->n_buckets];
+    while (*p != n)
+        p = &(*p)->next_id;
+    *p = n->next_id;
+    p = &v->by_key[key_hash(n->dev, n->ino) % v->n_buckets];
+    while (*p != n)
+        p = &(*p)->next_key;
+    *p = n->next_key;
+    v->n_nodes--;
+}
+
+static struct lg_node *find(struct lg_volume *v, uint64_t id)
+{
+    struct lg_node *n = v->by_id[id % v->n_buckets];
+    while (n && n->id != id)
+        n = n->next_id;
+    return n;
+}
+
+struct lg_node *lg_node_ref(struct lg_volume *v, uint64_t id)
+{
+    pthread_mutex_lock(&v->table);
+    struct lg_node *n = find(v, id);
+    if (n)
+        n->refs++;
+    pthread_mutex_unlock(&v->table);
+    return n;
+}
+
+static void release(struct lg_volume *v, struct lg_node *n, uint64_t lookups, unsigned refs)
+{
+    pthread_mutex_lock(&v->table);
+    n->lookups -= lookups < n->lookups ? lookups : n->lookups;
+    n->refs -= refs;
+    bool gone = !n->lookups && !n->refs && n->id != LG_ROOT_NODE;
+    if (gone) {
+        unlink_node(v, n);
+        node_free(v, n);
+    }
+    pthread_mutex_unlock(&v->table);
+}
+
+void lg_node_unref(struct lg_volume *v, struct lg_node *n)
+{
+    if (n)
+        release(v, n, 0, 1);
+}
+
+void lg_volume_forget(struct lg_volume *v, uint64_t node, uint64_t n)
+{
+    struct lg_node *x = lg_node_ref(v, node);
+    if (x)
+        release(v, x, n, 1);
+}
+
+union handle {
+    struct file_handle h;
+    uint8_t room[sizeof(struct file_handle) + LG_HANDLE_MAX];
+};
+
+static const uint8_t *handle_bytes(const union handle *u) { return u->room + offsetof(struct file_handle, f_handle); }
+
+/* The node of a lower inode. fd (O_PATH) is taken over if it is needed. */
+static int node_get(struct lg_volume *v, const struct lg_node *parent, const union handle *u, int fd, const struct stat *st, const char *name, bool count,
+                    struct lg_node **ret)
+{
+    uint32_t len = v->handles ? u->h.handle_bytes : 0;
+    pthread_mutex_lock(&v->table);
+    int rc = v->n_nodes + 1 > v->n_buckets ? grow(v) : 0;
+    struct lg_node *n = rc ? NULL : v->by_key[key_hash(st->st_dev, st->st_ino) % v->n_buckets];
+    /* The handle holds the inode's generation: a number used again is another node. */
+    while (n && !(n->dev == st->st_dev && n->ino == st->st_ino && n->handle_len == len &&
+                  (!len || (n->handle_type == u->h.handle_type && !memcmp(n->handle, handle_bytes(u), len)))))
+        n = n->next_key;
+    if (!rc && !n) {
+        n = calloc(1, sizeof *n);
+        if (n && len && !(n->handle = malloc(len))) {
+            free(n);
+            n = NULL;
+        }
+        if (!n)
+            rc = -ENOMEM;
+        if (!rc) {
+            n->id = v->next_id++;
+            n->dev = st->st_dev;
+            n->ino = st->st_ino;
+            n->type = st->st_mode & S_IFMT;
+            n->fd = -1;
+            n->handle_len = len;
+            n->handle_type = u->h.handle_type;
+            if (len)
+                memcpy(n->handle, handle_bytes(u), len);
+            pthread_mutex_init(&n->mu, NULL);
+            n->next_id = v->by_id[n->id % v->n_buckets];
+            v->by_id[n->id % v->n_buckets] = n;
+            uint64_t k = key_hash(n->dev, n->ino) % v->n_buckets;
+            n->next_key = v->by_key[k];
+            v->by_key[k] = n;
+            v->n_nodes++;
+        }
+    }
+    if (!rc && n->fd < 0 && fd >= 0 && (!len || (S_ISDIR(n->type) && v->n_dirfds < DIRFDS_MAX))) {
+        n->fd = fcntl(fd, F_DUPFD_CLOEXEC, 3);
+        if (n->fd >= 0 && S_ISDIR(n->type))
+            v->n_dirfds++;
+        else if (n->fd < 0 && !len)
+            rc = -errno;
+    }
+    if (!rc && name && (!n->name || strcmp(n->name, name) != 0)) {
+        char *copy = strdup(name);
+        if (copy) {
+            free(n->name);
+            n->name = copy;
+        }
+    }
+    if (!rc) {
+        if (parent)
+            n->parent = parent->id;
+        n->lookups += count;
+        n->refs++;
+        *ret = n;
+    }
+    pthread_mutex_unlock(&v->table);
+    return rc;
+}
+
+int lg_node_of_fd(struct lg_volume *v, const struct lg_node *parent, int fd, const char *name, bool count, struct lg_node **ret, struct stat *st)
+{
+    union handle u = { .h.handle_bytes = LG_HANDLE_MAX };
+    int mount_id;
+    if (fstat(fd, st))
+        return -errno;
+    if (v->handles && name_to_handle_at(fd, "", &u.h, &mount_id, AT_EMPTY_PATH))
+        return -errno;
+    return node_get(v, parent, &u, fd, st, name, count, ret);
+}
+
+int lg_node_at(struct lg_volume *v, const struct lg_node *parent, int dirfd, const char *lower, const char *name, bool count, struct lg_node **ret,
+               struct stat *st)
+{
+    union handle u = { .h.handle_bytes = LG_HANDLE_MAX };
+    int mount_id, fd = -1;
+    if (v->handles) {
+        if (name_to_handle_at(dirfd, lower, &u.h, &mount_id, 0) || fstatat(dirfd, lower, st, AT_SYMLINK_NOFOLLOW))
+            return -errno;
+        if (!S_ISDIR(st->st_mode))
+            return node_get(v, parent, &u, -1, st, name, count, ret);
+    }
+    fd = openat(dirfd, lower, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+    if (fd < 0)
+        return -errno;
+    int rc = lg_node_of_fd(v, parent, fd, name, count, ret, st);
+    close(fd);
+    return rc;
+}
+
+int lg_node_root(struct lg_volume *v)
+{
+    struct stat st;
+    struct lg_node *n;
+    union handle u = { .h.handle_bytes = LG_HANDLE_MAX };
+    int mount_id;
+    v->next_id = LG_ROOT_NODE;
+    v->handles = name_to_handle_at(v->rootfd, "", &u.h, &mount_id, AT_EMPTY_PATH) == 0;
+    if (v->handles) { /* may they be opened as well? */
+        int fd = open_by_handle_at(v->rootfd, &u.h, O_PATH | O_CLOEXEC);
+        v->handles = fd >= 0;
+        if (fd >= 0)
+            close(fd);
+    }
+    int rc = lg_node_of_fd(v, NULL, v->rootfd, "", true, &n, &st);
+    if (!rc)
+        lg_node_unref(v, n);
+    return rc;
+}
+
+void lg_node_moved(struct lg_volume *v, struct lg_node *n, uint64_t parent, const char *name)
+{
+    char *copy = strdup(name);
+    pthread_mutex_lock(&v->table);
+    n->parent = parent;
+    if (copy) {
+        free(n->name);
+        n->name = copy;
+    }
+    pthread_mutex_unlock(&v->table);
+}
+
+char *lg_node_path(struct lg_volume *v, uint64_t id)
+{
+    enum { DEPTH = 256 };
+    const char *part[DEPTH];
+    size_t n = 0, len = 1;
+    char *out = NULL;
+    pthread_mutex_lock(&v->table);
+    for (struct lg_node *x = find(v, id); x && x->id != LG_ROOT_NODE && n < DEPTH && x->name; x = find(v, x->parent)) {
+        part[n++] = x->name;
+        len += strlen(x->name) + 1;
+    }
+    out = malloc(len);
+    if (out) {
+        char *p = out;
+        while (n--) {
+            size_t l = strlen(part[n]);
+            memcpy(p, part[n], l);
+            p += l;
+            if (n)
+                *p++ = '/';
+        }
+        *p = 0;
+    }
+    pthread_mutex_unlock(&v->table);
+    return out;
+}
+
+int lg_node_open(struct lg_volume *v, const struct lg_node *n, int flags)
+{
+    int fd;
+    flags |= O_CLOEXEC;
+    if (n->id == LG_ROOT_NODE) {
+        fd = openat(v->rootfd, ".", flags);
+    } else if (n->handle_len) {
+        union handle u = { .h.handle_bytes = n->handle_len };
+        u.h.handle_type = n->handle_type;
+        memcpy(u.room + offsetof(struct file_handle, f_handle), n->handle, n->handle_len);
+        fd = open_by_handle_at(v->rootfd, &u.h, flags | O_NOFOLLOW);
+    } else if (flags & O_PATH) {
+        fd = fcntl(n->fd, F_DUPFD_CLOEXEC, 3);
+    } else {
+        char path[32];
+        lg_fd_path(n->fd, path);
+        fd = open(path, flags);
+    }
+    return fd < 0 ? -errno : fd;
+}
+
+int lg_node_dirfd(struct lg_volume *v, struct lg_node *n)
+{
+    if (n->id == LG_ROOT_NODE)
+        return v->rootfd;
+    if (!S_ISDIR(n->type))
+        return -ENOTDIR;
+    pthread_mutex_lock(&v->table);
+    int fd = n->fd;
+    pthread_mutex_unlock(&v->table);
+    return fd >= 0 ? fd : lg_node_open(v, n, O_RDONLY | O_DIRECTORY);
+}
+
+void lg_node_done(const struct lg_node *n, int fd)
+{
+    if (n->id != LG_ROOT_NODE && fd >= 0 && fd != n->fd)
+        close(fd);
+}
+
+void lg_node_stat(struct lg_volume *v, struct lg_node *n, struct stat *st)
+{
+    if (S_ISLNK(st->st_mode)) {
+        st->st_size = (off_t)lg_target_len((size_t)st->st_size);
+    } else if (S_ISREG(st->st_mode)) {
+        pthread_mutex_lock(&n->mu);
+        if (n->f) {
+            struct timespec t;
+            st->st_size = (off_t)lg_file_size(n->f);
+            lg_file_mtime(n->f, &t);
+            if (t.tv_nsec != UTIME_OMIT)
+                st->st_mtim = t;
+        } else {
+            st->st_size = (off_t)lg_file_plain_size(v->info.chunk_size, (uint64_t)st->st_size);
+        }
+        pthread_mutex_unlock(&n->mu);
+    }
+    st->st_blksize = (blksize_t)v->info.chunk_size;
+}
+
+void lg_nodes_free(struct lg_volume *v)
+{
+    for (size_t b = 0; b < v->n_buckets; b++)
+        for (struct lg_node *n = v->by_id[b], *next; n; n = next) {
+            next = n->next_id;
+            node_free(v, n);
+        }
+    free(v->by_id);
+    free(v->by_key);
+}

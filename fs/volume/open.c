@@ -1,0 +1,138 @@
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "internal.h"
+
+int lg_node_file(struct lg_volume *v, struct lg_node *n)
+{
+    if (!n->f) {
+        if (!S_ISREG(n->type))
+            return S_ISDIR(n->type) ? -EISDIR : -ENXIO;
+        int fd = lg_node_open(v, n, v->opt.read_only ? O_RDONLY : O_RDWR);
+        if (fd < 0)
+            return fd;
+        char *path = lg_node_path(v, n->id);
+        int rc = lg_file_open(&v->env, fd, path ? path : "", &n->f);
+        free(path);
+        if (rc)
+            return rc;
+        uint32_t version;
+        n->kid_known = lg_file_kid(n->f, n->kid, &version);
+    }
+    n->opens++;
+    return 0;
+}
+
+void lg_node_file_done(struct lg_volume *v, struct lg_node *n)
+{
+    (void)v;
+    if (--n->opens)
+        return;
+    uint32_t version;
+    int rc = lg_file_commit(n->f); /* reported at flush; lg_file_free reports what is lost */
+    (void)rc;
+    n->kid_known = lg_file_kid(n->f, n->kid, &version);
+    lg_file_free(n->f);
+    n->f = NULL;
+    n->dirty_since = 0;
+}
+
+int lg_volume_open_file(struct lg_volume *v, uint64_t node, int flags, struct lg_handle **ret)
+{
+    if (v->opt.read_only && (flags & O_ACCMODE) != O_RDONLY)
+        return -EROFS;
+    struct lg_node *n = lg_node_ref(v, node);
+    struct lg_handle *h = n ? calloc(1, sizeof *h) : NULL;
+    int rc = !n ? -ESTALE : !h ? -ENOMEM : 0;
+    if (!rc) {
+        pthread_mutex_lock(&n->mu);
+        rc = lg_node_file(v, n);
+        if (!rc && flags & O_TRUNC) {
+            rc = lg_file_truncate(n->f, 0);
+            n->dirty_since = n->dirty_since ? n->dirty_since : time(NULL);
+            if (rc)
+                lg_node_file_done(v, n);
+        }
+        pthread_mutex_unlock(&n->mu);
+    }
+    if (rc) {
+        free(h);
+        lg_node_unref(v, n);
+        return lg_errno(rc);
+    }
+    *h = (struct lg_handle){ v, n, flags };
+    *ret = h;
+    return 0;
+}
+
+ssize_t lg_volume_read(struct lg_handle *h, void *buf, size_t len, uint64_t off)
+{
+    ssize_t n = lg_file_read(h->n->f, buf, len, off);
+    return n < 0 ? lg_errno((int)n) : n;
+}
+
+static void kill_bits(struct lg_volume *v, struct lg_node *n)
+{
+    struct stat st;
+    char path[32];
+    int fd = lg_node_open(v, n, O_PATH | O_NOFOLLOW);
+    if (fd < 0)
+        return;
+    if (!fstat(fd, &st) && st.st_mode & (S_ISUID | S_ISGID)) {
+        mode_t mode = st.st_mode & ~(mode_t)S_ISUID;
+        if (mode & S_IXGRP)
+            mode &= ~(mode_t)S_ISGID;
+        lg_fd_path(fd, path);
+        (void)!chmod(path, mode & 07777);
+    }
+    close(fd);
+}
+
+static void dirtied(struct lg_node *n)
+{
+    if (!__atomic_load_n(&n->dirty_since, __ATOMIC_RELAXED))
+        __atomic_store_n(&n->dirty_since, time(NULL), __ATOMIC_RELAXED);
+}
+
+ssize_t lg_volume_write(struct lg_handle *h, const void *buf, size_t len, uint64_t off, bool kill_suidgid)
+{
+    if (kill_suidgid)
+        kill_bits(h->v, h->n);
+    int rc = lg_file_write(h->n->f, buf, len, off);
+    dirtied(h->n);
+    return rc ? lg_errno(rc) : (ssize_t)len;
+}
+
+int lg_volume_flush(struct lg_handle *h)
+{
+    int rc = lg_file_commit(h->n->f);
+    if (!rc)
+        __atomic_store_n(&h->n->dirty_since, 0, __ATOMIC_RELAXED);
+    return lg_errno(rc);
+}
+
+int lg_volume_fsync(struct lg_handle *h, bool data_only)
+{
+    (void)data_only; /* the lower file's size is part of its data */
+    return lg_errno(lg_file_sync(h->n->f));
+}
+
+int lg_volume_fallocate(struct lg_handle *h, int mode, uint64_t off, uint64_t len)
+{
+    int rc = lg_file_fallocate(h->n->f, mode, off, len);
+    dirtied(h->n);
+    return lg_errno(rc);
+}
+
+int lg_volume_seek(struct lg_handle *h, uint64_t off, int whence, uint64_t *ret) { return lg_errno(lg_file_seek(h->n->f, off, whence, ret)); }
+
+void lg_volume_release(struct lg_handle *h)
+{
+    pthread_mutex_lock(&h->n->mu);
+    lg_node_file_done(h->v, h->n);
+    pthread_mutex_unlock(&h->n->mu);
+    lg_node_unref(h->v, h->n);
+    free(h);
+}

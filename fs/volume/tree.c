@@ -1,0 +1,646 @@
+#include <fcntl.h>
+#include <linux/fs.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/xattr.h>
+#include <unistd.h>
+
+#include "internal.h"
+
+/* ---- names at hand --------------------------------------------------------------------------------------------------------------- */
+
+static int names_get(struct lg_volume *v)
+{
+    struct lg_kref *k;
+    struct lg_names *names;
+    int rc = lg_keys_vault(v->opt.keys, &k);
+    if (rc)
+        return rc;
+    rc = lg_names_new(k->key, &names);
+    lg_kref_unref(k);
+    if (rc)
+        return rc;
+    pthread_rwlock_wrlock(&v->ns);
+    if (v->names)
+        lg_names_free(names);
+    else
+        v->names = names;
+    pthread_rwlock_unlock(&v->ns);
+    return 0;
+}
+
+static int ns_lock(struct lg_volume *v, int (*lock)(pthread_rwlock_t *))
+{
+    for (;;) {
+        lock(&v->ns);
+        if (v->names)
+            return 0;
+        pthread_rwlock_unlock(&v->ns);
+        int rc = names_get(v);
+        if (rc)
+            return rc;
+    }
+}
+
+int lg_ns_shared(struct lg_volume *v) { return ns_lock(v, pthread_rwlock_rdlock); }
+int lg_ns_exclusive(struct lg_volume *v) { return v->opt.read_only ? -EROFS : ns_lock(v, pthread_rwlock_wrlock); }
+void lg_ns_unlock(struct lg_volume *v) { pthread_rwlock_unlock(&v->ns); }
+
+int lg_volume_report(struct lg_volume *v, const char *kind)
+{
+    struct lg_finding f = { .kind = kind };
+    if (v->opt.finding)
+        v->opt.finding(v->opt.arg, &f);
+    return -EIO;
+}
+
+/* ---- directory ids ---------------------------------------------------------------------------------------------------------------- */
+
+/* 0: nothing but our own. */
+static int dir_empty(int dirfd)
+{
+    int fd = openat(dirfd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    DIR *d = fd < 0 ? NULL : fdopendir(fd);
+    int rc = 0;
+    if (!d) {
+        rc = -errno;
+        if (fd >= 0)
+            close(fd);
+        return rc;
+    }
+    for (struct dirent *e; !rc && (e = readdir(d));)
+        if (strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0 && !lg_name_is_hidden(e->d_name))
+            rc = -ENOTEMPTY;
+    closedir(d);
+    return rc;
+}
+
+static int dirid_make(struct lg_volume *v, int dirfd, uint8_t id[LG_ID_LEN])
+{
+    char text[LG_DIRID_TEXT_LEN + 1];
+    int rc = lg_random(id, LG_ID_LEN);
+    if (!rc)
+        rc = lg_dirid_seal(v->names, id, text);
+    if (!rc && symlinkat(text, dirfd, LG_DIRID_NAME))
+        rc = -errno;
+    return rc;
+}
+
+int lg_dirid_get(struct lg_volume *v, struct lg_node *dir, int dirfd, uint8_t ret[LG_ID_LEN])
+{
+    int rc = 0;
+    pthread_mutex_lock(&dir->mu);
+    if (!dir->dirid_known) {
+        char text[LG_DIRID_TEXT_LEN + 2];
+        ssize_t n = readlinkat(dirfd, LG_DIRID_NAME, text, sizeof text);
+        if (n >= 0)
+            rc = lg_dirid_open(v->names, text, (size_t)n, dir->dirid);
+        else if (errno != ENOENT)
+            rc = -errno;
+        else if (dir_empty(dirfd) == 0 && !v->opt.read_only) /* no id and no entries: a new, empty directory */
+            rc = dirid_make(v, dirfd, dir->dirid);
+        else
+            rc = -EBADMSG;
+        if (rc == -EBADMSG)
+            rc = lg_volume_report(v, "directory id is missing or does not verify");
+        dir->dirid_known = !rc;
+    }
+    if (!rc)
+        memcpy(ret, dir->dirid, LG_ID_LEN);
+    pthread_mutex_unlock(&dir->mu);
+    return rc;
+}
+
+int lg_lower_name(struct lg_volume *v, struct lg_node *dir, int dirfd, const char *name, char sealed[LG_SEALED_NAME_MAX + 1],
+                  char lower[LG_LOWER_NAME_MAX + 1])
+{
+    uint8_t id[LG_ID_LEN];
+    int rc = strlen(name) > LG_NAME_MAX ? -ENAMETOOLONG : lg_dirid_get(v, dir, dirfd, id);
+    if (!rc)
+        rc = lg_name_seal(v->names, id, name, sealed);
+    if (!rc)
+        lg_name_lower(sealed, lower);
+    return rc;
+}
+
+static void sidecar_name(const char *lower, char out[LG_LOWER_NAME_MAX + 1])
+{
+    snprintf(out, LG_LOWER_NAME_MAX + 1, "%.200s" LG_LONG_SUFFIX, lower);
+}
+
+/* Before the name itself: left over, it harms nobody. */
+int lg_sidecar_make(int dirfd, const char *sealed, const char *lower)
+{
+    char side[LG_LOWER_NAME_MAX + 1];
+    if (!lg_name_is_long(lower))
+        return 0;
+    sidecar_name(lower, side);
+    return symlinkat(sealed, dirfd, side) && errno != EEXIST ? -errno : 0;
+}
+
+void lg_sidecar_drop(int dirfd, const char *lower)
+{
+    char side[LG_LOWER_NAME_MAX + 1];
+    if (lg_name_is_long(lower)) {
+        sidecar_name(lower, side);
+        unlinkat(dirfd, side, 0);
+    }
+}
+
+int lg_fd_path(int fd, char out[32]) { return snprintf(out, 32, "/proc/self/fd/%d", fd); }
+
+int lg_own(int fd, int dirfd, const struct lg_cred *c, mode_t mode)
+{
+    struct stat st;
+    if (fstat(dirfd, &st))
+        return -errno;
+    gid_t gid = st.st_mode & S_ISGID ? (gid_t)-1 : c->gid;
+    if (c->uid == geteuid() && gid == getegid())
+        return 0;
+    if (fchownat(fd, "", c->uid, gid, AT_EMPTY_PATH))
+        return -errno;
+    if (mode & (S_ISUID | S_ISGID) && S_ISREG(mode)) { /* chown took these away */
+        char path[32];
+        lg_fd_path(fd, path);
+        if (chmod(path, mode & 07777))
+            return -errno;
+    }
+    return 0;
+}
+
+/* ---- one directory for a call ------------------------------------------------------------------------------------------------------ */
+
+struct place {
+    struct lg_node *dir;
+    int fd;
+    char sealed[LG_SEALED_NAME_MAX + 1], lower[LG_LOWER_NAME_MAX + 1];
+};
+
+/* ns held. Filled in even on error: give back with place_done. */
+static int place_get(struct lg_volume *v, uint64_t dir, const char *name, struct place *p)
+{
+    p->fd = -1;
+    p->dir = lg_node_ref(v, dir);
+    if (!p->dir)
+        return -ESTALE;
+    p->fd = lg_node_dirfd(v, p->dir);
+    if (p->fd < 0)
+        return p->fd;
+    return lg_lower_name(v, p->dir, p->fd, name, p->sealed, p->lower);
+}
+
+static void place_done(struct lg_volume *v, struct place *p)
+{
+    if (!p->dir)
+        return;
+    lg_node_done(p->dir, p->fd);
+    lg_node_unref(v, p->dir);
+}
+
+static int entry_of(struct lg_volume *v, struct place *p, const char *name, struct lg_entry *ret)
+{
+    struct lg_node *n;
+    int rc = lg_node_at(v, p->dir, p->fd, p->lower, name, true, &n, &ret->st);
+    if (rc)
+        return rc;
+    ret->node = n->id;
+    lg_node_stat(v, n, &ret->st);
+    lg_node_unref(v, n);
+    return 0;
+}
+
+int lg_volume_lookup(struct lg_volume *v, uint64_t parent, const char *name, struct lg_entry *ret)
+{
+    struct place p;
+    int rc = lg_ns_shared(v);
+    if (rc)
+        return lg_errno(rc);
+    rc = place_get(v, parent, name, &p);
+    if (!rc)
+        rc = entry_of(v, &p, name, ret);
+    place_done(v, &p);
+    lg_ns_unlock(v);
+    return lg_errno(rc);
+}
+
+/* ---- making ------------------------------------------------------------------------------------------------------------------------ */
+
+static void tmp_name(char out[32])
+{
+    uint8_t r[8];
+    if (lg_random(r, sizeof r))
+        memset(r, 0, sizeof r);
+    memcpy(out, LG_TMP_PREFIX, sizeof LG_TMP_PREFIX - 1);
+    lg_hex_encode(r, sizeof r, out + sizeof LG_TMP_PREFIX - 1);
+}
+
+static int exists(int dirfd, const char *lower)
+{
+    struct stat st;
+    return fstatat(dirfd, lower, &st, AT_SYMLINK_NOFOLLOW) == 0 ? -EEXIST : errno == ENOENT ? 0 : -errno;
+}
+
+/* Under a hidden name until it has its id: no crash leaves a directory without. */
+static int mkdir_at(struct lg_volume *v, struct place *p, mode_t mode, const struct lg_cred *c)
+{
+    char tmp[32];
+    uint8_t id[LG_ID_LEN];
+    tmp_name(tmp);
+    int rc = exists(p->fd, p->lower);
+    if (rc)
+        return rc;
+    if (mkdirat(p->fd, tmp, mode & 07777))
+        return -errno;
+    int fd = openat(p->fd, tmp, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+    rc = fd < 0 ? -errno : dirid_make(v, fd, id);
+    if (!rc)
+        rc = lg_own(fd, p->fd, c, S_IFDIR | mode);
+    if (!rc)
+        rc = lg_sidecar_make(p->fd, p->sealed, p->lower);
+    if (!rc && renameat2(p->fd, tmp, p->fd, p->lower, RENAME_NOREPLACE)) {
+        rc = -errno;
+        lg_sidecar_drop(p->fd, p->lower);
+    }
+    if (rc) {
+        if (fd >= 0)
+            unlinkat(fd, LG_DIRID_NAME, 0);
+        unlinkat(p->fd, tmp, AT_REMOVEDIR);
+    }
+    if (fd >= 0)
+        close(fd);
+    return rc;
+}
+
+int lg_volume_mkdir(struct lg_volume *v, uint64_t parent, const char *name, mode_t mode, const struct lg_cred *c, struct lg_entry *ret)
+{
+    struct place p;
+    int rc = lg_ns_exclusive(v);
+    if (rc)
+        return lg_errno(rc);
+    rc = place_get(v, parent, name, &p);
+    if (!rc)
+        rc = mkdir_at(v, &p, mode & ~c->umask, c);
+    if (!rc)
+        rc = entry_of(v, &p, name, ret);
+    place_done(v, &p);
+    lg_ns_unlock(v);
+    return lg_errno(rc);
+}
+
+/* Whatever make has created under p->lower is given its owner and looked up, or taken away again. */
+static int made(struct lg_volume *v, struct place *p, const char *name, mode_t mode, const struct lg_cred *c, struct lg_entry *ret)
+{
+    int fd = openat(p->fd, p->lower, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+    int rc = fd < 0 ? -errno : lg_own(fd, p->fd, c, mode);
+    if (fd >= 0)
+        close(fd);
+    if (!rc)
+        rc = entry_of(v, p, name, ret);
+    if (rc)
+        unlinkat(p->fd, p->lower, 0);
+    return rc;
+}
+
+int lg_volume_mknod(struct lg_volume *v, uint64_t parent, const char *name, mode_t mode, dev_t rdev, const struct lg_cred *c, struct lg_entry *ret)
+{
+    if (S_ISREG(mode) || !(mode & S_IFMT)) {
+        struct lg_handle *h;
+        int rc = lg_volume_create_file(v, parent, name, O_RDWR | O_EXCL, mode & 07777, c, ret, &h);
+        if (rc)
+            return rc;
+        rc = lg_volume_flush(h);
+        lg_volume_release(h);
+        return rc;
+    }
+    struct place p;
+    int rc = lg_ns_exclusive(v);
+    if (rc)
+        return lg_errno(rc);
+    rc = place_get(v, parent, name, &p);
+    if (!rc)
+        rc = exists(p.fd, p.lower);
+    if (!rc)
+        rc = lg_sidecar_make(p.fd, p.sealed, p.lower);
+    if (!rc && mknodat(p.fd, p.lower, mode & ~c->umask, rdev))
+        rc = -errno;
+    else if (!rc)
+        rc = made(v, &p, name, mode, c, ret);
+    if (rc && rc != -EEXIST && p.fd >= 0)
+        lg_sidecar_drop(p.fd, p.lower);
+    place_done(v, &p);
+    lg_ns_unlock(v);
+    return lg_errno(rc);
+}
+
+int lg_volume_symlink(struct lg_volume *v, uint64_t parent, const char *name, const char *target, const struct lg_cred *c, struct lg_entry *ret)
+{
+    struct place p;
+    char text[4096];
+    int rc = lg_ns_exclusive(v);
+    if (rc)
+        return lg_errno(rc);
+    rc = place_get(v, parent, name, &p);
+    if (!rc)
+        rc = lg_target_seal(v->names, target, text, sizeof text);
+    if (!rc)
+        rc = exists(p.fd, p.lower);
+    if (!rc)
+        rc = lg_sidecar_make(p.fd, p.sealed, p.lower);
+    if (!rc && symlinkat(text, p.fd, p.lower))
+        rc = -errno;
+    else if (!rc)
+        rc = made(v, &p, name, S_IFLNK | 0777, c, ret);
+    if (rc && rc != -EEXIST && p.fd >= 0)
+        lg_sidecar_drop(p.fd, p.lower);
+    place_done(v, &p);
+    lg_ns_unlock(v);
+    return lg_errno(rc);
+}
+
+int lg_volume_readlink(struct lg_volume *v, uint64_t node, char *buf, size_t cap)
+{
+    char text[4096];
+    int rc = lg_ns_shared(v);
+    if (rc)
+        return lg_errno(rc);
+    struct lg_node *n = lg_node_ref(v, node);
+    int fd = n ? lg_node_open(v, n, O_PATH | O_NOFOLLOW) : -ESTALE;
+    rc = fd < 0 ? fd : 0;
+    if (!rc) {
+        ssize_t len = readlinkat(fd, "", text, sizeof text);
+        rc = len < 0 ? -errno : lg_target_open(v->names, text, (size_t)len, buf, cap);
+        close(fd);
+    }
+    if (rc == -EBADMSG)
+        rc = lg_volume_report(v, "symbolic link does not verify");
+    lg_node_unref(v, n);
+    lg_ns_unlock(v);
+    return lg_errno(rc);
+}
+
+int lg_volume_link(struct lg_volume *v, uint64_t node, uint64_t new_parent, const char *new_name, struct lg_entry *ret)
+{
+    struct place p = { 0 };
+    char path[32];
+    int rc = lg_ns_exclusive(v);
+    if (rc)
+        return lg_errno(rc);
+    struct lg_node *n = lg_node_ref(v, node);
+    int fd = n ? lg_node_open(v, n, O_PATH | O_NOFOLLOW) : -ESTALE;
+    rc = fd < 0 ? fd : place_get(v, new_parent, new_name, &p);
+    if (!rc)
+        rc = exists(p.fd, p.lower);
+    if (!rc)
+        rc = lg_sidecar_make(p.fd, p.sealed, p.lower);
+    if (!rc) {
+        lg_fd_path(fd, path);
+        /* A nameless file of ours is reached through the descriptor that made it. */
+        pthread_mutex_lock(&n->mu);
+        if (linkat(AT_FDCWD, path, p.fd, p.lower, AT_SYMLINK_FOLLOW)) {
+            rc = -errno;
+            lg_sidecar_drop(p.fd, p.lower);
+        }
+        pthread_mutex_unlock(&n->mu);
+    }
+    if (!rc)
+        rc = entry_of(v, &p, new_name, ret);
+    place_done(v, &p);
+    if (fd >= 0)
+        close(fd);
+    lg_node_unref(v, n);
+    lg_ns_unlock(v);
+    return lg_errno(rc);
+}
+
+/* ---- removing and moving -------------------------------------------------------------------------------------------------------------- */
+
+int lg_volume_unlink(struct lg_volume *v, uint64_t parent, const char *name)
+{
+    struct place p;
+    int rc = lg_ns_exclusive(v);
+    if (rc)
+        return lg_errno(rc);
+    rc = place_get(v, parent, name, &p);
+    if (!rc && unlinkat(p.fd, p.lower, 0))
+        rc = -errno;
+    if (!rc)
+        lg_sidecar_drop(p.fd, p.lower);
+    place_done(v, &p);
+    lg_ns_unlock(v);
+    return lg_errno(rc);
+}
+
+/* Takes away an empty directory of ours, hidden first so that a crash leaves nothing half empty under a name. */
+static int discard_dir(int parentfd, const char *lower)
+{
+    char tmp[32];
+    int fd = openat(parentfd, lower, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+    if (fd < 0)
+        return -errno;
+    int rc = dir_empty(fd);
+    tmp_name(tmp);
+    if (!rc && renameat2(parentfd, lower, parentfd, tmp, RENAME_NOREPLACE))
+        rc = -errno;
+    if (!rc) {
+        DIR *d = fdopendir(fd);
+        if (d) {
+            fd = -1;
+            for (struct dirent *e; (e = readdir(d));) {
+                if (strncmp(e->d_name, LG_HIDDEN, sizeof LG_HIDDEN - 1) != 0 || unlinkat(dirfd(d), e->d_name, 0) == 0)
+                    continue;
+                int sub = openat(dirfd(d), e->d_name, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW); /* what a crash left of an earlier one */
+                if (sub >= 0) {
+                    unlinkat(sub, LG_DIRID_NAME, 0);
+                    close(sub);
+                    unlinkat(dirfd(d), e->d_name, AT_REMOVEDIR);
+                }
+            }
+            closedir(d);
+        }
+        if (unlinkat(parentfd, tmp, AT_REMOVEDIR))
+            rc = -errno;
+    }
+    if (fd >= 0)
+        close(fd);
+    return rc;
+}
+
+int lg_volume_rmdir(struct lg_volume *v, uint64_t parent, const char *name)
+{
+    struct place p;
+    int rc = lg_ns_exclusive(v);
+    if (rc)
+        return lg_errno(rc);
+    rc = place_get(v, parent, name, &p);
+    if (!rc)
+        rc = discard_dir(p.fd, p.lower);
+    if (!rc)
+        lg_sidecar_drop(p.fd, p.lower);
+    place_done(v, &p);
+    lg_ns_unlock(v);
+    return lg_errno(rc);
+}
+
+static int rename_at(struct place *a, struct place *b, unsigned flags)
+{
+    struct stat from, to;
+    if (fstatat(a->fd, a->lower, &from, AT_SYMLINK_NOFOLLOW))
+        return -errno;
+    bool have = fstatat(b->fd, b->lower, &to, AT_SYMLINK_NOFOLLOW) == 0;
+    if (!have && errno != ENOENT)
+        return -errno;
+    int rc = lg_sidecar_make(b->fd, b->sealed, b->lower);
+    if (rc)
+        return rc;
+    if (!flags && have && S_ISDIR(from.st_mode) && S_ISDIR(to.st_mode) && from.st_ino != to.st_ino) {
+        /* Over an empty directory: its id stands in the way of an ordinary rename. */
+        int fd = openat(b->fd, b->lower, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+        rc = fd < 0 ? -errno : dir_empty(fd);
+        if (fd >= 0)
+            close(fd);
+        if (!rc && renameat2(a->fd, a->lower, b->fd, b->lower, RENAME_EXCHANGE))
+            rc = -errno;
+        return rc ? rc : discard_dir(a->fd, a->lower);
+    }
+    if (renameat2(a->fd, a->lower, b->fd, b->lower, flags)) {
+        rc = -errno;
+        if (!have)
+            lg_sidecar_drop(b->fd, b->lower);
+    }
+    return rc;
+}
+
+int lg_volume_rename(struct lg_volume *v, uint64_t parent, const char *name, uint64_t new_parent, const char *new_name, unsigned flags)
+{
+    struct place a, b = { 0 };
+    struct lg_node *n = NULL, *m = NULL;
+    struct stat st;
+    if (flags & ~(unsigned)(RENAME_NOREPLACE | RENAME_EXCHANGE))
+        return -EINVAL;
+    int rc = lg_ns_exclusive(v);
+    if (rc)
+        return lg_errno(rc);
+    rc = place_get(v, parent, name, &a);
+    if (!rc)
+        rc = place_get(v, new_parent, new_name, &b);
+    if (!rc)
+        rc = lg_node_at(v, NULL, a.fd, a.lower, NULL, false, &n, &st);
+    if (!rc && flags & RENAME_EXCHANGE)
+        rc = lg_node_at(v, NULL, b.fd, b.lower, NULL, false, &m, &st);
+    if (!rc)
+        rc = rename_at(&a, &b, flags);
+    if (!rc) {
+        bool same = a.dir == b.dir && strcmp(a.lower, b.lower) == 0;
+        if (!same && !(flags & RENAME_EXCHANGE) && exists(a.fd, a.lower) == 0) /* two links to one inode stay both */
+            lg_sidecar_drop(a.fd, a.lower);
+        lg_node_moved(v, n, new_parent, new_name);
+        if (m)
+            lg_node_moved(v, m, parent, name);
+    }
+    lg_node_unref(v, n);
+    lg_node_unref(v, m);
+    place_done(v, &a);
+    place_done(v, &b);
+    lg_ns_unlock(v);
+    return lg_errno(rc);
+}
+
+/* ---- files come into being ------------------------------------------------------------------------------------------------------------ */
+
+static int file_begin(struct lg_volume *v, const struct lg_node *parent, int fd, int dirfd, const char *name, mode_t mode, const struct lg_cred *c,
+                      struct lg_entry *ret, struct lg_handle **ret_h)
+{
+    struct lg_node *n = NULL;
+    struct lg_handle *h = calloc(1, sizeof *h);
+    int rc = h ? lg_own(fd, dirfd, c, S_IFREG | mode) : -ENOMEM;
+    if (!rc)
+        rc = lg_node_of_fd(v, parent, fd, name, true, &n, &ret->st);
+    if (rc) {
+        free(h);
+        close(fd);
+        return rc;
+    }
+    char *path = lg_node_path(v, n->id);
+    pthread_mutex_lock(&n->mu);
+    rc = lg_file_create(&v->env, fd, path ? path : "", &n->f);
+    if (!rc) {
+        n->opens = 1;
+        n->dirty_since = time(NULL);
+    }
+    pthread_mutex_unlock(&n->mu);
+    free(path);
+    ret->node = n->id;
+    if (rc) {
+        lg_volume_forget(v, n->id, 1);
+        lg_node_unref(v, n);
+        free(h);
+        return rc;
+    }
+    lg_node_stat(v, n, &ret->st);
+    *h = (struct lg_handle){ v, n, O_RDWR };
+    *ret_h = h;
+    return 0;
+}
+
+int lg_volume_create_file(struct lg_volume *v, uint64_t parent, const char *name, int flags, mode_t mode, const struct lg_cred *c, struct lg_entry *ret,
+                          struct lg_handle **ret_h)
+{
+    struct place p;
+    int rc = lg_ns_exclusive(v);
+    if (rc)
+        return lg_errno(rc);
+    rc = place_get(v, parent, name, &p);
+    if (!rc)
+        rc = lg_sidecar_make(p.fd, p.sealed, p.lower);
+    if (!rc) {
+        int fd = openat(p.fd, p.lower, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, mode & 07777 & ~c->umask);
+        if (fd < 0) {
+            rc = -errno;
+            if (rc != -EEXIST)
+                lg_sidecar_drop(p.fd, p.lower);
+        } else {
+            rc = file_begin(v, p.dir, fd, p.fd, name, mode & ~c->umask, c, ret, ret_h);
+            if (rc) {
+                unlinkat(p.fd, p.lower, 0);
+                lg_sidecar_drop(p.fd, p.lower);
+            }
+        }
+    }
+    place_done(v, &p);
+    lg_ns_unlock(v);
+    if (rc == -EEXIST && !(flags & O_EXCL)) { /* somebody was faster */
+        rc = lg_volume_lookup(v, parent, name, ret);
+        if (!rc && !S_ISREG(ret->st.st_mode)) {
+            lg_volume_forget(v, ret->node, 1);
+            return S_ISDIR(ret->st.st_mode) ? -EISDIR : -EEXIST;
+        }
+        if (!rc) {
+            rc = lg_volume_open_file(v, ret->node, flags, ret_h);
+            if (rc)
+                lg_volume_forget(v, ret->node, 1);
+        }
+    }
+    return lg_errno(rc);
+}
+
+int lg_volume_tmpfile(struct lg_volume *v, uint64_t parent, int flags, mode_t mode, const struct lg_cred *c, struct lg_entry *ret, struct lg_handle **ret_h)
+{
+    (void)flags;
+    int rc = lg_ns_exclusive(v);
+    if (rc)
+        return lg_errno(rc);
+    struct lg_node *dir = lg_node_ref(v, parent);
+    int dirfd = dir ? lg_node_dirfd(v, dir) : -ESTALE;
+    rc = dirfd < 0 ? dirfd : 0;
+    if (!rc) {
+        int fd = openat(dirfd, ".", O_RDWR | O_TMPFILE | O_CLOEXEC, mode & 07777 & ~c->umask);
+        rc = fd < 0 ? -errno : file_begin(v, dir, fd, dirfd, "", mode & ~c->umask, c, ret, ret_h);
+    }
+    if (dir) {
+        lg_node_done(dir, dirfd);
+        lg_node_unref(v, dir);
+    }
+    lg_ns_unlock(v);
+    return lg_errno(rc);
+}

@@ -1,0 +1,217 @@
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <unistd.h>
+
+#include "internal.h"
+
+static void volume_free(struct lg_volume *v)
+{
+    lg_nodes_free(v);
+    lg_names_free(v->names);
+    if (v->rootfd >= 0)
+        close(v->rootfd);
+    if (v->lockfd >= 0)
+        close(v->lockfd);
+    if (v->dirfd >= 0)
+        close(v->dirfd);
+    pthread_rwlock_destroy(&v->ns);
+    pthread_mutex_destroy(&v->table);
+    free(v);
+}
+
+int lg_volume_open(const char *dir, const struct lg_volume_options *opt, struct lg_volume **ret)
+{
+    struct lg_volume *v = calloc(1, sizeof *v);
+    struct lg_kref *k = NULL;
+    if (!v)
+        return -ENOMEM;
+    v->opt = *opt;
+    v->rootfd = v->lockfd = -1;
+    pthread_mutex_init(&v->table, NULL);
+    pthread_rwlockattr_t attr; /* a stream of lookups must not keep a create waiting for ever */
+    pthread_rwlockattr_init(&attr);
+    pthread_rwlockattr_setkind_np(&attr, PTHREAD_RWLOCK_PREFER_WRITER_NONRECURSIVE_NP);
+    pthread_rwlock_init(&v->ns, &attr);
+    pthread_rwlockattr_destroy(&attr);
+    v->dirfd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    int rc = v->dirfd < 0 ? -errno : 0;
+    if (!rc) {
+        v->lockfd = openat(v->dirfd, LG_VAULT_NAME, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+        rc = v->lockfd < 0 ? -errno : 0;
+    }
+    if (!rc && flock(v->lockfd, LOCK_EX | LOCK_NB))
+        rc = -errno;
+    if (!rc)
+        rc = lg_keys_vault(opt->keys, &k);
+    if (!rc)
+        rc = lg_vault_verify(v->dirfd, k->key, &v->info);
+    if (!rc)
+        rc = lg_names_new(k->key, &v->names);
+    if (k)
+        lg_kref_unref(k);
+    if (!rc) {
+        v->rootfd = openat(v->dirfd, LG_ROOT_NAME, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+        rc = v->rootfd < 0 ? -errno : 0;
+    }
+    if (!rc)
+        rc = lg_node_root(v);
+    v->env = (struct lg_file_env){
+        .sys = opt->sys ? opt->sys : &lg_sys_posix,
+        .keys = opt->keys,
+        .chunk_size = v->info.chunk_size,
+        .session = opt->session,
+        .unclean = opt->unclean,
+        .n_unclean = opt->n_unclean,
+        .read_only = opt->read_only,
+        .path_rule = opt->path_rule,
+        .finding = opt->finding,
+        .arg = opt->arg,
+    };
+    memcpy(v->env.vault_id, v->info.vault_id, LG_ID_LEN);
+    if (!rc)
+        rc = lg_journal_open(v->env.sys, v->dirfd, v->info.vault_id, opt->read_only, &v->env.journal);
+    if (rc) {
+        volume_free(v);
+        return rc;
+    }
+    *ret = v;
+    return 0;
+}
+
+const struct lg_vault_info *lg_volume_info(const struct lg_volume *v) { return &v->info; }
+
+/* Calls each for every node, with a reference held and no lock. each returns non-zero to remember that as the result; all are visited. */
+static int for_nodes(struct lg_volume *v, int (*each)(struct lg_volume *v, struct lg_node *n, void *arg), void *arg)
+{
+    pthread_mutex_lock(&v->table);
+    size_t n = 0;
+    struct lg_node **all = malloc((v->n_nodes + 1) * sizeof(struct lg_node *));
+    for (size_t b = 0; all && b < v->n_buckets; b++)
+        for (struct lg_node *x = v->by_id[b]; x; x = x->next_id) {
+            x->refs++;
+            all[n++] = x;
+        }
+    pthread_mutex_unlock(&v->table);
+    int rc = all ? 0 : -ENOMEM;
+    for (size_t i = 0; i < n; i++) {
+        int r = each(v, all[i], arg);
+        rc = r ? r : rc;
+        lg_node_unref(v, all[i]);
+    }
+    free(all);
+    return rc;
+}
+
+static int commit_one(struct lg_volume *v, struct lg_node *n, void *arg)
+{
+    (void)v, (void)arg;
+    pthread_mutex_lock(&n->mu);
+    int rc = n->f ? lg_file_commit(n->f) : 0;
+    pthread_mutex_unlock(&n->mu);
+    return rc;
+}
+
+int lg_volume_commit_all(struct lg_volume *v) { return lg_errno(for_nodes(v, commit_one, NULL)); }
+
+static int tick_one(struct lg_volume *v, struct lg_node *n, void *arg)
+{
+    (void)v;
+    time_t now = *(const time_t *)arg, since = __atomic_load_n(&n->dirty_since, __ATOMIC_RELAXED);
+    uint8_t kid[LG_ID_LEN];
+    uint32_t version;
+    if (!since || now - since < LG_COMMIT_AFTER_S)
+        return 0;
+    pthread_mutex_lock(&n->mu);
+    int rc = 0;
+    if (n->f && lg_file_kid(n->f, kid, &version)) { /* one whose key is not known yet waits for more bytes or its close */
+        __atomic_store_n(&n->dirty_since, 0, __ATOMIC_RELAXED);
+        rc = lg_file_commit(n->f);
+        if (rc)
+            __atomic_store_n(&n->dirty_since, since, __ATOMIC_RELAXED);
+    }
+    pthread_mutex_unlock(&n->mu);
+    return rc;
+}
+
+void lg_volume_tick(struct lg_volume *v)
+{
+    time_t now = time(NULL);
+    int rc = for_nodes(v, tick_one, &now); /* what fails is tried again, and told at flush or fsync */
+    if (now - v->checkpointed >= LG_COMMIT_AFTER_S) {
+        v->checkpointed = now;
+        rc = lg_journal_checkpoint(v->env.journal);
+    }
+    (void)rc;
+}
+
+struct drop {
+    const uint8_t (*kids)[LG_ID_LEN];
+    unsigned n;
+    bool discard;
+    void (*each)(void *arg, uint64_t node);
+    void *arg;
+};
+
+static int drop_one(struct lg_volume *v, struct lg_node *n, void *arg)
+{
+    const struct drop *d = arg;
+    uint8_t kid[LG_ID_LEN];
+    uint32_t version;
+    (void)v;
+    if (!S_ISREG(n->type))
+        return 0;
+    pthread_mutex_lock(&n->mu);
+    bool known = n->f ? lg_file_kid(n->f, kid, &version) : n->kid_known, hit = !d->kids;
+    if (!n->f && known)
+        memcpy(kid, n->kid, LG_ID_LEN);
+    for (unsigned i = 0; !hit && known && i < d->n; i++)
+        hit = memcmp(kid, d->kids[i], LG_ID_LEN) == 0;
+    if (hit && n->f)
+        lg_file_drop_keys(n->f, d->discard);
+    pthread_mutex_unlock(&n->mu);
+    if (hit && d->each)
+        d->each(d->arg, n->id);
+    return 0;
+}
+
+void lg_volume_drop_keys(struct lg_volume *v, const uint8_t (*kids)[LG_ID_LEN], unsigned n, bool discard, void (*each)(void *arg, uint64_t node), void *arg)
+{
+    struct drop d = { kids, n, discard, each, arg };
+    if (!kids) {
+        pthread_rwlock_wrlock(&v->ns);
+        lg_names_free(v->names);
+        v->names = NULL;
+        pthread_rwlock_unlock(&v->ns);
+    }
+    (void)!for_nodes(v, drop_one, &d);
+}
+
+static int sync_one(struct lg_volume *v, struct lg_node *n, void *arg)
+{
+    (void)v, (void)arg;
+    pthread_mutex_lock(&n->mu);
+    int rc = n->f ? lg_file_sync(n->f) : 0;
+    pthread_mutex_unlock(&n->mu);
+    return rc;
+}
+
+int lg_volume_close(struct lg_volume *v)
+{
+    int rc = for_nodes(v, sync_one, NULL);
+    struct lg_node *root = lg_node_ref(v, LG_ROOT_NODE);
+    for (size_t b = 0; b < v->n_buckets; b++) /* files still open go with their nodes, before the journal does */
+        for (struct lg_node *n = v->by_id[b]; n; n = n->next_id) {
+            lg_file_free(n->f);
+            n->f = NULL;
+        }
+    lg_node_unref(v, root);
+    int r = lg_journal_close(v->env.journal);
+    rc = rc ? rc : r;
+    /* Files that were closed without fsync: from here on their session counts as durable. */
+    if (!rc && !v->opt.read_only && syncfs(v->rootfd))
+        rc = -errno;
+    volume_free(v);
+    return lg_errno(rc);
+}
