@@ -1,6 +1,7 @@
 #include "leadglass/keys.h"
 
 #include <pthread.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -184,7 +185,7 @@ static int keep(struct lg_keys *k, struct lg_key *key, const char *uid, unsigned
         if (old)
             uid_unlink(k, old);
         uid_unlink(k, h);
-        strncpy(h->uid, uid, LG_UID_MAX);
+        snprintf(h->uid, sizeof h->uid, "%s", uid);
         h->next_uid = k->by_uid[uid_bucket(uid)];
         k->by_uid[uid_bucket(uid)] = h;
     }
@@ -226,7 +227,7 @@ static int ask(struct lg_keys *k, const struct lg_study_info *info, const uint8_
     unsigned lease = 0;
     int rc;
     if (info)
-        strncpy(me.uid, info->uid, LG_UID_MAX);
+        snprintf(me.uid, sizeof me.uid, "%s", info->uid);
     else
         memcpy(me.kid, kid, LG_ID_LEN);
     pthread_mutex_lock(&k->mu);
@@ -282,11 +283,10 @@ static int vault_keys(struct lg_keys *k, bool general, struct lg_kref **ret)
     pthread_mutex_lock(&k->mu);
     int rc = k->locked ? -ENOKEY : 0;
     if (!rc && !k->vault) {
-        unsigned epoch = k->epoch;
         pthread_mutex_unlock(&k->mu);
         rc = k->src.vault(k->src.arg, k->vault_id, &a, &b);
         pthread_mutex_lock(&k->mu);
-        if (!rc && (k->locked || k->epoch != epoch))
+        if (!rc && k->locked)
             rc = -ENOKEY;
         if (!rc && !k->vault) {
             k->vault = kref_new(&a);
