@@ -1,0 +1,434 @@
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "front.h"
+
+enum { IO_MAX = 1024 * 1024 };
+
+static struct lg_front *front(fuse_req_t req) { return fuse_req_userdata(req); }
+static struct lg_volume *vol(fuse_req_t req) { return front(req)->volume; }
+
+static struct lg_cred cred(fuse_req_t req)
+{
+    const struct fuse_ctx *c = fuse_req_ctx(req);
+    return (struct lg_cred){ .uid = c->uid, .gid = c->gid, .umask = 0, .pid = c->pid }; /* the kernel has applied the umask */
+}
+
+static void done(fuse_req_t req, int rc) { fuse_reply_err(req, -rc); }
+
+/* One buffer per thread for what is read. */
+static pthread_key_t buffer_key;
+static pthread_once_t buffer_once = PTHREAD_ONCE_INIT;
+static void buffer_init(void)
+{
+    if (pthread_key_create(&buffer_key, free))
+        abort();
+}
+static void *buffer(size_t len)
+{
+    if (len > IO_MAX)
+        return NULL;
+    pthread_once(&buffer_once, buffer_init);
+    void *p = pthread_getspecific(buffer_key);
+    if (!p && posix_memalign(&p, 4096, IO_MAX) == 0)
+        pthread_setspecific(buffer_key, p);
+    return p;
+}
+
+static void op_init(void *user, struct fuse_conn_info *c)
+{
+    (void)user;
+    c->want &= ~(unsigned)(FUSE_CAP_HANDLE_KILLPRIV | FUSE_CAP_AUTO_INVAL_DATA | FUSE_CAP_SPLICE_READ | FUSE_CAP_SPLICE_WRITE | FUSE_CAP_SPLICE_MOVE |
+                           FUSE_CAP_POSIX_LOCKS | FUSE_CAP_FLOCK_LOCKS);
+    /* One writer, this one: the kernel's pages are right until we say otherwise. */
+    c->want |= c->capable & (FUSE_CAP_EXPLICIT_INVAL_DATA | FUSE_CAP_PARALLEL_DIROPS | FUSE_CAP_READDIRPLUS | FUSE_CAP_READDIRPLUS_AUTO | FUSE_CAP_ATOMIC_O_TRUNC |
+                             FUSE_CAP_ASYNC_READ | FUSE_CAP_ASYNC_DIO | FUSE_CAP_CACHE_SYMLINKS | FUSE_CAP_POSIX_ACL);
+    c->max_write = IO_MAX;
+    c->max_readahead = IO_MAX;
+    c->max_background = 64;
+    c->congestion_threshold = 48;
+    c->time_gran = 1;
+}
+
+static struct fuse_entry_param entry_param(struct lg_front *f, const struct lg_entry *e)
+{
+    return (struct fuse_entry_param){ .ino = e->node, .attr = e->st, .attr_timeout = f->attr_timeout, .entry_timeout = f->entry_timeout };
+}
+
+static void reply_entry(fuse_req_t req, int rc, const struct lg_entry *e)
+{
+    struct fuse_entry_param p;
+    if (rc) {
+        done(req, rc);
+        return;
+    }
+    p = entry_param(front(req), e);
+    if (fuse_reply_entry(req, &p) == -ENOENT) /* interrupted: the kernel never heard of it */
+        lg_volume_forget(vol(req), e->node, 1);
+}
+
+static void op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
+{
+    struct lg_entry e;
+    int rc = lg_volume_lookup(vol(req), parent, name, &e);
+    if (rc == -ENOENT) { /* remembered by the kernel */
+        struct fuse_entry_param p = { .ino = 0, .entry_timeout = front(req)->entry_timeout };
+        fuse_reply_entry(req, &p);
+        return;
+    }
+    reply_entry(req, rc, &e);
+}
+
+static void op_forget(fuse_req_t req, fuse_ino_t ino, uint64_t n)
+{
+    lg_volume_forget(vol(req), ino, n);
+    fuse_reply_none(req);
+}
+
+static void op_forget_multi(fuse_req_t req, size_t count, struct fuse_forget_data *f)
+{
+    for (size_t i = 0; i < count; i++)
+        lg_volume_forget(vol(req), f[i].ino, f[i].nlookup);
+    fuse_reply_none(req);
+}
+
+static void op_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+    struct stat st;
+    (void)fi;
+    int rc = lg_volume_getattr(vol(req), ino, &st);
+    if (rc)
+        done(req, rc);
+    else
+        fuse_reply_attr(req, &st, front(req)->attr_timeout);
+}
+
+static void op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attr, int to_set, struct fuse_file_info *fi)
+{
+    static const struct {
+        int fuse;
+        unsigned lg;
+    } map[] = { { FUSE_SET_ATTR_MODE, LG_SET_MODE }, { FUSE_SET_ATTR_UID, LG_SET_UID },     { FUSE_SET_ATTR_GID, LG_SET_GID },
+                { FUSE_SET_ATTR_SIZE, LG_SET_SIZE }, { FUSE_SET_ATTR_ATIME, LG_SET_ATIME }, { FUSE_SET_ATTR_MTIME, LG_SET_MTIME } };
+    struct stat st = *attr, now;
+    unsigned set = 0;
+    (void)fi;
+    for (size_t i = 0; i < sizeof map / sizeof *map; i++)
+        if (to_set & map[i].fuse)
+            set |= map[i].lg;
+    if (to_set & FUSE_SET_ATTR_ATIME_NOW) {
+        st.st_atim.tv_nsec = UTIME_NOW;
+        set |= LG_SET_ATIME;
+    }
+    if (to_set & FUSE_SET_ATTR_MTIME_NOW) {
+        st.st_mtim.tv_nsec = UTIME_NOW;
+        set |= LG_SET_MTIME;
+    }
+    int rc = lg_volume_setattr(vol(req), ino, &st, set, &now);
+    if (rc)
+        done(req, rc);
+    else
+        fuse_reply_attr(req, &now, front(req)->attr_timeout);
+}
+
+static void op_readlink(fuse_req_t req, fuse_ino_t ino)
+{
+    char target[4097];
+    int rc = lg_volume_readlink(vol(req), ino, target, sizeof target);
+    if (rc)
+        done(req, rc);
+    else
+        fuse_reply_readlink(req, target);
+}
+
+static void op_mknod(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, dev_t rdev)
+{
+    struct lg_entry e;
+    struct lg_cred c = cred(req);
+    reply_entry(req, lg_volume_mknod(vol(req), parent, name, mode, rdev, &c, &e), &e);
+}
+
+static void op_mkdir(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode)
+{
+    struct lg_entry e;
+    struct lg_cred c = cred(req);
+    reply_entry(req, lg_volume_mkdir(vol(req), parent, name, mode, &c, &e), &e);
+}
+
+static void op_symlink(fuse_req_t req, const char *target, fuse_ino_t parent, const char *name)
+{
+    struct lg_entry e;
+    struct lg_cred c = cred(req);
+    reply_entry(req, lg_volume_symlink(vol(req), parent, name, target, &c, &e), &e);
+}
+
+static void op_link(fuse_req_t req, fuse_ino_t ino, fuse_ino_t parent, const char *name)
+{
+    struct lg_entry e;
+    reply_entry(req, lg_volume_link(vol(req), ino, parent, name, &e), &e);
+}
+
+static void op_unlink(fuse_req_t req, fuse_ino_t parent, const char *name) { done(req, lg_volume_unlink(vol(req), parent, name)); }
+static void op_rmdir(fuse_req_t req, fuse_ino_t parent, const char *name) { done(req, lg_volume_rmdir(vol(req), parent, name)); }
+
+static void op_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino_t new_parent, const char *new_name, unsigned flags)
+{
+    done(req, lg_volume_rename(vol(req), parent, name, new_parent, new_name, flags));
+}
+
+/* ---- files --------------------------------------------------------------------------------------------------------------------------- */
+
+static struct lg_handle *handle(const struct fuse_file_info *fi) { return (struct lg_handle *)(uintptr_t)fi->fh; }
+
+static void opened(struct fuse_file_info *fi, struct lg_handle *h)
+{
+    fi->fh = (uintptr_t)h;
+    fi->keep_cache = 1;
+}
+
+static void op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+    struct lg_handle *h;
+    int rc = lg_volume_open_file(vol(req), ino, fi->flags, &h);
+    if (rc) {
+        done(req, rc);
+        return;
+    }
+    opened(fi, h);
+    if (fuse_reply_open(req, fi) == -ENOENT)
+        lg_volume_release(h);
+}
+
+static void op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, struct fuse_file_info *fi)
+{
+    struct lg_entry e;
+    struct lg_handle *h;
+    struct lg_cred c = cred(req);
+    struct lg_volume *v = vol(req);
+    int rc = lg_volume_create_file(v, parent, name, fi->flags, mode, &c, &e, &h);
+    if (rc) {
+        done(req, rc);
+        return;
+    }
+    struct fuse_entry_param p = entry_param(front(req), &e);
+    opened(fi, h);
+    if (fuse_reply_create(req, &p, fi) == -ENOENT) {
+        lg_volume_release(h);
+        lg_volume_forget(v, e.node, 1);
+    }
+}
+
+static void op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi)
+{
+    (void)ino;
+    void *buf = buffer(size);
+    ssize_t n = buf ? lg_volume_read(handle(fi), buf, size, (uint64_t)off) : -ENOMEM;
+    if (n < 0)
+        done(req, (int)n);
+    else
+        fuse_reply_buf(req, buf, (size_t)n);
+}
+
+static void op_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, off_t off, struct fuse_file_info *fi)
+{
+    (void)ino;
+    ssize_t n = lg_volume_write(handle(fi), buf, size, (uint64_t)off, false);
+    if (n < 0)
+        done(req, (int)n);
+    else
+        fuse_reply_write(req, (size_t)n);
+}
+
+static void op_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+    (void)ino;
+    done(req, lg_volume_flush(handle(fi)));
+}
+
+static void op_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+    (void)ino;
+    lg_volume_release(handle(fi));
+    done(req, 0);
+}
+
+static void op_fsync(fuse_req_t req, fuse_ino_t ino, int data_only, struct fuse_file_info *fi)
+{
+    (void)ino;
+    done(req, lg_volume_fsync(handle(fi), data_only));
+}
+
+static void op_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t off, off_t len, struct fuse_file_info *fi)
+{
+    (void)ino;
+    done(req, lg_volume_fallocate(handle(fi), mode, (uint64_t)off, (uint64_t)len));
+}
+
+static void op_lseek(fuse_req_t req, fuse_ino_t ino, off_t off, int whence, struct fuse_file_info *fi)
+{
+    uint64_t at;
+    (void)ino;
+    int rc = lg_volume_seek(handle(fi), (uint64_t)off, whence, &at);
+    if (rc)
+        done(req, rc);
+    else
+        fuse_reply_lseek(req, (off_t)at);
+}
+
+static void op_statfs(fuse_req_t req, fuse_ino_t ino)
+{
+    struct statvfs st;
+    (void)ino;
+    int rc = lg_volume_statfs(vol(req), &st);
+    if (rc)
+        done(req, rc);
+    else
+        fuse_reply_statfs(req, &st);
+}
+
+/* ---- directories ----------------------------------------------------------------------------------------------------------------------- */
+
+static struct lg_dir *dir(const struct fuse_file_info *fi) { return (struct lg_dir *)(uintptr_t)fi->fh; }
+
+static void op_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+    struct lg_dir *d;
+    int rc = lg_volume_opendir(vol(req), ino, &d);
+    if (rc) {
+        done(req, rc);
+        return;
+    }
+    fi->fh = (uintptr_t)d;
+    if (fuse_reply_open(req, fi) == -ENOENT)
+        lg_volume_releasedir(d);
+}
+
+struct filling {
+    fuse_req_t req;
+    char *buf;
+    size_t len, cap;
+    bool plus;
+};
+
+static bool fill(void *arg, const char *name, const struct lg_entry *e, uint64_t next)
+{
+    struct filling *f = arg;
+    size_t n;
+    if (f->plus) {
+        struct fuse_entry_param p = entry_param(front(f->req), e);
+        n = fuse_add_direntry_plus(f->req, f->buf + f->len, f->cap - f->len, name, &p, (off_t)next);
+    } else {
+        n = fuse_add_direntry(f->req, f->buf + f->len, f->cap - f->len, name, &e->st, (off_t)next);
+    }
+    if (n > f->cap - f->len)
+        return false;
+    f->len += n;
+    return true;
+}
+
+static void list(fuse_req_t req, size_t size, off_t off, struct fuse_file_info *fi, bool plus)
+{
+    struct filling f = { .req = req, .buf = buffer(size), .cap = size, .plus = plus };
+    int rc = f.buf ? lg_volume_readdir(dir(fi), (uint64_t)off, plus, fill, &f) : -ENOMEM;
+    if (rc && !f.len)
+        done(req, rc);
+    else
+        fuse_reply_buf(req, f.buf, f.len);
+}
+
+static void op_readdir(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi)
+{
+    (void)ino;
+    list(req, size, off, fi, false);
+}
+
+static void op_readdirplus(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi)
+{
+    (void)ino;
+    list(req, size, off, fi, true);
+}
+
+static void op_releasedir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+    (void)ino;
+    lg_volume_releasedir(dir(fi));
+    done(req, 0);
+}
+
+static void op_fsyncdir(fuse_req_t req, fuse_ino_t ino, int data_only, struct fuse_file_info *fi)
+{
+    (void)ino, (void)data_only;
+    done(req, lg_volume_fsyncdir(dir(fi)));
+}
+
+/* ---- extended attributes --------------------------------------------------------------------------------------------------------------- */
+
+static void op_setxattr(fuse_req_t req, fuse_ino_t ino, const char *name, const char *value, size_t size, int flags)
+{
+    done(req, lg_volume_setxattr(vol(req), ino, name, value, size, flags));
+}
+
+static void reply_xattr(fuse_req_t req, ssize_t n, size_t size, const char *buf)
+{
+    if (n < 0)
+        done(req, (int)n);
+    else if (!size)
+        fuse_reply_xattr(req, (size_t)n);
+    else
+        fuse_reply_buf(req, buf, (size_t)n);
+}
+
+static void op_getxattr(fuse_req_t req, fuse_ino_t ino, const char *name, size_t size)
+{
+    char *buf = size ? buffer(size) : NULL;
+    ssize_t n = size && !buf ? -ENOMEM : lg_volume_getxattr(vol(req), ino, name, buf, size);
+    reply_xattr(req, n, size, buf);
+}
+
+static void op_listxattr(fuse_req_t req, fuse_ino_t ino, size_t size)
+{
+    char *buf = size ? buffer(size) : NULL;
+    ssize_t n = size && !buf ? -ENOMEM : lg_volume_listxattr(vol(req), ino, buf, size);
+    reply_xattr(req, n, size, buf);
+}
+
+static void op_removexattr(fuse_req_t req, fuse_ino_t ino, const char *name) { done(req, lg_volume_removexattr(vol(req), ino, name)); }
+
+const struct fuse_lowlevel_ops lg_front_ops = {
+    .init = op_init,
+    .lookup = op_lookup,
+    .forget = op_forget,
+    .forget_multi = op_forget_multi,
+    .getattr = op_getattr,
+    .setattr = op_setattr,
+    .readlink = op_readlink,
+    .mknod = op_mknod,
+    .mkdir = op_mkdir,
+    .symlink = op_symlink,
+    .link = op_link,
+    .unlink = op_unlink,
+    .rmdir = op_rmdir,
+    .rename = op_rename,
+    .open = op_open,
+    .create = op_create,
+    .read = op_read,
+    .write = op_write,
+    .flush = op_flush,
+    .release = op_release,
+    .fsync = op_fsync,
+    .fallocate = op_fallocate,
+    .lseek = op_lseek,
+    .statfs = op_statfs,
+    .opendir = op_opendir,
+    .readdir = op_readdir,
+    .readdirplus = op_readdirplus,
+    .releasedir = op_releasedir,
+    .fsyncdir = op_fsyncdir,
+    .setxattr = op_setxattr,
+    .getxattr = op_getxattr,
+    .listxattr = op_listxattr,
+    .removexattr = op_removexattr,
+};

@@ -1,0 +1,578 @@
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <getopt.h>
+#include <limits.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+#include <syslog.h>
+#include <unistd.h>
+
+#include "front.h"
+#include "leadglass/bytes.h"
+#include "leadglass/crypto.h"
+
+enum { EXIT_OK = 0, EXIT_FAILED = 1, EXIT_USAGE = 2, EXIT_LOCKED = 4, EXIT_NO_KEYD = 5 };
+enum { READAHEAD_KB = 1024, TICK_S = 1, EXPIRE_S = 60 };
+
+struct options {
+    const char *socket, *vault, *mountpoint, *rules;
+    bool foreground, allow_unlocked, nonempty, debug;
+    bool read_only, default_permissions, allow_other;
+    double entry_timeout, attr_timeout;
+    unsigned threads;
+    char extra[1024]; /* for libfuse and the kernel */
+};
+
+struct program {
+    struct options o;
+    struct lg_front front;
+    struct lg_client *client;
+    struct lg_watch *watch;
+    struct lg_rules *rules;
+    struct lg_key_source source;
+    uint64_t session, unclean[LG_UNCLEAN_MAX];
+    unsigned n_unclean;
+    char mountpoint[PATH_MAX], vault[PATH_MAX];
+    bool to_syslog;
+    pthread_t ticker;
+    pthread_mutex_t mu;
+    pthread_cond_t stop_cond;
+    bool stop;
+};
+
+static const char usage_text[] =
+    "usage: leadglass-fs [options] VAULT MOUNTPOINT\n"
+    "\n"
+    "Mounts a vault. Ordinarily started by `leadglass mount`.\n"
+    "\n"
+    "  --socket PATH             the key manager's socket (or LEADGLASS_SOCKET)\n"
+    "  --foreground, -f          stay in the foreground, log to stderr\n"
+    "  --allow-unlocked-memory   go on when key memory cannot be locked\n"
+    "  -o opt,...                ro, allow_other, noallow_other, default_permissions, nodefault_permissions, nonempty,\n"
+    "                            entry_timeout=S, attr_timeout=S, threads=N, path_rules=FILE, and options of mount(8)\n"
+    "  --help, --version\n"
+    "\n"
+    "Exit status: 0 mounted (in the foreground: unmounted cleanly), 1 failed, 2 usage, 4 the keyring is locked, 5 no key manager answers.\n";
+
+/* ---- messages --------------------------------------------------------------------------------------------------------------------------- */
+
+static void vsay(const struct program *p, int level, const char *fmt, va_list ap) LG_PRINTF(3, 0);
+static void vsay(const struct program *p, int level, const char *fmt, va_list ap)
+{
+    if (p && p->to_syslog) {
+        vsyslog(level, fmt, ap);
+        return;
+    }
+    fputs("leadglass-fs: ", stderr);
+    vfprintf(stderr, fmt, ap);
+    fputc('\n', stderr);
+}
+static void say(const struct program *p, int level, const char *fmt, ...) LG_PRINTF(3, 4);
+static void say(const struct program *p, int level, const char *fmt, ...)
+{
+    va_list ap;
+    va_start(ap, fmt);
+    vsay(p, level, fmt, ap);
+    va_end(ap);
+}
+static int fail(const struct program *p, int code, const char *fmt, ...) LG_PRINTF(3, 4);
+static int fail(const struct program *p, int code, const char *fmt, ...)
+{
+    va_list ap;
+    va_start(ap, fmt);
+    vsay(p, LOG_ERR, fmt, ap);
+    va_end(ap);
+    return code;
+}
+
+static void on_finding(void *arg, const struct lg_finding *f)
+{
+    char id[2 * LG_ID_LEN + 1];
+    lg_hex_encode(f->file_id, LG_ID_LEN, id);
+    if (f->to)
+        say(arg, LOG_WARNING, "file %s, bytes %llu to %llu: %s", id, (unsigned long long)f->from, (unsigned long long)f->to - 1, f->kind);
+    else
+        say(arg, LOG_WARNING, "file %s: %s", id, f->kind);
+}
+
+static int on_path(void *arg, const char *path, struct lg_study_info *ret)
+{
+    const struct program *p = arg;
+    return p->rules ? lg_rules_match(p->rules, path, ret) : -ENOENT;
+}
+
+/* ---- options ------------------------------------------------------------------------------------------------------------------------------ */
+
+static int parse_mount_option(struct options *o, char *opt)
+{
+    char *value = strchr(opt, '='), *end = NULL;
+    if (value)
+        *value++ = 0;
+    if (strcmp(opt, "ro") == 0)
+        o->read_only = true;
+    else if (strcmp(opt, "allow_other") == 0)
+        o->allow_other = true;
+    else if (strcmp(opt, "noallow_other") == 0)
+        o->allow_other = false;
+    else if (strcmp(opt, "default_permissions") == 0)
+        o->default_permissions = true;
+    else if (strcmp(opt, "nodefault_permissions") == 0)
+        o->default_permissions = false;
+    else if (strcmp(opt, "nonempty") == 0)
+        o->nonempty = true;
+    else if (value && strcmp(opt, "path_rules") == 0)
+        o->rules = value;
+    else if (value && (strcmp(opt, "entry_timeout") == 0 || strcmp(opt, "attr_timeout") == 0)) {
+        double t = strtod(value, &end);
+        if (*end || end == value || t < 0 || t > 1e6)
+            return fail(NULL, EXIT_USAGE, "-o %s=%s: expected seconds", opt, value);
+        *(opt[0] == 'e' ? &o->entry_timeout : &o->attr_timeout) = t;
+    } else if (value && strcmp(opt, "threads") == 0) {
+        unsigned long n = strtoul(value, &end, 10);
+        if (*end || end == value || n < 1 || n > 1000)
+            return fail(NULL, EXIT_USAGE, "-o threads=%s: expected a number from 1 to 1000", value);
+        o->threads = (unsigned)n;
+    } else if (strcmp(opt, "rw") == 0 || strcmp(opt, "defaults") == 0 || strcmp(opt, "guard") == 0 || strcmp(opt, "_netdev") == 0 || strcmp(opt, "auto") == 0 ||
+               strcmp(opt, "noauto") == 0 || strcmp(opt, "nofail") == 0 || strncmp(opt, "x-", 2) == 0) {
+        /* for mount(8) and systemd */
+    } else if (strcmp(opt, "nosuid") == 0 || strcmp(opt, "suid") == 0 || strcmp(opt, "nodev") == 0 || strcmp(opt, "dev") == 0 || strcmp(opt, "noexec") == 0 ||
+               strcmp(opt, "exec") == 0 || strcmp(opt, "noatime") == 0 || strcmp(opt, "sync") == 0 || strcmp(opt, "dirsync") == 0 || strcmp(opt, "fsname") == 0 ||
+               strcmp(opt, "max_read") == 0) {
+        size_t at = strlen(o->extra);
+        int n = snprintf(o->extra + at, sizeof o->extra - at, ",%s%s%s", opt, value ? "=" : "", value ? value : "");
+        if (n < 0 || (size_t)n >= sizeof o->extra - at)
+            return fail(NULL, EXIT_USAGE, "-o: too many options");
+    } else {
+        return fail(NULL, EXIT_USAGE, "unknown option -o %s; see leadglass-fs --help", opt);
+    }
+    return 0;
+}
+
+static int parse(int argc, char **argv, struct options *o)
+{
+    static const struct option longs[] = { { "socket", 1, NULL, 's' }, { "foreground", 0, NULL, 'f' }, { "allow-unlocked-memory", 0, NULL, 'u' }, { "debug", 0, NULL, 'd' },
+                                           { "help", 0, NULL, 'h' },   { "version", 0, NULL, 'V' },    { NULL, 0, NULL, 0 } };
+    for (int c; (c = getopt_long(argc, argv, "fo:dhV", longs, NULL)) != -1;) {
+        switch (c) {
+        case 's': o->socket = optarg; break;
+        case 'f': o->foreground = true; break;
+        case 'd': o->debug = o->foreground = true; break;
+        case 'u': o->allow_unlocked = true; break;
+        case 'o':
+            for (char *save = NULL, *opt = strtok_r(optarg, ",", &save); opt; opt = strtok_r(NULL, ",", &save)) {
+                int rc = parse_mount_option(o, opt);
+                if (rc)
+                    return rc;
+            }
+            break;
+        case 'h': fputs(usage_text, stdout); exit(EXIT_OK);
+        case 'V': puts("leadglass-fs " LEADGLASS_VERSION); exit(EXIT_OK);
+        default: return fail(NULL, EXIT_USAGE, "see leadglass-fs --help");
+        }
+    }
+    if (argc - optind != 2)
+        return fail(NULL, EXIT_USAGE, "expected VAULT and MOUNTPOINT; see leadglass-fs --help");
+    o->vault = argv[optind];
+    o->mountpoint = argv[optind + 1];
+    return 0;
+}
+
+/* ---- checks before anything is touched ------------------------------------------------------------------------------------------------------ */
+
+static bool beneath(const char *path, const char *dir)
+{
+    size_t n = strlen(dir);
+    return strncmp(path, dir, n) == 0 && (path[n] == '/' || !path[n] || strcmp(dir, "/") == 0);
+}
+
+static int check_places(struct program *p, char socket[PATH_MAX])
+{
+    const struct options *o = &p->o;
+    struct stat st, up;
+    if (!realpath(o->vault, p->vault))
+        return fail(p, EXIT_FAILED, "vault %s: %s. Create it with `leadglass init %s`", o->vault, strerror(errno), o->vault);
+    if (!realpath(o->mountpoint, p->mountpoint)) {
+        if (errno == ENOTCONN)
+            return fail(p, EXIT_FAILED, "%s: a mount whose daemon is gone is still there; run `leadglass umount %s` first", o->mountpoint, o->mountpoint);
+        return fail(p, EXIT_FAILED, "mountpoint %s: %s. Create the directory first", o->mountpoint, strerror(errno));
+    }
+    if (stat(p->mountpoint, &st))
+        return fail(p, EXIT_FAILED, "mountpoint %s: %s%s", o->mountpoint, strerror(errno), errno == ENOTCONN ? "; run `leadglass umount` on it first" : "");
+    if (!S_ISDIR(st.st_mode))
+        return fail(p, EXIT_FAILED, "mountpoint %s is not a directory", o->mountpoint);
+    char parent[PATH_MAX + 4];
+    snprintf(parent, sizeof parent, "%s/..", p->mountpoint);
+    if (!stat(parent, &up) && up.st_dev != st.st_dev)
+        return fail(p, EXIT_FAILED, "something is mounted at %s already; unmount it first", o->mountpoint);
+    DIR *d = opendir(p->mountpoint);
+    bool empty = true;
+    for (struct dirent *e; d && (e = readdir(d));)
+        if (strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0)
+            empty = false;
+    if (d)
+        closedir(d);
+    if (!empty && !o->nonempty)
+        return fail(p, EXIT_FAILED, "mountpoint %s is not empty: its files would be hidden. Choose an empty directory, or say -o nonempty", o->mountpoint);
+    if (beneath(p->vault, p->mountpoint))
+        return fail(p, EXIT_FAILED, "the vault %s lies beneath its own mountpoint %s; choose another mountpoint", p->vault, p->mountpoint);
+    if (beneath(p->mountpoint, p->vault))
+        return fail(p, EXIT_FAILED, "the mountpoint %s lies within the vault %s; choose another mountpoint", p->mountpoint, p->vault);
+    char real[PATH_MAX];
+    if (o->socket)
+        snprintf(socket, PATH_MAX, "%s", o->socket);
+    else if (lg_client_default_socket(socket, PATH_MAX))
+        return fail(p, EXIT_USAGE, "no default socket: say --socket PATH or set LEADGLASS_SOCKET");
+    if (realpath(socket, real) && beneath(real, p->mountpoint))
+        return fail(p, EXIT_FAILED, "the key manager's socket %s lies beneath the mountpoint; move it elsewhere", socket);
+    int fd = open("/dev/fuse", O_RDWR | O_CLOEXEC);
+    if (fd < 0)
+        return fail(p, EXIT_FAILED, "/dev/fuse: %s. %s", strerror(errno),
+                    errno == EACCES || errno == EPERM ? "This user may not use FUSE here (in a container: pass the device through)" : "Load the kernel module: modprobe fuse");
+    close(fd);
+    return 0;
+}
+
+static int explain_client(const struct program *p, int rc, const char *socket, const char *what)
+{
+    switch (rc) {
+    case -ENOENT:
+    case -ECONNREFUSED:
+        return fail(p, EXIT_NO_KEYD, "no key manager answers at %s. Start one: leadglass-keyd --keyring DIR", socket);
+    case -ETIMEDOUT:
+        return fail(p, EXIT_NO_KEYD, "the key manager at %s did not answer in time", socket);
+    case -EACCES:
+        return fail(p, EXIT_FAILED, "%s: this user may not do that, or may not reach %s", what, socket);
+    case -ENOKEY:
+        return fail(p, EXIT_LOCKED, "the keyring is locked. Run `leadglass unlock` first");
+    default:
+        return fail(p, EXIT_FAILED, "%s: %s", what, strerror(-rc));
+    }
+}
+
+/* ---- events from the key manager --------------------------------------------------------------------------------------------------------------- */
+
+static void invalidate(void *arg, uint64_t node)
+{
+    struct program *p = arg;
+    fuse_lowlevel_notify_inval_inode(p->front.session, node, 0, 0);
+}
+
+/* On the watch's own thread; holds no lock. Its return is the acknowledgement. */
+static int on_event(void *arg, const struct lg_event *e)
+{
+    struct program *p = arg;
+    struct lg_volume *v = p->front.volume;
+    int rc = 0;
+    switch (e->kind) {
+    case LG_EVENT_LOCK:
+        rc = lg_volume_commit_all(v);
+        if (rc)
+            say(p, LOG_ERR, "not everything could be committed before the lock: %s", strerror(-rc));
+        lg_keys_lock(p->front.keys);
+        lg_volume_drop_keys(v, NULL, 0, false, invalidate, p);
+        say(p, LOG_NOTICE, "locked");
+        break;
+    case LG_EVENT_REVOKE:
+        lg_keys_revoke(p->front.keys, e->kids, e->n_kids);
+        lg_volume_drop_keys(v, e->kids, e->n_kids, true, invalidate, p);
+        say(p, LOG_NOTICE, "%u keys revoked", e->n_kids);
+        break;
+    case LG_EVENT_UNLOCK:
+        lg_keys_unlock(p->front.keys);
+        break;
+    case LG_EVENT_RESYNC:
+        lg_keys_resync(p->front.keys);
+        break;
+    }
+    return 0;
+}
+
+/* ---- the mount ------------------------------------------------------------------------------------------------------------------------------------ */
+
+static void *ticking(void *arg)
+{
+    struct program *p = arg;
+    unsigned n = 0;
+    pthread_mutex_lock(&p->mu);
+    while (!p->stop) {
+        struct timespec t;
+        clock_gettime(CLOCK_REALTIME, &t);
+        t.tv_sec += TICK_S;
+        pthread_cond_timedwait(&p->stop_cond, &p->mu, &t);
+        if (p->stop)
+            break;
+        pthread_mutex_unlock(&p->mu);
+        lg_volume_tick(p->front.volume);
+        if (++n % EXPIRE_S == 0)
+            lg_keys_expire(p->front.keys);
+        pthread_mutex_lock(&p->mu);
+    }
+    pthread_mutex_unlock(&p->mu);
+    return NULL;
+}
+
+static void log_to_syslog(enum fuse_log_level level, const char *fmt, va_list ap)
+{
+    vsyslog((int)level, fmt, ap);
+}
+
+static void raise_limits(void)
+{
+    struct rlimit r;
+    if (!getrlimit(RLIMIT_NOFILE, &r)) {
+        r.rlim_cur = r.rlim_max;
+        (void)!setrlimit(RLIMIT_NOFILE, &r);
+    }
+    int fd = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
+    if (fd >= 0) {
+        (void)!write(fd, "-500", 4);
+        close(fd);
+    }
+}
+
+/* The kernel reads ahead 128 KiB unless told otherwise; larger requests cost less each. Best effort. */
+static void raise_readahead(const char *mountpoint)
+{
+    struct stat st;
+    char path[96], value[16];
+    if (stat(mountpoint, &st))
+        return;
+    snprintf(path, sizeof path, "/sys/class/bdi/%u:%u/read_ahead_kb", major(st.st_dev), minor(st.st_dev));
+    int fd = open(path, O_WRONLY | O_CLOEXEC);
+    if (fd < 0)
+        return;
+    int n = snprintf(value, sizeof value, "%d", READAHEAD_KB);
+    (void)!write(fd, value, (size_t)n);
+    close(fd);
+}
+
+static int open_volume(struct program *p, const char *socket)
+{
+    struct lg_vault_info info;
+    uint8_t keyring_id[LG_ID_LEN];
+    struct lg_key vault = { .key = NULL }, general = { .key = NULL };
+    struct lg_keyd_status *st = calloc(1, sizeof *st);
+    int rc = lg_vault_read(p->vault, &info);
+    if (!st)
+        return fail(p, EXIT_FAILED, "out of memory");
+    if (rc) {
+        free(st);
+        return fail(p, EXIT_FAILED, "%s %s", p->vault,
+                    rc == -ENOENT            ? "is not a vault. Create one with `leadglass init DIR`"
+                    : rc == -EPROTONOSUPPORT ? "was made by a newer version of Leadglass; nothing was touched. Install that version"
+                    : rc == -EPROTO          ? "has a damaged header (leadglass.vault); restore that file from a backup"
+                                             : strerror(-rc));
+    }
+    rc = lg_client_new(socket, &p->client);
+    if (!rc)
+        rc = lg_client_status(p->client, st);
+    bool other = !rc && memcmp(st->keyring.keyring_id, info.keyring_id, LG_ID_LEN) != 0, locked = !rc && !st->unlocked;
+    char have[2 * LG_ID_LEN + 1], want[2 * LG_ID_LEN + 1];
+    lg_hex_encode(st->keyring.keyring_id, LG_ID_LEN, have);
+    lg_hex_encode(info.keyring_id, LG_ID_LEN, want);
+    int code = 0;
+    if (rc)
+        code = explain_client(p, rc, socket, "asking the key manager");
+    else if (other)
+        code = fail(p, EXIT_FAILED, "vault %s belongs to keyring %s, but the key manager at %s holds keyring %s (%s). Start the key manager of that keyring", p->vault, want, socket,
+                    have, st->keyring_dir);
+    else if (locked)
+        code = explain_client(p, -ENOKEY, socket, "");
+    free(st);
+    if (code)
+        return code;
+    rc = lg_client_vault_get(p->client, info.vault_id, keyring_id, &vault, &general);
+    lg_secret_free(vault.key);
+    lg_secret_free(general.key);
+    if (rc == -ENOENT)
+        return fail(p, EXIT_FAILED, "keyring %s does not know vault %s: it was restored from before that vault was made, or the vault is another's", have, p->vault);
+    if (rc)
+        return explain_client(p, rc, socket, "asking for the vault's keys");
+    rc = lg_client_session_begin(p->client, info.vault_id, p->mountpoint, &p->session, p->unclean, &p->n_unclean);
+    if (rc == -EBUSY)
+        return fail(p, EXIT_FAILED, "vault %s is mounted already (see `leadglass status`): a vault has one mount at a time", p->vault);
+    if (rc)
+        return explain_client(p, rc, socket, "beginning a mount session");
+    p->source = lg_key_source_client(p->client);
+    rc = lg_keys_new(&p->source, info.vault_id, &p->front.keys);
+    struct lg_volume_options vo = { .keys = p->front.keys, .session = p->session, .unclean = p->unclean, .n_unclean = p->n_unclean > LG_UNCLEAN_MAX ? LG_UNCLEAN_MAX : p->n_unclean,
+                                    .read_only = p->o.read_only, .path_rule = on_path, .finding = on_finding, .arg = p };
+    if (!rc)
+        rc = lg_volume_open(p->vault, &vo, &p->front.volume);
+    if (!rc)
+        return 0;
+    (void)!lg_client_session_end(p->client, p->session);
+    return fail(p, EXIT_FAILED, "vault %s: %s", p->vault,
+                rc == -EWOULDBLOCK       ? "is mounted already by another process: a vault has one mount at a time"
+                : rc == -EBADMSG         ? "header does not verify under its key: it was tampered with or damaged"
+                : rc == -EPROTONOSUPPORT ? "was written by a newer version of Leadglass; nothing was touched"
+                : rc == -EPROTO          ? "has a damaged journal (leadglass.journal)"
+                : rc == -EROFS           ? "was not unmounted cleanly: mount it writable once, so that its journal can be replayed"
+                                         : strerror(-rc));
+}
+
+static int fuse_begin(struct program *p)
+{
+    char opts[2048];
+    struct lg_front *f = &p->front;
+    snprintf(opts, sizeof opts, "-osubtype=leadglass%s%s%s%s%s%s", strstr(p->o.extra, "fsname=") ? "" : ",fsname=leadglass", p->o.read_only ? ",ro" : "", p->o.allow_other ? ",allow_other" : "",
+             p->o.default_permissions ? ",default_permissions" : "", p->o.extra, geteuid() == 0 && !strstr(p->o.extra, "suid") ? ",suid,dev" : "");
+    char *argv[] = { (char[]){ "leadglass-fs" }, opts, p->o.debug ? (char[]){ "-d" } : NULL, NULL };
+    struct fuse_args args = FUSE_ARGS_INIT(p->o.debug ? 3 : 2, argv);
+    f->session = fuse_session_new(&args, &lg_front_ops, sizeof lg_front_ops, f);
+    fuse_opt_free_args(&args);
+    if (!f->session)
+        return fail(p, EXIT_FAILED, "FUSE session cannot be set up (options: %s)", opts);
+    if (fuse_set_signal_handlers(f->session) || fuse_session_mount(f->session, p->mountpoint)) {
+        fuse_session_destroy(f->session);
+        f->session = NULL;
+        return fail(p, EXIT_FAILED, "cannot mount at %s (see the line above). Mounting needs root, or fusermount3 and access to the mountpoint; allow_other by a user needs user_allow_other in /etc/fuse.conf",
+                    p->mountpoint);
+    }
+    return 0;
+}
+
+static int serve(struct program *p)
+{
+    struct fuse_loop_config *c = fuse_loop_cfg_create();
+    fuse_loop_cfg_set_clone_fd(c, 1);
+    fuse_loop_cfg_set_max_threads(c, p->o.threads);
+    fuse_loop_cfg_set_idle_threads(c, p->o.threads);
+    int rc = fuse_session_loop_mt(p->front.session, c);
+    fuse_loop_cfg_destroy(c);
+    return rc;
+}
+
+static int end(struct program *p, int code)
+{
+    struct lg_front *f = &p->front;
+    pthread_mutex_lock(&p->mu);
+    p->stop = true;
+    pthread_cond_signal(&p->stop_cond);
+    pthread_mutex_unlock(&p->mu);
+    pthread_join(p->ticker, NULL);
+    fuse_session_unmount(f->session);
+    lg_watch_stop(p->watch);
+    fuse_remove_signal_handlers(f->session);
+    fuse_session_destroy(f->session);
+    int rc = lg_volume_close(f->volume);
+    if (rc) {
+        say(p, LOG_ERR, "not everything could be written when unmounting: %s. The session is left open for recovery at the next mount", strerror(-rc));
+        code = EXIT_FAILED;
+    } else {
+        rc = lg_client_session_end(p->client, p->session);
+        if (rc)
+            say(p, LOG_WARNING, "the key manager could not be told of the clean end: %s. The next mount will check what this one wrote", strerror(-rc));
+    }
+    lg_keys_free(f->keys);
+    lg_client_free(p->client);
+    lg_rules_free(p->rules);
+    say(p, LOG_NOTICE, "unmounted %s", p->mountpoint);
+    return code;
+}
+
+/* ready: pipe to the waiting parent, or -1. */
+static int run(struct program *p, int ready)
+{
+    char socket[PATH_MAX], error[1200];
+    int code = check_places(p, socket);
+    if (code)
+        return code;
+    if (p->o.rules && lg_rules_load(p->o.rules, &p->rules, error, sizeof error))
+        return fail(p, EXIT_USAGE, "%s", error);
+    raise_limits();
+    umask(0); /* modes arrive as they are to be */
+    p->front.entry_timeout = p->o.entry_timeout;
+    p->front.attr_timeout = p->o.attr_timeout;
+    p->front.read_only = p->o.read_only;
+    code = open_volume(p, socket);
+    if (code)
+        return code;
+    code = fuse_begin(p);
+    if (code) {
+        if (lg_volume_close(p->front.volume) == 0)
+            (void)!lg_client_session_end(p->client, p->session);
+        return code;
+    }
+    if (lg_watch_start(socket, p->session, on_event, p, &p->watch) || pthread_create(&p->ticker, NULL, ticking, p)) {
+        fuse_session_unmount(p->front.session);
+        if (lg_volume_close(p->front.volume) == 0)
+            (void)!lg_client_session_end(p->client, p->session);
+        return fail(p, EXIT_FAILED, "cannot start threads");
+    }
+    if (ready >= 0) {
+        uint8_t ok = EXIT_OK;
+        int null = open("/dev/null", O_RDWR);
+        p->to_syslog = true;
+        openlog("leadglass-fs", LOG_PID, LOG_DAEMON);
+        fuse_set_log_func(log_to_syslog);
+        if (null >= 0) {
+            dup2(null, 0);
+            dup2(null, 1);
+            dup2(null, 2);
+            close(null);
+        }
+        (void)!write(ready, &ok, 1);
+        close(ready);
+    }
+    say(p, LOG_NOTICE, "vault %s mounted at %s, session %llu%s", p->vault, p->mountpoint, (unsigned long long)p->session, p->n_unclean ? " (an earlier one ended uncleanly)" : "");
+    int rc = serve(p);
+    return end(p, rc < 0 ? EXIT_FAILED : EXIT_OK);
+}
+
+static int start(struct program *p, int ready)
+{
+    if (lg_secret_init(p->o.allow_unlocked))
+        return fail(p, EXIT_FAILED, "key memory cannot be locked. Raise the limit (ulimit -l, LimitMEMLOCK=), or say --allow-unlocked-memory");
+    if (lg_crypto_init())
+        return fail(p, EXIT_FAILED, "OpenSSL lacks an algorithm that is needed");
+    return run(p, ready);
+}
+
+int lg_front_run(int argc, char **argv)
+{
+    static struct program p;
+    bool root = geteuid() == 0;
+    p.o = (struct options){ .allow_other = root, .default_permissions = true, .entry_timeout = 60, .attr_timeout = 60, .threads = 10 };
+    pthread_mutex_init(&p.mu, NULL);
+    pthread_cond_init(&p.stop_cond, NULL);
+    int code = parse(argc, argv, &p.o);
+    if (code)
+        return code;
+    if (p.o.foreground)
+        return start(&p, -1);
+    int fds[2];
+    if (pipe2(fds, O_CLOEXEC))
+        return fail(NULL, EXIT_FAILED, "%s", strerror(errno));
+    fflush(NULL);
+    pid_t pid = fork();
+    if (pid < 0)
+        return fail(NULL, EXIT_FAILED, "%s", strerror(errno));
+    if (pid == 0) {
+        close(fds[0]);
+        setsid();
+        code = start(&p, fds[1]);
+        if (!p.to_syslog) { /* the parent still waits: give it the reason's number */
+            uint8_t c = (uint8_t)code;
+            (void)!write(fds[1], &c, 1);
+        }
+        _exit(code);
+    }
+    close(fds[1]);
+    uint8_t c = EXIT_FAILED;
+    ssize_t n;
+    while ((n = read(fds[0], &c, 1)) < 0 && errno == EINTR)
+        ;
+    close(fds[0]);
+    if (n == 1 && c == EXIT_OK)
+        raise_readahead(p.o.mountpoint);
+    return n == 1 ? c : EXIT_FAILED;
+}
