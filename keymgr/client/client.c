@@ -1,0 +1,267 @@
+#include "leadglass/client.h"
+
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "connect.h"
+
+enum { DEADLINE_MS = 10000, UNLOCK_MS = 60000, REVOKE_MS = 30000 };
+
+struct lg_client {
+    char path[108];
+    pthread_mutex_t mu;
+    int fd;
+    uint64_t id;
+    uint8_t *frame; /* secret memory: keys and passphrases pass through */
+};
+
+int lg_client_default_socket(char *out, size_t cap)
+{
+    const char *env = getenv("LEADGLASS_SOCKET"), *run = getenv("XDG_RUNTIME_DIR");
+    int n;
+    if (env && *env)
+        n = snprintf(out, cap, "%s", env);
+    else if (geteuid() == 0)
+        n = snprintf(out, cap, "/run/leadglass/keyd.sock");
+    else if (run && *run)
+        n = snprintf(out, cap, "%s/leadglass/keyd.sock", run);
+    else
+        return -ENOENT;
+    return n < 0 || (size_t)n >= cap ? -ENAMETOOLONG : 0;
+}
+
+int lg_client_new(const char *socket_path, struct lg_client **ret)
+{
+    struct lg_client *c = calloc(1, sizeof *c);
+    if (!c)
+        return -ENOMEM;
+    c->fd = -1;
+    int rc = 0;
+    if (!socket_path)
+        rc = lg_client_default_socket(c->path, sizeof c->path);
+    else if (strlen(socket_path) >= sizeof c->path)
+        rc = -ENAMETOOLONG;
+    else
+        memcpy(c->path, socket_path, strlen(socket_path) + 1);
+    if (!rc && !(c->frame = lg_secret_alloc(LG_WIRE_FRAME_MAX)))
+        rc = -ENOMEM;
+    if (rc) {
+        free(c);
+        return rc;
+    }
+    pthread_mutex_init(&c->mu, NULL);
+    *ret = c;
+    return 0;
+}
+
+void lg_client_free(struct lg_client *c)
+{
+    if (!c)
+        return;
+    if (c->fd >= 0)
+        close(c->fd);
+    lg_secret_dealloc(c->frame);
+    pthread_mutex_destroy(&c->mu);
+    free(c);
+}
+
+static int once(struct lg_client *c, struct lg_request *q, struct lg_answer *a, int64_t deadline)
+{
+    size_t len;
+    int rc = 0;
+    if (c->fd < 0) {
+        rc = lg_connect(c->path, deadline);
+        if (rc < 0)
+            return rc;
+        c->fd = rc;
+    }
+    q->id = ++c->id;
+    rc = lg_request_encode(q, c->frame, LG_WIRE_FRAME_MAX, &len);
+    if (!rc)
+        rc = lg_send_frame(c->fd, c->frame, len, deadline);
+    if (!rc)
+        rc = lg_recv_frame(c->fd, c->frame, LG_WIRE_FRAME_MAX, &len, deadline, -1);
+    if (!rc)
+        rc = lg_answer_decode(c->frame, len, a);
+    if (!rc && (a->id != q->id || a->type != q->type)) {
+        lg_answer_done(a);
+        rc = -EPROTO;
+    }
+    lg_wipe(c->frame, len < LG_WIRE_FRAME_MAX ? len : LG_WIRE_FRAME_MAX);
+    if (rc) {
+        close(c->fd);
+        c->fd = -1;
+    }
+    return rc ? rc : a->status;
+}
+
+/* A connection that the key manager's restart has closed is opened anew, once; every request may be sent twice. */
+static int call(struct lg_client *c, struct lg_request *q, struct lg_answer *a, int64_t ms)
+{
+    int64_t deadline = lg_now_ms() + ms;
+    pthread_mutex_lock(&c->mu);
+    bool had = c->fd >= 0;
+    int rc = once(c, q, a, deadline);
+    if (had && (rc == -ECONNRESET || rc == -EPIPE))
+        rc = once(c, q, a, deadline);
+    pthread_mutex_unlock(&c->mu);
+    return rc == -ECONNRESET || rc == -EPIPE ? -ECONNREFUSED : rc;
+}
+
+int lg_client_status(struct lg_client *c, struct lg_keyd_status *ret)
+{
+    struct lg_request q = { .type = LG_MSG_STATUS };
+    struct lg_answer a = { .keyd = ret };
+    return call(c, &q, &a, DEADLINE_MS);
+}
+
+int lg_client_unlock(struct lg_client *c, const void *pass, size_t pass_len, unsigned *ret_wait_s)
+{
+    struct lg_request q = { .type = LG_MSG_UNLOCK, .pass = pass, .pass_len = pass_len };
+    struct lg_answer a = { 0 };
+    int rc = call(c, &q, &a, UNLOCK_MS);
+    *ret_wait_s = a.wait_s;
+    return rc;
+}
+
+int lg_client_lock(struct lg_client *c, struct lg_unconfirmed *ret)
+{
+    struct lg_request q = { .type = LG_MSG_LOCK };
+    struct lg_answer a = { .unconfirmed = ret };
+    return call(c, &q, &a, REVOKE_MS);
+}
+
+static void set_str(char *out, size_t cap, const char *s) { snprintf(out, cap, "%s", s); }
+
+int lg_client_study_revoke(struct lg_client *c, const char *uid, const char *reason, bool now, enum lg_key_state *ret_state, struct lg_unconfirmed *ret)
+{
+    struct lg_request q = { .type = LG_MSG_REVOKE, .now = now };
+    struct lg_answer a = { .unconfirmed = ret };
+    if (strlen(uid) > LG_UID_MAX || strlen(reason) > LG_REASON_MAX)
+        return -E2BIG;
+    set_str(q.uid, sizeof q.uid, uid);
+    set_str(q.reason, sizeof q.reason, reason);
+    int rc = call(c, &q, &a, REVOKE_MS);
+    if (!rc)
+        *ret_state = a.state;
+    return rc;
+}
+
+int lg_client_study_show(struct lg_client *c, const char *uid, struct lg_study *ret)
+{
+    struct lg_request q = { .type = LG_MSG_STUDY_SHOW };
+    struct lg_answer a = { .studies = ret };
+    if (strlen(uid) > LG_UID_MAX)
+        return -ENOENT;
+    set_str(q.uid, sizeof q.uid, uid);
+    return call(c, &q, &a, DEADLINE_MS);
+}
+
+int lg_client_study_list(struct lg_client *c, int (*each)(void *arg, const struct lg_study *s), void *arg)
+{
+    struct lg_request q = { .type = LG_MSG_STUDY_LIST };
+    struct lg_study *s = calloc(LG_WIRE_STUDIES_MAX, sizeof *s);
+    int rc = s ? 0 : -ENOMEM;
+    while (!rc) {
+        struct lg_answer a = { .studies = s };
+        rc = call(c, &q, &a, DEADLINE_MS);
+        for (unsigned i = 0; !rc && i < a.n_studies; i++)
+            rc = each(arg, &s[i]);
+        if (rc || !a.n_studies)
+            break;
+        memcpy(q.kid, s[a.n_studies - 1].kid, LG_ID_LEN);
+        q.has_after = true;
+    }
+    free(s);
+    return rc;
+}
+
+/* ---- for leadglass-fs --------------------------------------------------------------------------------------------------------------------- */
+
+static int vault_keys(struct lg_client *c, uint16_t type, const uint8_t vault_id[LG_ID_LEN], uint8_t ret_keyring_id[LG_ID_LEN], struct lg_key *v, struct lg_key *g)
+{
+    struct lg_request q = { .type = type };
+    struct lg_answer a = { 0 };
+    memcpy(q.vault_id, vault_id, LG_ID_LEN);
+    int rc = call(c, &q, &a, DEADLINE_MS);
+    if (rc)
+        return rc;
+    memcpy(ret_keyring_id, a.keyring_id, LG_ID_LEN);
+    *v = a.key[0];
+    *g = a.key[1];
+    return 0;
+}
+
+int lg_client_vault_add(struct lg_client *c, const uint8_t vault_id[LG_ID_LEN], uint8_t ret_keyring_id[LG_ID_LEN], struct lg_key *ret_vault, struct lg_key *ret_general)
+{
+    return vault_keys(c, LG_MSG_VAULT_ADD, vault_id, ret_keyring_id, ret_vault, ret_general);
+}
+
+int lg_client_vault_get(struct lg_client *c, const uint8_t vault_id[LG_ID_LEN], uint8_t ret_keyring_id[LG_ID_LEN], struct lg_key *ret_vault, struct lg_key *ret_general)
+{
+    return vault_keys(c, LG_MSG_VAULT_GET, vault_id, ret_keyring_id, ret_vault, ret_general);
+}
+
+static int one_key(struct lg_client *c, struct lg_request *q, struct lg_key *ret, unsigned *ret_lease_s)
+{
+    struct lg_answer a = { 0 };
+    int rc = call(c, q, &a, DEADLINE_MS);
+    if (rc)
+        return rc;
+    *ret = a.key[0];
+    *ret_lease_s = a.lease_s;
+    return 0;
+}
+
+int lg_client_study_key(struct lg_client *c, const struct lg_study_info *info, struct lg_key *ret, unsigned *ret_lease_s)
+{
+    struct lg_request q = { .type = LG_MSG_STUDY_KEY, .info = *info };
+    return one_key(c, &q, ret, ret_lease_s);
+}
+
+int lg_client_key_by_id(struct lg_client *c, const uint8_t kid[LG_ID_LEN], uint32_t version, struct lg_key *ret, unsigned *ret_lease_s)
+{
+    struct lg_request q = { .type = LG_MSG_KEY_BY_ID, .version = version };
+    memcpy(q.kid, kid, LG_ID_LEN);
+    return one_key(c, &q, ret, ret_lease_s);
+}
+
+int lg_client_provisional(struct lg_client *c, struct lg_key *ret, unsigned *ret_lease_s)
+{
+    struct lg_request q = { .type = LG_MSG_PROVISIONAL };
+    return one_key(c, &q, ret, ret_lease_s);
+}
+
+int lg_client_attach(struct lg_client *c, const uint8_t kid[LG_ID_LEN], const struct lg_study_info *info)
+{
+    struct lg_request q = { .type = LG_MSG_ATTACH, .info = *info };
+    struct lg_answer a = { 0 };
+    memcpy(q.kid, kid, LG_ID_LEN);
+    return call(c, &q, &a, DEADLINE_MS);
+}
+
+int lg_client_session_begin(struct lg_client *c, const uint8_t vault_id[LG_ID_LEN], const char *mountpoint, uint64_t *ret_session, uint64_t *ret_unclean, unsigned *ret_n_unclean)
+{
+    struct lg_request q = { .type = LG_MSG_SESSION_BEGIN };
+    struct lg_answer a = { .unclean = ret_unclean };
+    memcpy(q.vault_id, vault_id, LG_ID_LEN);
+    set_str(q.mountpoint, sizeof q.mountpoint, mountpoint);
+    int rc = call(c, &q, &a, DEADLINE_MS);
+    if (rc)
+        return rc;
+    *ret_session = a.session;
+    *ret_n_unclean = a.n_unclean;
+    return 0;
+}
+
+static int session_call(struct lg_client *c, uint16_t type, uint64_t session)
+{
+    struct lg_request q = { .type = type, .session = session };
+    struct lg_answer a = { 0 };
+    return call(c, &q, &a, DEADLINE_MS);
+}
+
+int lg_client_session_end(struct lg_client *c, uint64_t session) { return session_call(c, LG_MSG_SESSION_END, session); }
+int lg_client_session_close(struct lg_client *c, uint64_t session) { return session_call(c, LG_MSG_SESSION_CLOSE, session); }

@@ -1,0 +1,41 @@
+/* All decoders on any bytes; what a decoder takes, the encoder must give back byte for byte. */
+#include <stdlib.h>
+
+#include "leadglass/wire.h"
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len);
+
+static struct lg_keyd_status keyd;
+static struct lg_unconfirmed unconfirmed;
+static struct lg_study studies[LG_WIRE_STUDIES_MAX];
+static uint64_t unclean[LG_UNCLEAN_MAX];
+static uint8_t out[LG_WIRE_FRAME_MAX];
+
+static void same(int e, size_t n, const uint8_t *data, size_t len)
+{
+    if (e || n != len || memcmp(out, data, len) != 0)
+        abort();
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
+{
+    struct lg_request q;
+    struct lg_event ev;
+    uint64_t number;
+    size_t n = 0;
+    if (lg_request_decode(data, len, &q) == 0 && len <= LG_WIRE_REQUEST_MAX) {
+        int e = lg_request_encode(&q, out, sizeof out, &n);
+        same(e, n, data, len);
+    }
+    if (lg_event_decode(data, len, &number, &ev) == 0) {
+        int e = lg_event_encode(number, &ev, out, sizeof out, &n);
+        same(e, n, data, len);
+    }
+    struct lg_answer a = { .keyd = &keyd, .unconfirmed = &unconfirmed, .studies = studies, .unclean = unclean };
+    if (lg_answer_decode(data, len, &a) == 0) {
+        int e = lg_answer_encode(&a, out, sizeof out, &n);
+        same(e, n, data, len);
+        lg_answer_done(&a);
+    }
+    return 0;
+}
