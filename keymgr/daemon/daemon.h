@@ -1,0 +1,148 @@
+/* Inside leadglass-keyd. Two processes: the supervisor holds the listening socket and, while unlocked, the root key; the worker does everything else and
+ * may die without anybody having to type a passphrase. They speak over a socketpair in messages of fixed size. */
+#ifndef LG_DAEMON_H
+#define LG_DAEMON_H
+
+#include <limits.h>
+#include <sys/types.h>
+
+#include "leadglass/wire.h"
+
+enum { LG_EXIT_OK = 0, LG_EXIT_FAILED = 1, LG_EXIT_USAGE = 2, LG_EXIT_PASSPHRASE = 3, LG_EXIT_BUSY = 7, LG_EXIT_FATAL = 8 /* worker: no use to start it again */ };
+
+/* ---- log.c ---- */
+void lg_log_open(bool to_syslog);
+void lg_log(int level, const char *fmt, ...) LG_PRINTF(2, 3);
+
+/* ---- between supervisor and worker ---- */
+enum lg_super_kind {
+    LG_SUPER_START = 1,  /* to the worker: root if epoch is not 0 */
+    LG_SUPER_ROOT = 2,   /* to the supervisor: keep this one */
+    LG_SUPER_FORGET = 3, /* to the supervisor */
+    LG_SUPER_DONE = 4,   /* its answer to both */
+    LG_SUPER_READY = 5,  /* to the supervisor: serving */
+};
+struct lg_super {
+    uint32_t kind, zero;
+    uint64_t epoch;
+    uint8_t root[LG_KEY_LEN];
+};
+int lg_super_send(int fd, const struct lg_super *m) LG_MUST;
+int lg_super_recv(int fd, struct lg_super *m) LG_MUST; /* waits; -ECONNRESET when the other side is gone */
+
+/* ---- supervisor.c ---- */
+int lg_keyd_run(int argc, char **argv); /* the whole program; returns the exit code */
+
+/* ---- worker.c ---- */
+struct lg_worker_options {
+    const char *keyring, *slot, *socket;
+    int listen_fd, super_fd;
+    bool to_syslog;
+};
+int lg_worker_run(const struct lg_worker_options *o);
+
+enum { LG_CLIENTS_MAX = 256, LG_MOUNTS_MAX = LG_WIRE_MOUNTS_MAX, LG_OPS_MAX = 32, LG_WAITS_MAX = 64 };
+enum { LG_HALF_MS = 10000, LG_ACK_MS = 20000 };
+
+struct lg_conn {
+    int fd; /* -1: free */
+    uint64_t serial; /* tells a connection from a later one in the same place */
+    uid_t uid;
+    pid_t pid;
+    uint8_t *in; /* LG_WIRE_REQUEST_MAX bytes of secret memory */
+    size_t in_len;
+    int64_t in_since, out_since;
+    uint8_t *out; /* secret memory, out_len bytes from out_at on are still to be sent */
+    size_t out_at, out_len, out_cap;
+    bool watching, closing;
+};
+
+struct lg_mount {
+    bool used;
+    uint64_t session;
+    uint8_t vault_id[LG_ID_LEN];
+    pid_t pid;
+    int pidfd; /* -1: could not be had */
+    char mountpoint[LG_WIRE_MOUNTPOINT_MAX + 1];
+    struct lg_conn *watch; /* NULL: not connected */
+    uint64_t waits_for;    /* event number not acknowledged yet; 0: none */
+    bool failed;           /* acknowledged with an error */
+};
+
+/* What takes several turns: unlock, lock, revoke. One at a time, in order. */
+struct lg_op {
+    uint16_t type;
+    struct lg_conn *conn;
+    uint64_t serial, id;
+    uid_t uid;
+    bool begun;
+    int64_t deadline;
+    uint64_t event;
+    char uid_text[LG_UID_MAX + 1], reason[LG_REASON_MAX + 1];
+    uint8_t *pass; /* secret memory */
+    size_t pass_len;
+};
+
+struct lg_wait { /* after a wrong passphrase, per user */
+    uid_t uid;
+    unsigned failures;
+    int64_t until;
+};
+
+struct lg_worker {
+    struct lg_worker_options o;
+    struct lg_keyring *keyring;
+    int epoll, wake; /* wake: the passphrase thread is done */
+    int64_t started;
+    struct lg_conn conns[LG_CLIENTS_MAX];
+    uint64_t next_serial, next_event;
+    struct lg_mount mounts[LG_MOUNTS_MAX];
+    struct lg_op ops[LG_OPS_MAX];
+    unsigned n_ops;
+    struct lg_wait waits[LG_WAITS_MAX];
+    struct held { /* answers of this turn: sent once what they rest on is committed */
+        struct lg_conn *conn;
+        uint64_t serial, id;
+        uint16_t type;
+        uint8_t *frame; /* secret memory */
+        size_t len;
+    } held[LG_CLIENTS_MAX * 4];
+    unsigned n_held;
+    bool stop;
+    struct unlocking { /* one at a time */
+        bool busy;
+        const char *slot;
+        uint8_t *pass;
+        size_t pass_len;
+        int rc;
+        struct lg_roots roots;
+        int wake;
+    } unlocking;
+};
+
+int64_t lg_ms(void);
+void lg_conn_send(struct lg_worker *w, struct lg_conn *c, const uint8_t *frame, size_t len);
+/* Holds the answer until the end of the turn. */
+void lg_reply(struct lg_worker *w, struct lg_conn *c, const struct lg_answer *a);
+void lg_reply_status(struct lg_worker *w, struct lg_conn *c, const struct lg_request *q, int status);
+int lg_root_to_supervisor(struct lg_worker *w) LG_MUST;
+int lg_root_forget(struct lg_worker *w) LG_MUST;
+
+/* ---- requests.c ---- */
+void lg_request_handle(struct lg_worker *w, struct lg_conn *c, const struct lg_request *q);
+/* Goes on with the op at the head of the queue, as far as it goes. */
+void lg_ops_step(struct lg_worker *w);
+int64_t lg_ops_deadline(const struct lg_worker *w); /* -1: none */
+
+/* ---- mounts.c ---- */
+bool lg_mount_alive(const struct lg_mount *m);
+struct lg_mount *lg_mount_of(struct lg_worker *w, uint64_t session);
+int lg_mount_add(struct lg_worker *w, uint64_t session, const uint8_t vault_id[LG_ID_LEN], const struct lg_conn *c, const char *mountpoint, struct lg_mount **ret) LG_MUST;
+void lg_mount_remove(struct lg_worker *w, struct lg_mount *m);
+void lg_mounts_reap(struct lg_worker *w); /* those whose process is gone and whose mountpoint is no longer mounted */
+/* Tells every mount; afterwards each has waits_for set that has still to acknowledge. */
+void lg_mounts_tell(struct lg_worker *w, const struct lg_event *e, uint64_t number);
+bool lg_mounts_waiting(const struct lg_worker *w, uint64_t number);
+void lg_mounts_unconfirmed(struct lg_worker *w, uint64_t number, struct lg_unconfirmed *ret);
+
+#endif

@@ -1,0 +1,508 @@
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <syslog.h>
+#include <unistd.h>
+
+#include "daemon.h"
+
+enum { WAIT_CAP_S = 60, KIDS = LG_WIRE_KIDS_MAX };
+
+/* ---- who may ask what: everything that is not in this table is refused -------------------------------------------------------------- */
+
+enum { ANYBODY = 1, ADMIN = 2 }; /* ADMIN: root, and the user whom the key manager runs as */
+
+typedef void handler(struct lg_worker *w, struct lg_conn *c, const struct lg_request *q);
+static handler on_status, on_later, on_show, on_list, on_vault_add, on_vault_get, on_study_key, on_key_by_id, on_provisional, on_attach, on_begin, on_end, on_close, on_watch, on_ack;
+
+static const struct {
+    handler *run;
+    unsigned role;
+    bool unlocked, changes;
+} table[LG_MSG_LAST + 1] = {
+    [LG_MSG_STATUS] = { on_status, ANYBODY, false, false },
+    [LG_MSG_UNLOCK] = { on_later, ADMIN, false, false },
+    [LG_MSG_LOCK] = { on_later, ADMIN, false, false },
+    [LG_MSG_REVOKE] = { on_later, ADMIN, true, false },
+    [LG_MSG_STUDY_SHOW] = { on_show, ADMIN, true, false },
+    [LG_MSG_STUDY_LIST] = { on_list, ADMIN, true, false },
+    [LG_MSG_VAULT_ADD] = { on_vault_add, ADMIN, true, true },
+    [LG_MSG_VAULT_GET] = { on_vault_get, ADMIN, true, false },
+    [LG_MSG_STUDY_KEY] = { on_study_key, ADMIN, true, false }, /* begins by itself when the study is new */
+    [LG_MSG_KEY_BY_ID] = { on_key_by_id, ADMIN, true, false },
+    [LG_MSG_PROVISIONAL] = { on_provisional, ADMIN, true, true },
+    [LG_MSG_ATTACH] = { on_attach, ADMIN, true, true },
+    [LG_MSG_SESSION_BEGIN] = { on_begin, ADMIN, true, true },
+    [LG_MSG_SESSION_END] = { on_end, ADMIN, false, true },
+    [LG_MSG_SESSION_CLOSE] = { on_close, ADMIN, false, true },
+    [LG_MSG_WATCH] = { on_watch, ADMIN, false, false },
+    [LG_MSG_ACK] = { on_ack, ADMIN, false, false },
+};
+
+static int begin(struct lg_worker *w) { return lg_keyring_in_txn(w->keyring) ? 0 : lg_keyring_begin(w->keyring); }
+
+void lg_request_handle(struct lg_worker *w, struct lg_conn *c, const struct lg_request *q)
+{
+    unsigned have = c->uid == 0 || c->uid == geteuid() ? ANYBODY | ADMIN : ANYBODY;
+    if (q->type > LG_MSG_LAST || !table[q->type].run) {
+        c->closing = true;
+        return;
+    }
+    int rc = 0;
+    if (!(table[q->type].role & have))
+        rc = -EACCES;
+    else if (table[q->type].unlocked && !lg_keyring_unlocked(w->keyring))
+        rc = -ENOKEY;
+    else if (table[q->type].changes)
+        rc = begin(w);
+    if (rc)
+        lg_reply_status(w, c, q, rc);
+    else
+        table[q->type].run(w, c, q);
+}
+
+/* ---- questions ------------------------------------------------------------------------------------------------------------------------ */
+
+static struct lg_answer answer(const struct lg_request *q, int status)
+{
+    return (struct lg_answer){ .type = q->type, .id = q->id, .status = status };
+}
+
+static void on_status(struct lg_worker *w, struct lg_conn *c, const struct lg_request *q)
+{
+    struct lg_keyd_status *s = calloc(1, sizeof *s);
+    struct lg_answer a = answer(q, s ? 0 : -ENOMEM);
+    if (s) {
+        a.status = lg_keyring_stat(w->keyring, &s->keyring);
+        s->unlocked = lg_keyring_unlocked(w->keyring);
+        snprintf(s->version, sizeof s->version, "%s", LEADGLASS_VERSION);
+        s->pid = (uint32_t)getpid();
+        s->uptime_s = (uint64_t)(lg_ms() - w->started) / 1000;
+        snprintf(s->keyring_dir, sizeof s->keyring_dir, "%s", w->o.keyring);
+        snprintf(s->slot_path, sizeof s->slot_path, "%s", w->o.slot);
+        s->memory_unlocked = lg_secret_unlocked();
+        lg_mounts_reap(w);
+        for (unsigned i = 0; i < LG_MOUNTS_MAX; i++) {
+            const struct lg_mount *m = &w->mounts[i];
+            if (!m->used)
+                continue;
+            struct lg_keyd_mount *out = &s->mounts[s->n_mounts++];
+            memcpy(out->vault_id, m->vault_id, LG_ID_LEN);
+            out->session = m->session;
+            out->pid = (uint32_t)m->pid;
+            snprintf(out->mountpoint, sizeof out->mountpoint, "%s", m->mountpoint);
+        }
+        a.keyd = s;
+    }
+    lg_reply(w, c, &a);
+    free(s);
+}
+
+static void on_show(struct lg_worker *w, struct lg_conn *c, const struct lg_request *q)
+{
+    struct lg_study *s = calloc(1, sizeof *s);
+    struct lg_answer a = answer(q, s ? lg_keyring_study_show(w->keyring, q->uid, s) : -ENOMEM);
+    a.studies = s;
+    a.n_studies = 1;
+    lg_reply(w, c, &a);
+    free(s);
+}
+
+static void on_list(struct lg_worker *w, struct lg_conn *c, const struct lg_request *q)
+{
+    struct lg_study *s = calloc(LG_WIRE_STUDIES_MAX, sizeof *s);
+    struct lg_answer a = answer(q, s ? 0 : -ENOMEM);
+    a.studies = s;
+    if (s)
+        a.status = lg_keyring_studies(w->keyring, q->has_after ? q->kid : NULL, s, LG_WIRE_STUDIES_MAX, &a.n_studies);
+    lg_reply(w, c, &a);
+    free(s);
+}
+
+/* ---- keys -------------------------------------------------------------------------------------------------------------------------------- */
+
+static void reply_keys(struct lg_worker *w, struct lg_conn *c, struct lg_answer *a)
+{
+    struct lg_keyring_stat st;
+    a->lease_s = LG_LEASE_S;
+    if (!a->status && (a->type == LG_MSG_VAULT_ADD || a->type == LG_MSG_VAULT_GET)) {
+        a->status = lg_keyring_stat(w->keyring, &st);
+        memcpy(a->keyring_id, st.keyring_id, LG_ID_LEN);
+    }
+    lg_reply(w, c, a);
+    lg_answer_done(a);
+}
+
+static void on_vault_add(struct lg_worker *w, struct lg_conn *c, const struct lg_request *q)
+{
+    struct lg_answer a = answer(q, 0);
+    a.status = lg_keyring_vault_add(w->keyring, q->vault_id, &a.key[0], &a.key[1]);
+    reply_keys(w, c, &a);
+}
+
+static void on_vault_get(struct lg_worker *w, struct lg_conn *c, const struct lg_request *q)
+{
+    struct lg_answer a = answer(q, 0);
+    a.status = lg_keyring_vault_get(w->keyring, q->vault_id, &a.key[0], &a.key[1]);
+    reply_keys(w, c, &a);
+}
+
+static void on_study_key(struct lg_worker *w, struct lg_conn *c, const struct lg_request *q)
+{
+    struct lg_answer a = answer(q, 0);
+    bool created;
+    a.status = q->info.uid[0] ? lg_keyring_study_find(w->keyring, q->info.uid, &a.key[0]) : -EINVAL;
+    bool fresh = a.status == -ENOENT;
+    if (fresh)
+        a.status = begin(w);
+    if (fresh && !a.status)
+        a.status = lg_keyring_study_key(w->keyring, &q->info, &a.key[0], &created);
+    if (a.status == -EKEYREVOKED)
+        lg_log(LOG_ALERT, "bytes of a study arrived whose key was revoked; refused (process %d, user %u)", (int)c->pid, (unsigned)c->uid);
+    reply_keys(w, c, &a);
+}
+
+static void on_key_by_id(struct lg_worker *w, struct lg_conn *c, const struct lg_request *q)
+{
+    struct lg_answer a = answer(q, 0);
+    a.status = lg_keyring_key_by_id(w->keyring, q->kid, q->version, &a.key[0]);
+    reply_keys(w, c, &a);
+}
+
+static void on_provisional(struct lg_worker *w, struct lg_conn *c, const struct lg_request *q)
+{
+    struct lg_answer a = answer(q, 0);
+    a.status = lg_keyring_provisional(w->keyring, &a.key[0]);
+    reply_keys(w, c, &a);
+}
+
+static void on_attach(struct lg_worker *w, struct lg_conn *c, const struct lg_request *q) { lg_reply_status(w, c, q, lg_keyring_attach(w->keyring, q->kid, &q->info)); }
+
+/* ---- sessions ------------------------------------------------------------------------------------------------------------------------------ */
+
+static void on_begin(struct lg_worker *w, struct lg_conn *c, const struct lg_request *q)
+{
+    struct lg_answer a = answer(q, 0);
+    struct lg_mount *m;
+    uint64_t *unclean = calloc(LG_UNCLEAN_MAX, sizeof *unclean);
+    if (!unclean)
+        a.status = -ENOMEM;
+    for (unsigned i = 0; !a.status && i < LG_MOUNTS_MAX; i++) {
+        m = &w->mounts[i];
+        if (!m->used || memcmp(m->vault_id, q->vault_id, LG_ID_LEN) != 0)
+            continue;
+        if (lg_mount_alive(m))
+            a.status = -EBUSY;
+        else
+            lg_mount_remove(w, m);
+    }
+    if (!a.status)
+        a.status = lg_keyring_session_begin(w->keyring, q->vault_id, &a.session);
+    if (!a.status)
+        a.status = lg_keyring_sessions_unclean(w->keyring, q->vault_id, unclean, LG_UNCLEAN_MAX, &a.n_unclean);
+    if (!a.status)
+        a.status = lg_mount_add(w, a.session, q->vault_id, c, q->mountpoint, &m);
+    if (a.n_unclean > LG_UNCLEAN_MAX)
+        a.n_unclean = LG_UNCLEAN_MAX;
+    a.unclean = unclean;
+    lg_reply(w, c, &a);
+    free(unclean);
+}
+
+static void on_end(struct lg_worker *w, struct lg_conn *c, const struct lg_request *q)
+{
+    struct lg_mount *m = lg_mount_of(w, q->session);
+    int rc = lg_keyring_session_set(w->keyring, q->session, LG_SESSION_CLEAN);
+    if (!rc && m)
+        lg_mount_remove(w, m);
+    lg_reply_status(w, c, q, rc);
+}
+
+static void on_close(struct lg_worker *w, struct lg_conn *c, const struct lg_request *q)
+{
+    uint8_t vault[LG_ID_LEN];
+    enum lg_session_state s;
+    int rc = lg_keyring_session_get(w->keyring, q->session, vault, &s);
+    if (!rc && s != LG_SESSION_UNCLEAN)
+        rc = -EINVAL;
+    if (!rc)
+        rc = lg_keyring_session_set(w->keyring, q->session, LG_SESSION_CLOSED);
+    lg_reply_status(w, c, q, rc);
+}
+
+/* After a restart of the worker the mounts come by themselves; the mountpoint is the last argument of leadglass-fs. */
+static void mountpoint_of(pid_t pid, char *out, size_t cap)
+{
+    char path[64], args[8192];
+    snprintf(path, sizeof path, "/proc/%d/cmdline", (int)pid);
+    FILE *f = fopen(path, "re");
+    size_t n = f ? fread(args, 1, sizeof args - 1, f) : 0;
+    if (f)
+        fclose(f);
+    args[n] = 0;
+    const char *last = "";
+    for (size_t at = 0; at < n; at += strlen(args + at) + 1)
+        last = args + at;
+    if (last[0] == '/')
+        snprintf(out, cap, "%.*s", (int)cap - 1, last);
+    else
+        snprintf(out, cap, "(process %d)", (int)pid);
+}
+
+static void on_watch(struct lg_worker *w, struct lg_conn *c, const struct lg_request *q)
+{
+    struct lg_mount *m = lg_mount_of(w, q->session);
+    int rc = 0;
+    if (!m) {
+        uint8_t vault[LG_ID_LEN];
+        enum lg_session_state s;
+        char mountpoint[LG_WIRE_MOUNTPOINT_MAX + 1];
+        rc = lg_keyring_session_get(w->keyring, q->session, vault, &s);
+        if (!rc && s != LG_SESSION_OPEN)
+            rc = -EINVAL;
+        if (!rc) {
+            mountpoint_of(c->pid, mountpoint, sizeof mountpoint);
+            rc = lg_mount_add(w, q->session, vault, c, mountpoint, &m);
+        }
+    }
+    if (!rc && m->pid != c->pid)
+        rc = -EACCES;
+    if (!rc) {
+        m->watch = c;
+        c->watching = true;
+    }
+    lg_reply_status(w, c, q, rc);
+}
+
+static void on_ack(struct lg_worker *w, struct lg_conn *c, const struct lg_request *q)
+{
+    for (unsigned i = 0; i < LG_MOUNTS_MAX; i++) {
+        struct lg_mount *m = &w->mounts[i];
+        if (m->used && m->watch == c && m->waits_for == q->event) {
+            m->waits_for = 0;
+            m->failed = q->event_result != 0;
+        }
+    }
+}
+
+/* ---- unlock, lock, revoke: one after the other, over several turns ---------------------------------------------------------------------------- */
+
+static void on_later(struct lg_worker *w, struct lg_conn *c, const struct lg_request *q)
+{
+    if (w->n_ops == LG_OPS_MAX) {
+        lg_reply_status(w, c, q, -EBUSY);
+        return;
+    }
+    if (q->type == LG_MSG_REVOKE && (!q->now || !q->reason[0])) {
+        lg_reply_status(w, c, q, q->now ? -EINVAL : -EPERM);
+        return;
+    }
+    struct lg_op *op = &w->ops[w->n_ops];
+    *op = (struct lg_op){ .type = q->type, .conn = c, .serial = c->serial, .id = q->id, .uid = c->uid };
+    if (q->type == LG_MSG_UNLOCK) {
+        op->pass = lg_secret_alloc(q->pass_len ? q->pass_len : 1);
+        if (!op->pass) {
+            lg_reply_status(w, c, q, -ENOMEM);
+            return;
+        }
+        memcpy(op->pass, q->pass, q->pass_len);
+        op->pass_len = q->pass_len;
+    }
+    snprintf(op->uid_text, sizeof op->uid_text, "%s", q->uid);
+    snprintf(op->reason, sizeof op->reason, "%s", q->reason);
+    w->n_ops++;
+}
+
+static void op_done(struct lg_worker *w, struct lg_answer *a)
+{
+    struct lg_op *op = &w->ops[0];
+    a->type = op->type;
+    a->id = op->id;
+    if (op->conn->fd >= 0 && op->conn->serial == op->serial)
+        lg_reply(w, op->conn, a);
+    lg_secret_dealloc(op->pass);
+    memmove(w->ops, w->ops + 1, (--w->n_ops) * sizeof *w->ops);
+}
+
+static struct lg_wait *wait_of(struct lg_worker *w, uid_t uid, bool make)
+{
+    struct lg_wait *spare = &w->waits[0];
+    for (unsigned i = 0; i < LG_WAITS_MAX; i++) {
+        if (w->waits[i].failures && w->waits[i].uid == uid)
+            return &w->waits[i];
+        if (w->waits[i].until < spare->until)
+            spare = &w->waits[i];
+    }
+    if (!make)
+        return NULL;
+    *spare = (struct lg_wait){ .uid = uid };
+    return spare;
+}
+
+static uint32_t seconds_left(int64_t until) { return (uint32_t)((until - lg_ms() + 999) / 1000); }
+
+static void *derive(void *arg)
+{
+    struct unlocking *u = arg;
+    u->rc = lg_slotfile_unlock(u->slot, u->pass, u->pass_len, &u->roots);
+    eventfd_write(u->wake, 1);
+    return NULL;
+}
+
+/* scrypt takes half a second and must not keep the others waiting. */
+static void unlock_begin(struct lg_worker *w, struct lg_op *op)
+{
+    struct lg_answer a = { 0 };
+    const struct lg_wait *wait = wait_of(w, op->uid, false);
+    pthread_t t;
+    if (wait && wait->until > lg_ms()) {
+        a.status = -EAGAIN;
+        a.wait_s = seconds_left(wait->until);
+        op_done(w, &a);
+        return;
+    }
+    w->unlocking = (struct unlocking){ .busy = true, .slot = w->o.slot, .pass = op->pass, .pass_len = op->pass_len, .wake = w->wake };
+    int rc = pthread_create(&t, NULL, derive, &w->unlocking);
+    if (rc) {
+        w->unlocking.busy = false;
+        a.status = -rc;
+        op_done(w, &a);
+        return;
+    }
+    pthread_detach(t);
+    op->begun = true;
+}
+
+static void unlock_end(struct lg_worker *w, struct lg_op *op)
+{
+    struct lg_answer a = { .status = w->unlocking.rc };
+    if (!a.status && !lg_keyring_unlocked(w->keyring)) {
+        a.status = lg_keyring_unlock(w->keyring, &w->unlocking.roots);
+        if (!a.status)
+            a.status = lg_root_to_supervisor(w);
+        if (!a.status) {
+            struct lg_event e = { .kind = LG_EVENT_UNLOCK };
+            lg_mounts_tell(w, &e, ++w->next_event); /* nobody waits for the answers */
+            lg_log(LOG_NOTICE, "unlocked by user %u", (unsigned)op->uid);
+        }
+    }
+    lg_roots_done(&w->unlocking.roots);
+    struct lg_wait *wait = wait_of(w, op->uid, a.status == -EKEYREJECTED);
+    if (a.status == -EKEYREJECTED) {
+        wait->failures++;
+        unsigned s = wait->failures > 6 ? WAIT_CAP_S : 1u << (wait->failures - 1);
+        if (s > WAIT_CAP_S)
+            s = WAIT_CAP_S;
+        wait->until = lg_ms() + (int64_t)s * 1000;
+        a.wait_s = s;
+        lg_log(LOG_WARNING, "wrong passphrase from user %u, process %d (%u in a row)", (unsigned)op->uid, (int)op->conn->pid, wait->failures);
+    } else if (!a.status && wait) {
+        wait->failures = 0;
+    }
+    w->unlocking.busy = false;
+    op_done(w, &a);
+}
+
+/* The mounts first, while their last bytes can still be given keys; then the keyring. */
+static void lock_begin(struct lg_worker *w, struct lg_op *op)
+{
+    struct lg_event e = { .kind = LG_EVENT_LOCK };
+    op->event = ++w->next_event;
+    op->deadline = lg_ms() + LG_ACK_MS;
+    op->begun = true;
+    lg_mounts_tell(w, &e, op->event);
+}
+
+static void finish(struct lg_worker *w, struct lg_op *op, int status, enum lg_key_state state)
+{
+    struct lg_answer a = { .status = status, .state = state, .unconfirmed = calloc(1, sizeof *a.unconfirmed) };
+    if (!a.unconfirmed)
+        a.status = a.status ? a.status : -ENOMEM;
+    else
+        lg_mounts_unconfirmed(w, op->event, a.unconfirmed);
+    struct lg_unconfirmed *u = a.unconfirmed;
+    op_done(w, &a);
+    free(u);
+}
+
+static void lock_end(struct lg_worker *w, struct lg_op *op)
+{
+    lg_keyring_lock(w->keyring);
+    int rc = lg_root_forget(w);
+    lg_log(LOG_NOTICE, "locked by user %u", (unsigned)op->uid);
+    finish(w, op, rc, 0);
+}
+
+/* From the commit on no key of the study is served; the mounts forget theirs; then the key is destroyed for good. */
+static void revoke_begin(struct lg_worker *w, struct lg_op *op)
+{
+    static uint8_t kids[KIDS][LG_ID_LEN];
+    unsigned n = 0;
+    struct lg_answer a = { .status = lg_keyring_unlocked(w->keyring) ? begin(w) : -ENOKEY };
+    if (!a.status)
+        a.status = lg_keyring_revoke(w->keyring, op->uid_text, op->reason, op->uid, kids, KIDS, &n);
+    if (!a.status)
+        a.status = lg_keyring_commit(w->keyring);
+    else if (lg_keyring_in_txn(w->keyring))
+        lg_keyring_abort(w->keyring);
+    if (a.status) {
+        op_done(w, &a);
+        return;
+    }
+    struct lg_event e = { .kind = LG_EVENT_REVOKE, .n_kids = n < KIDS ? n : KIDS, .kids = (const uint8_t(*)[LG_ID_LEN])kids };
+    op->event = ++w->next_event;
+    op->deadline = lg_ms() + LG_ACK_MS;
+    op->begun = true;
+    lg_mounts_tell(w, &e, op->event);
+}
+
+static void revoke_end(struct lg_worker *w, struct lg_op *op)
+{
+    unsigned destroyed;
+    int rc = lg_keyring_unlocked(w->keyring) ? lg_keyring_destroy(w->keyring, &destroyed) : -ENOKEY;
+    if (!rc)
+        rc = lg_root_to_supervisor(w);
+    if (rc)
+        lg_log(LOG_ERR, "a study's key is revoked but not destroyed yet (%s): the next unlock resumes it", strerror(-rc));
+    else
+        lg_log(LOG_NOTICE, "a study's key was destroyed for user %u", (unsigned)op->uid);
+    finish(w, op, 0, rc ? LG_KEY_DESTROYING : LG_KEY_DESTROYED);
+}
+
+void lg_ops_step(struct lg_worker *w)
+{
+    while (w->n_ops) {
+        struct lg_op *op = &w->ops[0];
+        if (!op->begun) {
+            /* What is being changed in this turn is committed first, so that an op has the keyring to itself. */
+            if (lg_keyring_in_txn(w->keyring))
+                return;
+            if (op->type == LG_MSG_UNLOCK)
+                unlock_begin(w, op);
+            else if (op->type == LG_MSG_LOCK)
+                lock_begin(w, op);
+            else
+                revoke_begin(w, op);
+            continue;
+        }
+        if (op->type == LG_MSG_UNLOCK) {
+            if (w->unlocking.busy)
+                return; /* unlock_end comes from the worker's loop */
+            unlock_end(w, op);
+            continue;
+        }
+        if (lg_mounts_waiting(w, op->event) && lg_ms() < op->deadline)
+            return;
+        if (lg_keyring_in_txn(w->keyring))
+            return;
+        if (op->type == LG_MSG_LOCK)
+            lock_end(w, op);
+        else
+            revoke_end(w, op);
+    }
+}
+
+int64_t lg_ops_deadline(const struct lg_worker *w) { return w->n_ops && w->ops[0].begun && w->ops[0].type != LG_MSG_UNLOCK ? w->ops[0].deadline : -1; }
