@@ -90,7 +90,7 @@ static int pass_pipe(const char *pass, size_t len, int *ret_fd)
 static int create_keyring(const struct cli *c, const char *keyring, const char *pass, size_t len)
 {
     char prog[4096], number[16];
-    int fd, rc = pass_pipe(pass, len, &fd);
+    int fd = -1, rc = pass_pipe(pass, len, &fd);
     if (rc)
         return cli_fail(CLI_FAILED, "%s", strerror(-rc));
     int code = cli_find("leadglass-keyd", prog);
