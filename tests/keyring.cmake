@@ -1,2 +1,2 @@
-lg_unit(slotfile_test SOURCES unit/slotfile_test.c OBJECTS lg_crypto lg_keyring LIBS PkgConfig::OPENSSL)
+lg_unit(slotfile_test SOURCES unit/slotfile_test.c OBJECTS lg_crypto lg_keyring LIBS PkgConfig::OPENSSL PkgConfig::LMDB)
 target_include_directories(slotfile_test PRIVATE ${CMAKE_SOURCE_DIR}/keymgr/keyring)

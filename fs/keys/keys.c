@@ -158,7 +158,7 @@ static struct held *find_uid(struct lg_keys *k, const char *uid)
     return NULL;
 }
 
-/* Keeps a key (which it takes over); NULL uid: not asked for by study. */
+/* Keeps a key (which it takes over); empty uid: not asked for by study. */
 static int keep(struct lg_keys *k, struct lg_key *key, const char *uid, unsigned lease_s, struct lg_kref **ret)
 {
     struct held *h = find_kid(k, key->kid, key->version);
@@ -180,7 +180,7 @@ static int keep(struct lg_keys *k, struct lg_key *key, const char *uid, unsigned
     }
     h->until = now() + (time_t)lease_s;
     h->stale = false;
-    if (uid && strcmp(h->uid, uid) != 0) {
+    if (uid[0] && strcmp(h->uid, uid) != 0) {
         struct held *old = find_uid(k, uid);
         if (old)
             uid_unlink(k, old);
@@ -232,7 +232,7 @@ static int ask(struct lg_keys *k, const struct lg_study_info *info, const uint8_
         memcpy(me.kid, kid, LG_ID_LEN);
     pthread_mutex_lock(&k->mu);
     for (;;) {
-        rc = k->locked ? -ENOKEY : from_held(info ? find_uid(k, me.uid) : find_kid(k, kid, version), false, ret);
+        rc = k->locked ? -ENOKEY : from_held(info ? find_uid(k, me.uid) : find_kid(k, me.kid, version), false, ret);
         if (rc <= 0 || !under_way(k, &me))
             break;
         pthread_cond_wait(&k->answered, &k->mu);
@@ -246,7 +246,7 @@ static int ask(struct lg_keys *k, const struct lg_study_info *info, const uint8_
     unsigned epoch = k->epoch;
     pthread_mutex_unlock(&k->mu);
 
-    rc = info ? k->src.study(k->src.arg, info, &key, &lease) : k->src.by_id(k->src.arg, kid, version, &key, &lease);
+    rc = info ? k->src.study(k->src.arg, info, &key, &lease) : k->src.by_id(k->src.arg, me.kid, version, &key, &lease);
 
     pthread_mutex_lock(&k->mu);
     for (struct asking **p = &k->asking; *p; p = &(*p)->next)
@@ -258,9 +258,9 @@ static int ask(struct lg_keys *k, const struct lg_study_info *info, const uint8_
         lg_secret_free(key.key);
         rc = k->locked ? -ENOKEY : -EAGAIN;
     } else if (!rc) {
-        rc = keep(k, &key, info ? me.uid : NULL, lease, ret);
+        rc = keep(k, &key, me.uid, lease, ret);
     } else if (nobody_answers(rc)) {
-        int r = from_held(info ? find_uid(k, me.uid) : find_kid(k, kid, version), true, ret);
+        int r = from_held(info ? find_uid(k, me.uid) : find_kid(k, me.kid, version), true, ret);
         rc = r == 1 ? absent(rc) : r;
     }
     pthread_cond_broadcast(&k->answered);
@@ -336,7 +336,7 @@ int lg_keys_provisional(struct lg_keys *k, struct lg_kref **ret)
     if (rc)
         return rc;
     pthread_mutex_lock(&k->mu);
-    rc = keep(k, &key, NULL, lease, ret);
+    rc = keep(k, &key, "", lease, ret);
     pthread_mutex_unlock(&k->mu);
     return rc;
 }

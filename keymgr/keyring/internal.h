@@ -42,5 +42,24 @@ int lg_slotfile_make(struct lg_slotfile *s, const uint8_t keyring_id[LG_ID_LEN],
 /* Gives every slot a second root, and afterwards forgets the first. */
 int lg_slotfile_root_add(struct lg_slotfile *s, const struct lg_root *old, const struct lg_root *fresh) LG_MUST;
 void lg_slotfile_root_drop(struct lg_slotfile *s);
+/* All roots of the file, given any one of them. -EKEYREJECTED: it is none of this file's. */
+int lg_slotfile_roots(const struct lg_slotfile *s, const struct lg_root *have, struct lg_roots *ret) LG_MUST;
+
+/* ---- store.c: the only place that knows LMDB ---------------------------------------------------------------------------------------- */
+enum lg_table { LG_T_META, LG_T_BUCKETS, LG_T_KEYS, LG_T_LOOKUP, LG_T_ATTACHED, LG_T_VAULTS, LG_T_SESSIONS, LG_T_PENDING, LG_TABLES };
+struct lg_store;
+int lg_store_open(const char *dir, bool create, struct lg_store **ret) LG_MUST;
+void lg_store_close(struct lg_store *s);
+int lg_store_begin(struct lg_store *s) LG_MUST;
+int lg_store_commit(struct lg_store *s) LG_MUST;
+void lg_store_abort(struct lg_store *s);
+bool lg_store_in_txn(const struct lg_store *s);
+uint64_t lg_store_bytes(const struct lg_store *s);
+/* *ret points into the database: good until the next call. -ENOENT. Outside a transaction it reads the last commit. */
+int lg_store_get(struct lg_store *s, enum lg_table t, const void *key, size_t key_len, const uint8_t **ret, size_t *ret_len) LG_MUST;
+int lg_store_put(struct lg_store *s, enum lg_table t, const void *key, size_t key_len, const void *value, size_t len) LG_MUST;
+int lg_store_del(struct lg_store *s, enum lg_table t, const void *key, size_t key_len) LG_MUST; /* 0 when it was not there */
+/* The first key >= (or, with after, >) the given one; key must have room for 64 bytes. -ENOENT: none. */
+int lg_store_next(struct lg_store *s, enum lg_table t, bool after, void *key, size_t *key_len, const uint8_t **ret, size_t *ret_len) LG_MUST;
 
 #endif

@@ -298,6 +298,36 @@ void lg_slotfile_root_drop(struct lg_slotfile *s)
     s->generation_floor = s->generation;
 }
 
+int lg_slotfile_roots(const struct lg_slotfile *s, const struct lg_root *have, struct lg_roots *ret)
+{
+    LG_SECRET_AUTO slot_key = lg_secret_new();
+    struct lg_roots out = { 0 };
+    unsigned h = 0;
+    if (!slot_key)
+        return -ENOMEM;
+    while (h < s->n_roots && s->epoch[h] != have->epoch)
+        h++;
+    if (h == s->n_roots)
+        return -EKEYREJECTED;
+    struct slot_ad up = slot_ad("slotkey", s, 0, have->epoch);
+    int rc = lg_key_unwrap(have->key, up.b, sizeof up.b, s->slots[0].root_slot[h], slot_key);
+    for (unsigned e = 0; !rc && e < s->n_roots; e++) {
+        struct slot_ad down = slot_ad("rootkey", s, 0, s->epoch[e]);
+        out.r[e] = (struct lg_root){ s->epoch[e], lg_secret_new() };
+        if (!out.r[e].key)
+            rc = -ENOMEM;
+        out.n = e + 1;
+        if (!rc)
+            rc = lg_key_unwrap(slot_key, down.b, sizeof down.b, s->slots[0].root[e], out.r[e].key);
+    }
+    if (rc) {
+        lg_roots_done(&out);
+        return rc == -EBADMSG ? -EKEYREJECTED : rc;
+    }
+    *ret = out;
+    return 0;
+}
+
 void lg_roots_done(struct lg_roots *r)
 {
     for (unsigned i = 0; i < r->n; i++)

@@ -1,0 +1,1036 @@
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "record.h"
+
+#define META_NAME "keyring"
+#define META_MAGIC "LGKEYRNG"
+enum { META_LEN = 8 + 4 + LG_ID_LEN + 6 * 8 + 2 * LG_WRAPPED_LEN, VERSION = 1 };
+
+/* ---- what a wrap is bound to ------------------------------------------------------------------------------------------------------------ */
+
+struct ad {
+    uint8_t b[8 + 2 * LG_ID_LEN + 8 + 4];
+};
+static struct ad ad_of(const struct lg_keyring *k, const char purpose[8], const uint8_t *id, uint64_t n, uint32_t m)
+{
+    static const uint8_t none[LG_ID_LEN];
+    struct ad ad;
+    struct lg_wr w = lg_wr(ad.b, sizeof ad.b);
+    lg_wr_bytes(&w, purpose, 8);
+    lg_wr_bytes(&w, k->meta.keyring_id, LG_ID_LEN);
+    lg_wr_bytes(&w, id ? id : none, LG_ID_LEN);
+    lg_wr_u64(&w, n);
+    lg_wr_u32(&w, m);
+    return ad;
+}
+
+/* ---- meta ---------------------------------------------------------------------------------------------------------------------------------- */
+
+int lg_meta_read(struct lg_keyring *k)
+{
+    const uint8_t *p;
+    size_t len;
+    int rc = lg_store_get(k->store, LG_T_META, META_NAME, sizeof META_NAME - 1, &p, &len);
+    if (rc)
+        return rc == -ENOENT ? -EPROTO : rc;
+    struct lg_rd r = lg_rd(p, len);
+    struct lg_meta m;
+    const uint8_t *magic = lg_rd_bytes(&r, 8);
+    m.version = lg_rd_u32(&r);
+    if (!magic || memcmp(magic, META_MAGIC, 8) != 0 || !m.version)
+        return -EPROTO;
+    if (m.version > VERSION)
+        return -EPROTONOSUPPORT;
+    lg_rd_copy(&r, m.keyring_id, LG_ID_LEN);
+    m.epoch = lg_rd_u64(&r);
+    m.generation = lg_rd_u64(&r);
+    m.studies = lg_rd_u64(&r);
+    m.destroyed = lg_rd_u64(&r);
+    m.vaults = lg_rd_u64(&r);
+    m.next_session = lg_rd_u64(&r);
+    lg_rd_copy(&r, m.lookup, LG_WRAPPED_LEN);
+    lg_rd_copy(&r, m.record, LG_WRAPPED_LEN);
+    if (!lg_rd_done(&r))
+        return -EPROTO;
+    k->meta = k->saved = m;
+    k->meta_dirty = false;
+    return 0;
+}
+
+int lg_meta_write(struct lg_keyring *k)
+{
+    uint8_t b[META_LEN];
+    const struct lg_meta *m = &k->meta;
+    struct lg_wr w = lg_wr(b, sizeof b);
+    lg_wr_bytes(&w, META_MAGIC, 8);
+    lg_wr_u32(&w, m->version);
+    lg_wr_bytes(&w, m->keyring_id, LG_ID_LEN);
+    lg_wr_u64(&w, m->epoch);
+    lg_wr_u64(&w, m->generation);
+    lg_wr_u64(&w, m->studies);
+    lg_wr_u64(&w, m->destroyed);
+    lg_wr_u64(&w, m->vaults);
+    lg_wr_u64(&w, m->next_session);
+    lg_wr_bytes(&w, m->lookup, LG_WRAPPED_LEN);
+    lg_wr_bytes(&w, m->record, LG_WRAPPED_LEN);
+    return lg_store_put(k->store, LG_T_META, META_NAME, sizeof META_NAME - 1, b, w.len);
+}
+
+int lg_meta_wrap(struct lg_keyring *k, const struct lg_root *root)
+{
+    struct ad a = ad_of(k, "lookup..", NULL, root->epoch, 0), b = ad_of(k, "record..", NULL, root->epoch, 0);
+    int rc = lg_key_wrap(root->key, a.b, sizeof a.b, k->lookup, k->meta.lookup);
+    return rc ? rc : lg_key_wrap(root->key, b.b, sizeof b.b, k->record, k->meta.record);
+}
+
+int lg_meta_unwrap(struct lg_keyring *k, const struct lg_root *root, struct lg_secret *lookup, struct lg_secret *record)
+{
+    struct ad a = ad_of(k, "lookup..", NULL, root->epoch, 0), b = ad_of(k, "record..", NULL, root->epoch, 0);
+    int rc = lg_key_unwrap(root->key, a.b, sizeof a.b, k->meta.lookup, lookup);
+    return rc ? rc : lg_key_unwrap(root->key, b.b, sizeof b.b, k->meta.record, record);
+}
+
+/* ---- buckets ---------------------------------------------------------------------------------------------------------------------------------- */
+
+static void bucket_key_of(unsigned bucket, uint8_t out[2])
+{
+    out[0] = (uint8_t)(bucket >> 8);
+    out[1] = (uint8_t)bucket;
+}
+
+int lg_bucket_wrap(struct lg_keyring *k, unsigned bucket, const struct lg_root *root, const struct lg_secret *key)
+{
+    uint8_t n[2], wrapped[LG_WRAPPED_LEN];
+    struct ad a = ad_of(k, "bucket..", NULL, root->epoch, bucket);
+    bucket_key_of(bucket, n);
+    int rc = lg_key_wrap(root->key, a.b, sizeof a.b, key, wrapped);
+    return rc ? rc : lg_store_put(k->store, LG_T_BUCKETS, n, 2, wrapped, sizeof wrapped);
+}
+
+int lg_bucket_unwrap(struct lg_keyring *k, unsigned bucket, const struct lg_root *root, struct lg_secret *ret)
+{
+    uint8_t n[2];
+    const uint8_t *p;
+    size_t len;
+    struct ad a = ad_of(k, "bucket..", NULL, root->epoch, bucket);
+    bucket_key_of(bucket, n);
+    int rc = lg_store_get(k->store, LG_T_BUCKETS, n, 2, &p, &len);
+    if (rc || len != LG_WRAPPED_LEN)
+        return rc && rc != -ENOENT ? rc : -EPROTO;
+    return lg_key_unwrap(root->key, a.b, sizeof a.b, p, ret);
+}
+
+int lg_bucket_key(struct lg_keyring *k, unsigned bucket, struct lg_secret *ret)
+{
+    uint8_t *cached = k->bucket + (size_t)bucket * LG_KEY_LEN;
+    if (!k->have_bucket[bucket]) {
+        int rc = lg_bucket_unwrap(k, bucket, &k->root, ret);
+        if (rc)
+            return rc;
+        memcpy(cached, ret->b, LG_KEY_LEN);
+        k->have_bucket[bucket] = true;
+    }
+    memcpy(ret->b, cached, LG_KEY_LEN);
+    return 0;
+}
+
+/* ---- records ------------------------------------------------------------------------------------------------------------------------------------ */
+
+int lg_version_wrap(const struct lg_keyring *k, const struct lg_secret *bucket, struct lg_record *r, uint32_t i, const struct lg_secret *key)
+{
+    struct ad a = ad_of(k, "key.....", r->kid, r->version[i], (uint32_t)r->kind);
+    return lg_key_wrap(bucket, a.b, sizeof a.b, key, r->wrapped[i]);
+}
+
+int lg_version_unwrap(const struct lg_keyring *k, const struct lg_secret *bucket, const struct lg_record *r, uint32_t i, struct lg_secret *ret)
+{
+    struct ad a = ad_of(k, "key.....", r->kid, r->version[i], (uint32_t)r->kind);
+    return lg_key_unwrap(bucket, a.b, sizeof a.b, r->wrapped[i], ret);
+}
+
+static int ctrl_open(struct lg_keyring *k, struct lg_record *r, const uint8_t *sealed, size_t len)
+{
+    uint8_t b[CTRL_MAX];
+    struct ad a = ad_of(k, "control.", r->kid, (uint64_t)r->kind, 0);
+    if (len < LG_SIV_TAG_LEN || len - LG_SIV_TAG_LEN > sizeof b)
+        return -EPROTO;
+    int rc = lg_siv_open_with(k->ctrl, a.b, sizeof a.b, sealed, len, b);
+    if (rc)
+        return rc;
+    struct lg_rd c = lg_rd(b, len - LG_SIV_TAG_LEN);
+    r->state = (enum lg_key_state)lg_rd_u8(&c);
+    r->created = lg_rd_u64(&c);
+    r->changed = lg_rd_u64(&c);
+    r->changed_by = lg_rd_u32(&c);
+    lg_rd_copy(&c, r->attached, LG_ID_LEN);
+    lg_rd_copy(&c, r->lookup, LG_MAC_LEN);
+    lg_rd_str(&c, r->reason, LG_REASON_MAX);
+    return lg_rd_ok(&c) && r->state >= LG_KEY_ACTIVE && r->state <= LG_KEY_RESTORED ? 0 : -EPROTO;
+}
+
+int lg_record_parse(struct lg_keyring *k, const uint8_t kid[LG_ID_LEN], const uint8_t *p, size_t len, struct lg_record *ret)
+{
+    struct lg_rd rd = lg_rd(p, len);
+    struct lg_record *r = ret;
+    memset(r, 0, sizeof *r);
+    memcpy(r->kid, kid, LG_ID_LEN);
+    r->kind = (enum lg_key_kind)lg_rd_u8(&rd);
+    r->n = lg_rd_u32(&rd);
+    if (r->kind < LG_KIND_STUDY || r->kind > LG_KIND_VAULT || r->n > LG_KEY_VERSIONS_MAX)
+        return -EPROTO;
+    for (uint32_t i = 0; i < r->n; i++) {
+        r->version[i] = lg_rd_u32(&rd);
+        lg_rd_copy(&rd, r->wrapped[i], LG_WRAPPED_LEN);
+    }
+    size_t ctrl_len = lg_rd_u16(&rd);
+    const uint8_t *ctrl = lg_rd_bytes(&rd, ctrl_len);
+    size_t info_len = lg_rd_u16(&rd);
+    const uint8_t *info = lg_rd_bytes(&rd, info_len);
+    if (!lg_rd_done(&rd) || (info_len && info_len != sizeof r->info))
+        return -EPROTO;
+    r->has_info = info_len != 0;
+    if (info_len)
+        memcpy(r->info, info, info_len);
+    return ctrl_open(k, r, ctrl, ctrl_len);
+}
+
+int lg_record_get(struct lg_keyring *k, const uint8_t kid[LG_ID_LEN], struct lg_record *ret)
+{
+    const uint8_t *p;
+    size_t len;
+    int rc = lg_store_get(k->store, LG_T_KEYS, kid, LG_ID_LEN, &p, &len);
+    return rc ? rc : lg_record_parse(k, kid, p, len, ret);
+}
+
+int lg_record_put(struct lg_keyring *k, const struct lg_record *r)
+{
+    uint8_t b[RECORD_MAX], c[CTRL_MAX] = { 0 }, sealed[CTRL_MAX + LG_SIV_TAG_LEN];
+    struct ad a = ad_of(k, "control.", r->kid, (uint64_t)r->kind, 0);
+    struct lg_wr w = lg_wr(c, sizeof c);
+    lg_wr_u8(&w, (uint8_t)r->state);
+    lg_wr_u64(&w, r->created);
+    lg_wr_u64(&w, r->changed);
+    lg_wr_u32(&w, r->changed_by);
+    lg_wr_bytes(&w, r->attached, LG_ID_LEN);
+    lg_wr_bytes(&w, r->lookup, LG_MAC_LEN);
+    lg_wr_str(&w, r->reason);
+    if (w.bad)
+        return -EINVAL;
+    size_t len = (w.len + CTRL_UNIT - 1) / CTRL_UNIT * CTRL_UNIT;
+    int rc = lg_siv_seal_with(k->ctrl, a.b, sizeof a.b, c, len, sealed);
+    if (rc)
+        return rc;
+    w = lg_wr(b, sizeof b);
+    lg_wr_u8(&w, (uint8_t)r->kind);
+    lg_wr_u32(&w, r->n);
+    for (uint32_t i = 0; i < r->n; i++) {
+        lg_wr_u32(&w, r->version[i]);
+        lg_wr_bytes(&w, r->wrapped[i], LG_WRAPPED_LEN);
+    }
+    lg_wr_u16(&w, (uint16_t)(len + LG_SIV_TAG_LEN));
+    lg_wr_bytes(&w, sealed, len + LG_SIV_TAG_LEN);
+    lg_wr_u16(&w, r->has_info ? (uint16_t)sizeof r->info : 0);
+    if (r->has_info)
+        lg_wr_bytes(&w, r->info, sizeof r->info);
+    return w.bad ? -EINVAL : lg_store_put(k->store, LG_T_KEYS, r->kid, LG_ID_LEN, b, w.len);
+}
+
+static int info_seal(const struct lg_keyring *k, struct lg_record *r, const struct lg_secret *key, const struct lg_study_info *info)
+{
+    LG_SECRET_AUTO sub = lg_secret_new();
+    uint8_t b[INFO_LEN] = { 0 };
+    struct ad a = ad_of(k, "studyrec", r->kid, 0, 0);
+    struct lg_wr w = lg_wr(b, sizeof b);
+    lg_wr_str(&w, info->uid);
+    lg_wr_str(&w, info->patient_id);
+    lg_wr_str(&w, info->accession);
+    lg_wr_str(&w, info->date);
+    lg_wr_str(&w, info->modality);
+    if (w.bad || !sub)
+        return w.bad ? -EINVAL : -ENOMEM;
+    int rc = lg_derive(key, "leadglass study record", NULL, 0, sub);
+    if (!rc)
+        rc = lg_siv_seal(sub, a.b, sizeof a.b, b, sizeof b, r->info);
+    r->has_info = !rc;
+    return rc;
+}
+
+static int info_open(const struct lg_keyring *k, const struct lg_record *r, const struct lg_secret *key, struct lg_study_info *ret)
+{
+    LG_SECRET_AUTO sub = lg_secret_new();
+    uint8_t b[INFO_LEN];
+    struct ad a = ad_of(k, "studyrec", r->kid, 0, 0);
+    memset(ret, 0, sizeof *ret);
+    if (!r->has_info)
+        return 0;
+    int rc = sub ? lg_derive(key, "leadglass study record", NULL, 0, sub) : -ENOMEM;
+    if (!rc)
+        rc = lg_siv_open(sub, a.b, sizeof a.b, r->info, sizeof r->info, b);
+    if (rc)
+        return rc;
+    struct lg_rd rd = lg_rd(b, sizeof b);
+    lg_rd_str(&rd, ret->uid, LG_UID_MAX);
+    lg_rd_str(&rd, ret->patient_id, LG_PATIENT_ID_MAX);
+    lg_rd_str(&rd, ret->accession, LG_ACCESSION_MAX);
+    lg_rd_str(&rd, ret->date, LG_DATE_MAX);
+    lg_rd_str(&rd, ret->modality, LG_MODALITY_MAX);
+    return lg_rd_ok(&rd) ? 0 : -EPROTO;
+}
+
+/* ---- life ----------------------------------------------------------------------------------------------------------------------------------------- */
+
+static int lock_dir(const char *dir, int *ret_fd)
+{
+    char path[4096];
+    if (snprintf(path, sizeof path, "%s/lock", dir) >= (int)sizeof path)
+        return -ENAMETOOLONG;
+    int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+    if (fd < 0)
+        return -errno;
+    if (flock(fd, LOCK_EX | LOCK_NB)) {
+        int rc = -errno;
+        close(fd);
+        return rc;
+    }
+    *ret_fd = fd;
+    return 0;
+}
+
+static int fill(struct lg_keyring *k)
+{
+    LG_SECRET_AUTO key = lg_secret_new();
+    k->lookup = lg_secret_random();
+    k->record = lg_secret_random();
+    if (!key || !k->lookup || !k->record)
+        return -ENOMEM;
+    int rc = lg_store_begin(k->store);
+    for (unsigned b = 0; !rc && b < LG_BUCKETS; b++) {
+        rc = lg_random(key->b, LG_KEY_LEN);
+        if (!rc)
+            rc = lg_bucket_wrap(k, b, &k->root, key);
+    }
+    if (!rc)
+        rc = lg_meta_wrap(k, &k->root);
+    if (!rc)
+        rc = lg_meta_write(k);
+    if (rc)
+        lg_store_abort(k->store);
+    else
+        rc = lg_store_commit(k->store);
+    return rc;
+}
+
+static void remove_dir(const char *dir)
+{
+    static const char *const names[] = { "data.mdb", "lock.mdb", "lock" };
+    char path[4096];
+    for (unsigned i = 0; i < 3; i++)
+        if (snprintf(path, sizeof path, "%s/%s", dir, names[i]) < (int)sizeof path)
+            unlink(path);
+    rmdir(dir);
+}
+
+static int sync_path(const char *path)
+{
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return -errno;
+    int rc = fsync(fd) ? -errno : 0;
+    close(fd);
+    return rc;
+}
+
+static int sync_parent(const char *path)
+{
+    char up[4096];
+    snprintf(up, sizeof up, "%s/..", path);
+    return sync_path(up);
+}
+
+int lg_keyring_create(const char *dir, const char *slot_path, const void *pass, size_t pass_len, unsigned scrypt_ms)
+{
+    struct lg_keyring k = { .lockfd = -1, .root = { .epoch = 1, .key = lg_secret_random() } };
+    struct lg_slotfile s;
+    char tmp[4096];
+    if (!k.root.key)
+        return -ENOMEM;
+    if (access(slot_path, F_OK) == 0 || mkdir(dir, 0700)) {
+        lg_secret_free(k.root.key);
+        return access(slot_path, F_OK) == 0 ? -EEXIST : -errno;
+    }
+    k.meta = (struct lg_meta){ .version = VERSION, .epoch = 1, .generation = 1, .next_session = 1 };
+    int rc = lg_random(k.meta.keyring_id, LG_ID_LEN);
+    if (!rc)
+        rc = lock_dir(dir, &k.lockfd);
+    if (!rc)
+        rc = lg_store_open(dir, true, &k.store);
+    if (!rc)
+        rc = fill(&k);
+    if (!rc)
+        rc = sync_path(dir);
+    if (!rc)
+        rc = sync_parent(dir);
+    if (!rc)
+        rc = lg_slotfile_make(&s, k.meta.keyring_id, &k.root, pass, pass_len, scrypt_ms);
+    if (!rc) {
+        if (snprintf(tmp, sizeof tmp, "%s.tmp", slot_path) < (int)sizeof tmp)
+            unlink(tmp); /* what an earlier try may have left */
+        rc = lg_slotfile_write(slot_path, &s, k.root.key, true);
+        if (rc && rc != -EEXIST)
+            unlink(slot_path);
+    }
+    lg_store_close(k.store);
+    if (rc)
+        remove_dir(dir);
+    if (k.lockfd >= 0)
+        close(k.lockfd);
+    lg_secret_free(k.root.key);
+    lg_secret_free(k.lookup);
+    lg_secret_free(k.record);
+    return rc;
+}
+
+int lg_keyring_open(const char *dir, const char *slot_path, struct lg_keyring **ret)
+{
+    struct lg_keyring *k = calloc(1, sizeof *k);
+    struct stat st;
+    if (!k)
+        return -ENOMEM;
+    k->lockfd = -1;
+    k->dir = strdup(dir);
+    k->slot_path = strdup(slot_path);
+    int rc = !k->dir || !k->slot_path ? -ENOMEM : stat(dir, &st) ? -errno : S_ISDIR(st.st_mode) ? 0 : -ENOTDIR;
+    if (!rc)
+        rc = lock_dir(dir, &k->lockfd);
+    if (!rc)
+        rc = lg_store_open(dir, false, &k->store);
+    if (!rc)
+        rc = lg_meta_read(k);
+    if (rc)
+        lg_keyring_close(k);
+    else
+        *ret = k;
+    return rc;
+}
+
+void lg_keyring_close(struct lg_keyring *k)
+{
+    if (!k)
+        return;
+    if (k->store)
+        lg_keyring_lock(k);
+    lg_store_close(k->store);
+    if (k->lockfd >= 0)
+        close(k->lockfd);
+    free(k->dir);
+    free(k->slot_path);
+    free(k);
+}
+
+int lg_keyring_unlock(struct lg_keyring *k, const struct lg_roots *roots)
+{
+    struct lg_roots all = { 0 };
+    struct lg_slotfile s;
+    uint8_t bytes[LG_SLOTFILE_MAX];
+    size_t len;
+    if (lg_keyring_unlocked(k))
+        return 0;
+    int rc = lg_slotfile_read(k->slot_path, bytes, &len);
+    if (!rc)
+        rc = lg_slotfile_decode(bytes, len, &s);
+    if (!rc && (memcmp(s.keyring_id, k->meta.keyring_id, LG_ID_LEN) != 0 || s.generation < k->meta.generation))
+        rc = -EKEYREJECTED;
+    if (!rc)
+        rc = -EKEYREJECTED;
+    for (unsigned i = 0; rc == -EKEYREJECTED && i < roots->n; i++)
+        rc = lg_slotfile_roots(&s, &roots->r[i], &all);
+    if (!rc)
+        rc = lg_slotfile_verify(bytes, len, all.r[all.n - 1].key);
+    k->root = (struct lg_root){ 0 };
+    for (unsigned i = 0; !rc && i < all.n; i++)
+        if (all.r[i].epoch == k->meta.epoch)
+            k->root = (struct lg_root){ all.r[i].epoch, lg_secret_dup(all.r[i].key) };
+    if (!rc && !k->root.key)
+        rc = -EKEYREJECTED;
+    k->lookup = lg_secret_new();
+    k->record = lg_secret_new();
+    k->bucket = lg_secret_alloc((size_t)LG_BUCKETS * LG_KEY_LEN);
+    memset(k->have_bucket, 0, sizeof k->have_bucket);
+    if (!rc && (!k->lookup || !k->record || !k->bucket))
+        rc = -ENOMEM;
+    if (!rc)
+        rc = lg_meta_unwrap(k, &k->root, k->lookup, k->record);
+    if (!rc)
+        rc = lg_siv_new(k->record, &k->ctrl);
+    if (!rc)
+        rc = lg_keyring_finish(k, &all);
+    lg_roots_done(&all);
+    if (rc)
+        lg_keyring_lock(k);
+    return rc == -EBADMSG ? -EKEYREJECTED : rc;
+}
+
+int lg_keyring_root(struct lg_keyring *k, struct lg_root *ret)
+{
+    if (!lg_keyring_unlocked(k))
+        return -ENOKEY;
+    struct lg_secret *key = lg_secret_dup(k->root.key);
+    if (!key)
+        return -ENOMEM;
+    *ret = (struct lg_root){ k->root.epoch, key };
+    return 0;
+}
+
+void lg_keyring_lock(struct lg_keyring *k)
+{
+    lg_keyring_abort(k);
+    lg_secret_free(k->root.key);
+    lg_secret_free(k->lookup);
+    lg_secret_free(k->record);
+    lg_secret_dealloc(k->bucket);
+    lg_siv_free(k->ctrl);
+    k->root = (struct lg_root){ 0 };
+    k->lookup = k->record = NULL;
+    k->bucket = NULL;
+    k->ctrl = NULL;
+}
+
+bool lg_keyring_unlocked(const struct lg_keyring *k) { return k->ctrl != NULL; }
+
+int lg_keyring_begin(struct lg_keyring *k) { return lg_store_begin(k->store); }
+
+int lg_keyring_commit(struct lg_keyring *k)
+{
+    int rc = k->meta_dirty ? lg_meta_write(k) : 0;
+    if (!rc) {
+        rc = lg_store_commit(k->store);
+        if (!rc) {
+            k->saved = k->meta;
+            k->meta_dirty = false;
+        } else {
+            k->meta = k->saved;
+            k->meta_dirty = false;
+        }
+    } else {
+        lg_keyring_abort(k);
+    }
+    return rc;
+}
+
+void lg_keyring_abort(struct lg_keyring *k)
+{
+    lg_store_abort(k->store);
+    k->meta = k->saved;
+    k->meta_dirty = false;
+}
+
+bool lg_keyring_in_txn(const struct lg_keyring *k) { return lg_store_in_txn(k->store); }
+
+int lg_keyring_stat(struct lg_keyring *k, struct lg_keyring_stat *ret)
+{
+    *ret = (struct lg_keyring_stat){ .epoch = k->meta.epoch, .generation = k->meta.generation, .studies = k->meta.studies, .destroyed = k->meta.destroyed,
+                                     .vaults = k->meta.vaults, .file_bytes = lg_store_bytes(k->store) };
+    memcpy(ret->keyring_id, k->meta.keyring_id, LG_ID_LEN);
+    return 0;
+}
+
+void lg_keyring_set_hook(struct lg_keyring *k, lg_keyring_hook hook, void *arg)
+{
+    k->hook = hook;
+    k->hook_arg = arg;
+}
+
+/* ---- keys ---------------------------------------------------------------------------------------------------------------------------------------- */
+
+static int need(const struct lg_keyring *k, bool txn) { return !lg_keyring_unlocked(k) ? -ENOKEY : txn && !lg_keyring_in_txn(k) ? -EINVAL : 0; }
+
+static int uid_hash(const struct lg_keyring *k, const char *uid, uint8_t out[LG_MAC_LEN]) { return lg_hmac(k->lookup, uid, strlen(uid), out); }
+
+static int record_key(struct lg_keyring *k, const struct lg_record *r, uint32_t i, struct lg_key *ret)
+{
+    LG_SECRET_AUTO bucket = lg_secret_new();
+    struct lg_secret *key = lg_secret_new();
+    int rc = bucket && key ? lg_bucket_key(k, lg_bucket_of(r->kid), bucket) : -ENOMEM;
+    if (!rc)
+        rc = lg_version_unwrap(k, bucket, r, i, key);
+    if (rc) {
+        lg_secret_free(key);
+        return rc;
+    }
+    *ret = (struct lg_key){ .version = r->version[i], .kind = r->kind, .state = r->state, .key = key };
+    memcpy(ret->kid, r->kid, LG_ID_LEN);
+    return 0;
+}
+
+/* A new key, version 1, with its record not yet stored. */
+static int key_make(struct lg_keyring *k, enum lg_key_kind kind, struct lg_record *r, struct lg_key *ret)
+{
+    LG_SECRET_AUTO bucket = lg_secret_new();
+    struct lg_secret *key = lg_secret_random();
+    memset(r, 0, sizeof *r);
+    r->kind = kind;
+    r->n = 1;
+    r->version[0] = 1;
+    r->state = LG_KEY_ACTIVE;
+    r->created = r->changed = (uint64_t)time(NULL);
+    r->changed_by = (uint32_t)getuid();
+    int rc = bucket && key ? lg_random(r->kid, LG_ID_LEN) : -ENOMEM;
+    if (!rc)
+        rc = lg_bucket_key(k, lg_bucket_of(r->kid), bucket);
+    if (!rc)
+        rc = lg_version_wrap(k, bucket, r, 0, key);
+    if (rc) {
+        lg_secret_free(key);
+        return rc;
+    }
+    *ret = (struct lg_key){ .version = 1, .kind = kind, .state = LG_KEY_ACTIVE, .key = key };
+    memcpy(ret->kid, r->kid, LG_ID_LEN);
+    return 0;
+}
+
+static int find(struct lg_keyring *k, const char *uid, struct lg_record *r)
+{
+    uint8_t h[LG_MAC_LEN], kid[LG_ID_LEN];
+    const uint8_t *p;
+    size_t len;
+    int rc = uid_hash(k, uid, h);
+    if (!rc)
+        rc = lg_store_get(k->store, LG_T_LOOKUP, h, sizeof h, &p, &len);
+    if (rc)
+        return rc;
+    if (len != LG_ID_LEN)
+        return -EPROTO;
+    memcpy(kid, p, LG_ID_LEN);
+    rc = lg_record_get(k, kid, r);
+    return rc == -ENOENT ? -EPROTO : rc;
+}
+
+int lg_keyring_study_find(struct lg_keyring *k, const char *uid, struct lg_key *ret)
+{
+    struct lg_record r;
+    int rc = need(k, false);
+    if (!rc)
+        rc = find(k, uid, &r);
+    if (!rc && r.state != LG_KEY_ACTIVE)
+        rc = -EKEYREVOKED;
+    return rc ? rc : record_key(k, &r, r.n - 1, ret);
+}
+
+static bool learn(char *have, size_t cap, const char *more)
+{
+    if (have[0] || !more[0])
+        return false;
+    snprintf(have, cap, "%s", more);
+    return true;
+}
+
+int lg_keyring_study_key(struct lg_keyring *k, const struct lg_study_info *info, struct lg_key *ret, bool *ret_created)
+{
+    struct lg_record r;
+    struct lg_key key;
+    int rc = need(k, true);
+    if (!rc && !info->uid[0])
+        rc = -EINVAL;
+    if (!rc)
+        rc = find(k, info->uid, &r);
+    if (!rc) {
+        struct lg_study_info old;
+        if (r.state != LG_KEY_ACTIVE)
+            return -EKEYREVOKED;
+        rc = record_key(k, &r, r.n - 1, &key);
+        if (rc)
+            return rc;
+        rc = info_open(k, &r, key.key, &old);
+        if (!rc) {
+            bool more = learn(old.patient_id, sizeof old.patient_id, info->patient_id);
+            more |= learn(old.accession, sizeof old.accession, info->accession);
+            more |= learn(old.date, sizeof old.date, info->date);
+            more |= learn(old.modality, sizeof old.modality, info->modality);
+            if (more)
+                rc = info_seal(k, &r, key.key, &old);
+            if (more && !rc)
+                rc = lg_record_put(k, &r);
+        }
+        if (rc) {
+            lg_secret_free(key.key);
+            return rc;
+        }
+        *ret = key;
+        *ret_created = false;
+        return 0;
+    }
+    if (rc != -ENOENT)
+        return rc;
+    rc = key_make(k, LG_KIND_STUDY, &r, &key);
+    if (rc)
+        return rc;
+    rc = uid_hash(k, info->uid, r.lookup);
+    if (!rc)
+        rc = info_seal(k, &r, key.key, info);
+    if (!rc)
+        rc = lg_record_put(k, &r);
+    if (!rc)
+        rc = lg_store_put(k->store, LG_T_LOOKUP, r.lookup, sizeof r.lookup, r.kid, LG_ID_LEN);
+    if (rc) {
+        lg_secret_free(key.key);
+        return rc;
+    }
+    k->meta.studies++;
+    k->meta_dirty = true;
+    *ret = key;
+    *ret_created = true;
+    return 0;
+}
+
+int lg_keyring_key_by_id(struct lg_keyring *k, const uint8_t kid[LG_ID_LEN], uint32_t version, struct lg_key *ret)
+{
+    static const uint8_t none[LG_ID_LEN];
+    struct lg_record r, study;
+    int rc = need(k, false);
+    if (!rc)
+        rc = lg_record_get(k, kid, &r);
+    if (rc)
+        return rc == -ENOENT ? -ENOKEY : rc;
+    if (r.state != LG_KEY_ACTIVE)
+        return -EKEYREVOKED;
+    if (memcmp(r.attached, none, LG_ID_LEN) != 0) {
+        rc = lg_record_get(k, r.attached, &study);
+        if (rc)
+            return rc == -ENOENT ? -EPROTO : rc;
+        if (study.state != LG_KEY_ACTIVE)
+            return -EKEYREVOKED;
+    }
+    for (uint32_t i = 0; i < r.n; i++)
+        if (r.version[i] == version)
+            return record_key(k, &r, i, ret);
+    return -ENOKEY;
+}
+
+int lg_keyring_provisional(struct lg_keyring *k, struct lg_key *ret)
+{
+    struct lg_record r;
+    struct lg_key key;
+    int rc = need(k, true);
+    if (!rc)
+        rc = key_make(k, LG_KIND_PROVISIONAL, &r, &key);
+    if (rc)
+        return rc;
+    rc = lg_record_put(k, &r);
+    if (rc)
+        lg_secret_free(key.key);
+    else
+        *ret = key;
+    return rc;
+}
+
+int lg_keyring_attach(struct lg_keyring *k, const uint8_t kid[LG_ID_LEN], const struct lg_study_info *info)
+{
+    static const uint8_t none[LG_ID_LEN];
+    struct lg_record r;
+    struct lg_key study;
+    bool created;
+    uint8_t pair[2 * LG_ID_LEN];
+    int rc = need(k, true);
+    if (!rc)
+        rc = lg_record_get(k, kid, &r);
+    if (rc)
+        return rc == -ENOENT ? -ENOKEY : rc;
+    if (r.kind != LG_KIND_PROVISIONAL)
+        return -EINVAL;
+    if (r.state != LG_KEY_ACTIVE)
+        return -EKEYREVOKED;
+    rc = lg_keyring_study_key(k, info, &study, &created);
+    if (rc)
+        return rc;
+    lg_secret_free(study.key);
+    if (memcmp(r.attached, none, LG_ID_LEN) != 0)
+        return memcmp(r.attached, study.kid, LG_ID_LEN) == 0 ? 0 : -EEXIST;
+    memcpy(r.attached, study.kid, LG_ID_LEN);
+    memcpy(pair, study.kid, LG_ID_LEN);
+    memcpy(pair + LG_ID_LEN, kid, LG_ID_LEN);
+    rc = lg_store_put(k->store, LG_T_ATTACHED, pair, sizeof pair, "", 0);
+    return rc ? rc : lg_record_put(k, &r);
+}
+
+/* ---- vaults and sessions ---------------------------------------------------------------------------------------------------------------------------- */
+
+int lg_keyring_vault_add(struct lg_keyring *k, const uint8_t vault_id[LG_ID_LEN], struct lg_key *ret_vault, struct lg_key *ret_general)
+{
+    struct lg_record r;
+    struct lg_key vault = { .key = NULL }, general = { .key = NULL };
+    const uint8_t *p;
+    size_t len;
+    uint8_t pair[2 * LG_ID_LEN];
+    int rc = need(k, true);
+    if (!rc && lg_store_get(k->store, LG_T_VAULTS, vault_id, LG_ID_LEN, &p, &len) == 0)
+        rc = -EEXIST;
+    if (!rc)
+        rc = key_make(k, LG_KIND_VAULT, &r, &vault);
+    if (!rc)
+        rc = lg_record_put(k, &r);
+    if (!rc)
+        rc = key_make(k, LG_KIND_GENERAL, &r, &general);
+    if (!rc)
+        rc = lg_record_put(k, &r);
+    memcpy(pair, vault.kid, LG_ID_LEN);
+    memcpy(pair + LG_ID_LEN, general.kid, LG_ID_LEN);
+    if (!rc)
+        rc = lg_store_put(k->store, LG_T_VAULTS, vault_id, LG_ID_LEN, pair, sizeof pair);
+    if (rc) {
+        lg_secret_free(vault.key);
+        lg_secret_free(general.key);
+        return rc;
+    }
+    k->meta.vaults++;
+    k->meta_dirty = true;
+    *ret_vault = vault;
+    *ret_general = general;
+    return 0;
+}
+
+int lg_keyring_vault_get(struct lg_keyring *k, const uint8_t vault_id[LG_ID_LEN], struct lg_key *ret_vault, struct lg_key *ret_general)
+{
+    struct lg_record r;
+    struct lg_key vault = { .key = NULL }, general = { .key = NULL };
+    const uint8_t *p;
+    size_t len;
+    uint8_t pair[2 * LG_ID_LEN];
+    int rc = need(k, false);
+    if (!rc)
+        rc = lg_store_get(k->store, LG_T_VAULTS, vault_id, LG_ID_LEN, &p, &len);
+    if (rc)
+        return rc;
+    if (len != sizeof pair)
+        return -EPROTO;
+    memcpy(pair, p, sizeof pair);
+    rc = lg_record_get(k, pair, &r);
+    if (!rc)
+        rc = r.n ? record_key(k, &r, r.n - 1, &vault) : -EPROTO;
+    if (!rc)
+        rc = lg_record_get(k, pair + LG_ID_LEN, &r);
+    if (!rc)
+        rc = r.n ? record_key(k, &r, r.n - 1, &general) : -EPROTO;
+    if (rc) {
+        lg_secret_free(vault.key);
+        return rc == -ENOENT ? -EPROTO : rc;
+    }
+    *ret_vault = vault;
+    *ret_general = general;
+    return 0;
+}
+
+static void session_key(uint64_t n, uint8_t out[8])
+{
+    for (unsigned i = 0; i < 8; i++)
+        out[i] = (uint8_t)(n >> (56 - 8 * i));
+}
+
+int lg_keyring_session_get(struct lg_keyring *k, uint64_t session, uint8_t ret_vault_id[LG_ID_LEN], enum lg_session_state *ret)
+{
+    uint8_t key[8];
+    const uint8_t *p;
+    size_t len;
+    session_key(session, key);
+    int rc = lg_store_get(k->store, LG_T_SESSIONS, key, sizeof key, &p, &len);
+    if (rc)
+        return rc;
+    if (len != LG_ID_LEN + 1 || p[LG_ID_LEN] < LG_SESSION_OPEN || p[LG_ID_LEN] > LG_SESSION_CLOSED)
+        return -EPROTO;
+    memcpy(ret_vault_id, p, LG_ID_LEN);
+    *ret = (enum lg_session_state)p[LG_ID_LEN];
+    return 0;
+}
+
+static int session_put(struct lg_keyring *k, uint64_t session, const uint8_t vault_id[LG_ID_LEN], enum lg_session_state state)
+{
+    uint8_t key[8], v[LG_ID_LEN + 1];
+    session_key(session, key);
+    memcpy(v, vault_id, LG_ID_LEN);
+    v[LG_ID_LEN] = (uint8_t)state;
+    return lg_store_put(k->store, LG_T_SESSIONS, key, sizeof key, v, sizeof v);
+}
+
+int lg_keyring_session_set(struct lg_keyring *k, uint64_t session, enum lg_session_state state)
+{
+    uint8_t vault[LG_ID_LEN];
+    enum lg_session_state old;
+    int rc = lg_keyring_in_txn(k) ? lg_keyring_session_get(k, session, vault, &old) : -EINVAL;
+    return rc ? rc : session_put(k, session, vault, state);
+}
+
+/* Calls each for every session of the vault, ascending. */
+static int sessions(struct lg_keyring *k, const uint8_t vault_id[LG_ID_LEN], int (*each)(struct lg_keyring *k, uint64_t n, enum lg_session_state s, void *arg), void *arg)
+{
+    uint8_t key[64];
+    size_t len = 0, vlen;
+    const uint8_t *p;
+    int rc;
+    while (!(rc = lg_store_next(k->store, LG_T_SESSIONS, len != 0, key, &len, &p, &vlen))) {
+        uint64_t n = 0;
+        if (len != 8 || vlen != LG_ID_LEN + 1)
+            return -EPROTO;
+        for (unsigned i = 0; i < 8; i++)
+            n = n << 8 | key[i];
+        if (memcmp(p, vault_id, LG_ID_LEN) == 0 && (rc = each(k, n, (enum lg_session_state)p[LG_ID_LEN], arg)) != 0)
+            return rc;
+    }
+    return rc == -ENOENT ? 0 : rc;
+}
+
+static int end_open(struct lg_keyring *k, uint64_t n, enum lg_session_state s, void *arg)
+{
+    return s == LG_SESSION_OPEN ? session_put(k, n, arg, LG_SESSION_UNCLEAN) : 0;
+}
+
+int lg_keyring_session_begin(struct lg_keyring *k, const uint8_t vault_id[LG_ID_LEN], uint64_t *ret_session)
+{
+    uint8_t id[LG_ID_LEN];
+    const uint8_t *p;
+    size_t len;
+    int rc = need(k, true);
+    if (!rc)
+        rc = lg_store_get(k->store, LG_T_VAULTS, vault_id, LG_ID_LEN, &p, &len);
+    memcpy(id, vault_id, LG_ID_LEN);
+    if (!rc)
+        rc = sessions(k, vault_id, end_open, id);
+    if (!rc)
+        rc = session_put(k, k->meta.next_session, vault_id, LG_SESSION_OPEN);
+    if (rc)
+        return rc;
+    *ret_session = k->meta.next_session++;
+    k->meta_dirty = true;
+    return 0;
+}
+
+struct unclean {
+    uint64_t *out;
+    unsigned max, n;
+};
+
+static int collect_unclean(struct lg_keyring *k, uint64_t n, enum lg_session_state s, void *arg)
+{
+    struct unclean *u = arg;
+    (void)k;
+    if (s == LG_SESSION_UNCLEAN) {
+        if (u->n == u->max) { /* the newest ones matter most */
+            memmove(u->out, u->out + 1, (u->max - 1) * sizeof *u->out);
+            u->out[u->max - 1] = n;
+        } else if (u->n < u->max) {
+            u->out[u->n++] = n;
+        }
+    }
+    return 0;
+}
+
+int lg_keyring_sessions_unclean(struct lg_keyring *k, const uint8_t vault_id[LG_ID_LEN], uint64_t *ret, unsigned max, unsigned *ret_n)
+{
+    struct unclean u = { ret, max, 0 };
+    int rc = sessions(k, vault_id, collect_unclean, &u);
+    *ret_n = u.n;
+    return rc;
+}
+
+/* ---- studies ------------------------------------------------------------------------------------------------------------------------------------------- */
+
+static int study_of(struct lg_keyring *k, const struct lg_record *r, struct lg_study *ret)
+{
+    struct lg_key key;
+    memset(ret, 0, sizeof *ret);
+    memcpy(ret->kid, r->kid, LG_ID_LEN);
+    ret->state = r->state;
+    ret->version = r->n ? r->version[r->n - 1] : 0;
+    ret->created = r->created;
+    ret->changed = r->changed;
+    ret->changed_by = r->changed_by;
+    memcpy(ret->reason, r->reason, sizeof ret->reason);
+    if (!r->n || r->state == LG_KEY_DESTROYING || r->state == LG_KEY_DESTROYED)
+        return 0;
+    int rc = record_key(k, r, r->n - 1, &key);
+    if (!rc) {
+        rc = info_open(k, r, key.key, &ret->info);
+        lg_secret_free(key.key);
+    }
+    return rc;
+}
+
+int lg_keyring_studies(struct lg_keyring *k, const uint8_t *after, struct lg_study *ret, unsigned max, unsigned *ret_n)
+{
+    uint8_t key[64];
+    size_t len = after ? LG_ID_LEN : 0, vlen;
+    const uint8_t *p;
+    unsigned n = 0;
+    int rc = need(k, false);
+    if (after)
+        memcpy(key, after, LG_ID_LEN);
+    while (!rc && n < max) {
+        struct lg_record r;
+        rc = lg_store_next(k->store, LG_T_KEYS, len != 0, key, &len, &p, &vlen);
+        if (!rc && len != LG_ID_LEN)
+            rc = -EPROTO;
+        if (rc || p[0] != LG_KIND_STUDY)
+            continue;
+        rc = lg_record_parse(k, key, p, vlen, &r);
+        if (!rc)
+            rc = study_of(k, &r, &ret[n]);
+        n += !rc;
+    }
+    if (rc && rc != -ENOENT)
+        return rc;
+    *ret_n = n;
+    return 0;
+}
+
+int lg_keyring_study_show(struct lg_keyring *k, const char *uid, struct lg_study *ret)
+{
+    struct lg_record r;
+    int rc = need(k, false);
+    if (!rc)
+        rc = find(k, uid, &r);
+    if (!rc)
+        rc = study_of(k, &r, ret);
+    if (!rc && !ret->info.uid[0])
+        snprintf(ret->info.uid, sizeof ret->info.uid, "%s", uid);
+    return rc;
+}
+
+int lg_keyring_revoke(struct lg_keyring *k, const char *uid, const char *reason, uint32_t actor_uid, uint8_t (*ret_kids)[LG_ID_LEN], unsigned max, unsigned *ret_n)
+{
+    struct lg_record r;
+    uint8_t key[64];
+    size_t len = LG_ID_LEN, vlen;
+    const uint8_t *p;
+    unsigned n = 0;
+    int rc = need(k, true);
+    if (!rc)
+        rc = find(k, uid, &r);
+    if (rc)
+        return rc;
+    if (r.state == LG_KEY_DESTROYED || r.state == LG_KEY_DESTROYING)
+        return -EKEYREVOKED;
+    r.state = LG_KEY_DESTROYING;
+    r.changed = (uint64_t)time(NULL);
+    r.changed_by = actor_uid;
+    snprintf(r.reason, sizeof r.reason, "%s", reason);
+    rc = lg_record_put(k, &r);
+    if (!rc)
+        rc = lg_store_put(k->store, LG_T_PENDING, r.kid, LG_ID_LEN, "", 0);
+    if (rc)
+        return rc;
+    if (n < max)
+        memcpy(ret_kids[n++], r.kid, LG_ID_LEN);
+    memcpy(key, r.kid, LG_ID_LEN);
+    while (!(rc = lg_store_next(k->store, LG_T_ATTACHED, len != LG_ID_LEN, key, &len, &p, &vlen)) && len == 2 * LG_ID_LEN && memcmp(key, r.kid, LG_ID_LEN) == 0)
+        if (n < max)
+            memcpy(ret_kids[n++], key + LG_ID_LEN, LG_ID_LEN);
+    if (rc && rc != -ENOENT)
+        return rc;
+    *ret_n = n;
+    return 0;
+}

@@ -1,0 +1,70 @@
+/* Inside the keyring: its state and its records. docs/FORMAT-keyring.md is the specification. */
+#ifndef LG_KEYRING_RECORD_H
+#define LG_KEYRING_RECORD_H
+
+#include "internal.h"
+#include "leadglass/bytes.h"
+
+enum { RECORD_MAX = 8192, CTRL_UNIT = 128, CTRL_MAX = 1280, INFO_LEN = 448 };
+
+/* The one record of the meta table. */
+struct lg_meta {
+    uint32_t version;
+    uint8_t keyring_id[LG_ID_LEN];
+    uint64_t epoch, generation; /* generation: the slot file may not be older than this */
+    uint64_t studies, destroyed, vaults, next_session;
+    uint8_t lookup[LG_WRAPPED_LEN], record[LG_WRAPPED_LEN]; /* keys of the whole keyring, wrapped by the root */
+};
+
+/* One key of any kind. */
+struct lg_record {
+    uint8_t kid[LG_ID_LEN];
+    enum lg_key_kind kind;
+    uint32_t n; /* versions; 0: destroyed */
+    uint32_t version[LG_KEY_VERSIONS_MAX];
+    uint8_t wrapped[LG_KEY_VERSIONS_MAX][LG_WRAPPED_LEN];
+    /* sealed under the record key, readable when the key is gone */
+    enum lg_key_state state;
+    uint64_t created, changed;
+    uint32_t changed_by;
+    uint8_t attached[LG_ID_LEN]; /* study that a provisional key belongs to; zero: none */
+    uint8_t lookup[LG_MAC_LEN];
+    char reason[LG_REASON_MAX + 1];
+    /* sealed under the newest study key */
+    bool has_info;
+    uint8_t info[INFO_LEN + LG_SIV_TAG_LEN];
+};
+
+struct lg_keyring {
+    char *dir, *slot_path;
+    int lockfd;
+    struct lg_store *store;
+    struct lg_meta meta, saved; /* saved: as of the last commit */
+    bool meta_dirty;
+    /* while unlocked */
+    struct lg_root root;
+    struct lg_secret *lookup, *record;
+    struct lg_siv *ctrl;
+    uint8_t *bucket; /* LG_BUCKETS keys of secret memory */
+    bool have_bucket[LG_BUCKETS];
+    lg_keyring_hook hook;
+    void *hook_arg;
+};
+
+static inline unsigned lg_bucket_of(const uint8_t kid[LG_ID_LEN]) { return (unsigned)kid[0] << 4 | kid[1] >> 4; }
+
+int lg_meta_read(struct lg_keyring *k) LG_MUST;
+int lg_meta_write(struct lg_keyring *k) LG_MUST;
+int lg_meta_unwrap(struct lg_keyring *k, const struct lg_root *root, struct lg_secret *lookup, struct lg_secret *record) LG_MUST;
+int lg_meta_wrap(struct lg_keyring *k, const struct lg_root *root) LG_MUST;
+int lg_bucket_wrap(struct lg_keyring *k, unsigned bucket, const struct lg_root *root, const struct lg_secret *key) LG_MUST; /* stores it */
+int lg_bucket_unwrap(struct lg_keyring *k, unsigned bucket, const struct lg_root *root, struct lg_secret *ret) LG_MUST;
+int lg_bucket_key(struct lg_keyring *k, unsigned bucket, struct lg_secret *ret) LG_MUST; /* cached */
+int lg_version_wrap(const struct lg_keyring *k, const struct lg_secret *bucket, struct lg_record *r, uint32_t i, const struct lg_secret *key) LG_MUST;
+int lg_version_unwrap(const struct lg_keyring *k, const struct lg_secret *bucket, const struct lg_record *r, uint32_t i, struct lg_secret *ret) LG_MUST;
+int lg_record_parse(struct lg_keyring *k, const uint8_t kid[LG_ID_LEN], const uint8_t *p, size_t len, struct lg_record *ret) LG_MUST;
+int lg_record_get(struct lg_keyring *k, const uint8_t kid[LG_ID_LEN], struct lg_record *ret) LG_MUST; /* -ENOENT */
+int lg_record_put(struct lg_keyring *k, const struct lg_record *r) LG_MUST;
+int lg_keyring_finish(struct lg_keyring *k, const struct lg_roots *roots) LG_MUST; /* destroy.c: resumes what was interrupted */
+
+#endif
