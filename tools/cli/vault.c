@@ -233,19 +233,19 @@ int cmd_mount(struct cli *c)
     code = cli_find("leadglass-fs", prog);
     if (code)
         return code;
-    char *argv[16], absolute[PATH_MAX];
+    char *argv[16], absolute[PATH_MAX], socket[] = "--socket", options[] = "-o", foreground[] = "--foreground", unlocked[] = "--allow-unlocked-memory";
     int n = 0;
     argv[n++] = prog;
-    argv[n++] = (char[]){ "--socket" };
+    argv[n++] = socket;
     argv[n++] = c->socket;
     if (c->mount_options) {
-        argv[n++] = (char[]){ "-o" };
+        argv[n++] = options;
         argv[n++] = (char *)(uintptr_t)c->mount_options;
     }
     if (c->foreground)
-        argv[n++] = (char[]){ "--foreground" };
+        argv[n++] = foreground;
     if (c->allow_unlocked)
-        argv[n++] = (char[]){ "--allow-unlocked-memory" };
+        argv[n++] = unlocked;
     argv[n++] = c->argv[0];
     argv[n++] = realpath(c->argv[1], absolute) ? absolute : c->argv[1];
     argv[n] = NULL;

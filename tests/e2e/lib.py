@@ -1,0 +1,166 @@
+"""What the end-to-end tests share: a key manager, vaults and mounts of their own in a temporary directory, taken away whatever happens."""
+import atexit, errno, json, os, shutil, signal, socket, subprocess, sys, tempfile, time, warnings
+
+warnings.filterwarnings("ignore")
+BIN = os.environ["LG_BIN"]
+SKIP = 77
+
+
+def skip(reason):
+    print("SKIPPED:", reason)
+    sys.exit(SKIP)
+
+
+def need_fuse():
+    if os.geteuid() != 0:
+        skip("needs root")
+    if not os.path.exists("/dev/fuse"):
+        skip("/dev/fuse is missing")
+
+
+def data_files():
+    import pydicom
+    top = os.path.join(os.path.dirname(pydicom.__file__), "data")
+    return sorted(os.path.join(d, f) for d, _, fs in os.walk(top) for f in fs if not f.endswith((".py", ".pyc")))
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+def wait_for(what, seconds=20):
+    end = time.time() + seconds
+    while time.time() < end:
+        if what():
+            return
+        time.sleep(0.05)
+    raise AssertionError("timed out")
+
+
+def raises(code, f, *a):
+    try:
+        f(*a)
+    except OSError as e:
+        assert e.errno == code, (errno.errorcode.get(e.errno), "expected", errno.errorcode[code])
+        return
+    raise AssertionError("no error; expected " + errno.errorcode[code])
+
+
+def read(path):
+    with open(path, "rb") as f:
+        return f.read()
+
+
+def write(path, data):
+    with open(path, "wb") as f:
+        f.write(data)
+
+
+class World:
+    def __init__(self, start=True, under="/dev/shm"):
+        need_fuse()
+        self.dir = tempfile.mkdtemp(prefix="lg-e2e-", dir=under if os.path.isdir(under) else None)
+        self.socket = self.path("keyd.sock")
+        self.env = dict(os.environ, LEADGLASS_SOCKET=self.socket)
+        self.mounts, self.children = [], []
+        self.passphrase = self.path("passphrase")
+        write(self.passphrase, b"correct horse\n")
+        atexit.register(self.close)
+        if start:
+            self.ok("leadglass-keyd", "--init", "--keyring", self.path("keyring"), "--passphrase-file", self.passphrase, "--scrypt-ms", "20")
+            self.keyd()
+            self.unlock()
+
+    def path(self, *p):
+        return os.path.join(self.dir, *p)
+
+    def run(self, program, *args, **kw):
+        return subprocess.run([os.path.join(BIN, program), *args], env=self.env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                              stdin=subprocess.DEVNULL, timeout=120, **kw)
+
+    def ok(self, program, *args):
+        r = self.run(program, *args)
+        assert r.returncode == 0, (program, args, r.returncode, r.stdout, r.stderr)
+        return r.stdout
+
+    def cli(self, *args):
+        return self.ok("leadglass", *args)
+
+    def fails(self, code, words, program, *args):
+        r = self.run(program, *args)
+        assert r.returncode == code, (program, args, "expected", code, "got", r.returncode, r.stdout, r.stderr)
+        for w in words:
+            assert w in r.stderr, (w, "not in", r.stderr)
+        return r.stderr
+
+    def keyd(self):
+        self.ok("leadglass-keyd", "--keyring", self.path("keyring"))
+
+    def unlock(self):
+        self.cli("unlock", "--passphrase-file", self.passphrase)
+
+    def status(self):
+        return json.loads(self.cli("status", "--json"))
+
+    def init(self, name="vault"):
+        self.cli("init", self.path(name))
+        return self.path(name)
+
+    def mount(self, vault="vault", at="mnt", *opts):
+        os.makedirs(self.path(at), exist_ok=True)
+        self.cli("mount", *opts, self.path(vault), self.path(at))
+        if at not in self.mounts:
+            self.mounts.append(at)
+        return self.path(at)
+
+    def umount(self, at="mnt"):
+        self.cli("umount", self.path(at))
+        self.mounts.remove(at)
+
+    def remount(self, vault="vault", at="mnt"):
+        self.umount(at)
+        return self.mount(vault, at)
+
+    def pid_of(self, at="mnt"):
+        return next(m["pid"] for m in self.status()["mounts"] if m["mountpoint"] == self.path(at))
+
+    def spawn(self, argv, **kw):
+        p = subprocess.Popen(argv, env=self.env, **kw)
+        self.children.append(p)
+        return p
+
+    def stop(self, p):
+        p.terminate()
+        p.wait(30)
+        self.children.remove(p)
+
+    def keyd_pids(self):
+        out = subprocess.run(["pgrep", "-f", "leadglass-keyd.*" + self.dir], stdout=subprocess.PIPE, text=True).stdout
+        return [int(x) for x in out.split()]
+
+    def close(self):
+        for p in self.children:
+            p.kill()
+            p.wait()
+        for at in self.mounts:
+            subprocess.run(["umount", "-l", self.path(at)], stderr=subprocess.DEVNULL)
+        time.sleep(0.2)
+        subprocess.run(["pkill", "-KILL", "-f", "leadglass-(keyd|fs).*" + self.dir], stderr=subprocess.DEVNULL)
+        shutil.rmtree(self.dir, ignore_errors=True)
+
+    def assert_nothing_readable(self, words):
+        """No name, identifier, file name or DICOM mark in any byte or name below, in the keyring or in the slot file."""
+        words = {w if isinstance(w, bytes) else w.encode() for w in words if len(w) > 5} | {b"DICM"}
+        seen = 0
+        for top in [p for p in os.listdir(self.dir) if p.startswith(("vault", "keyring"))]:
+            for d, dirs, files in os.walk(self.path(top)) if os.path.isdir(self.path(top)) else [(self.dir, [], [top])]:
+                for name in dirs + files:
+                    p = os.path.join(d, name)
+                    body = name.encode() + b"\n" + (os.readlink(p).encode() if os.path.islink(p) else b"" if os.path.isdir(p) else read(p))
+                    seen += 1
+                    for w in words:
+                        assert w not in body, (w, "stands in", p)
+        assert seen > 5
+        return seen
