@@ -33,7 +33,7 @@ struct lg_node {
     unsigned opens;
     bool kid_known, no_capability; /* no_capability: known to have no security.capability */
     uint8_t kid[LG_ID_LEN];
-    time_t dirty_since; /* 0: not */
+    _Atomic time_t dirty_since; /* 0: not; also read without mu */
     bool dirid_known;
     uint8_t dirid[LG_ID_LEN];
 };

@@ -92,8 +92,8 @@ static void kill_bits(struct lg_volume *v, struct lg_node *n)
 
 static void dirtied(struct lg_node *n)
 {
-    if (!__atomic_load_n(&n->dirty_since, __ATOMIC_RELAXED))
-        __atomic_store_n(&n->dirty_since, time(NULL), __ATOMIC_RELAXED);
+    if (!atomic_load(&n->dirty_since))
+        atomic_store(&n->dirty_since, time(NULL));
 }
 
 ssize_t lg_volume_write(struct lg_handle *h, const void *buf, size_t len, uint64_t off, bool kill_suidgid)
@@ -109,7 +109,7 @@ int lg_volume_flush(struct lg_handle *h)
 {
     int rc = lg_file_commit(h->n->f);
     if (!rc)
-        __atomic_store_n(&h->n->dirty_since, 0, __ATOMIC_RELAXED);
+        atomic_store(&h->n->dirty_since, 0);
     return lg_errno(rc);
 }
 

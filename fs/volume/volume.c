@@ -118,7 +118,7 @@ int lg_volume_commit_all(struct lg_volume *v) { return lg_errno(for_nodes(v, com
 static int tick_one(struct lg_volume *v, struct lg_node *n, void *arg)
 {
     (void)v;
-    time_t now = *(const time_t *)arg, since = __atomic_load_n(&n->dirty_since, __ATOMIC_RELAXED);
+    time_t now = *(const time_t *)arg, since = atomic_load(&n->dirty_since);
     uint8_t kid[LG_ID_LEN];
     uint32_t version;
     if (!since || now - since < LG_COMMIT_AFTER_S)
@@ -126,10 +126,10 @@ static int tick_one(struct lg_volume *v, struct lg_node *n, void *arg)
     pthread_mutex_lock(&n->mu);
     int rc = 0;
     if (n->f && lg_file_kid(n->f, kid, &version)) { /* one whose key is not known yet waits for more bytes or its close */
-        __atomic_store_n(&n->dirty_since, 0, __ATOMIC_RELAXED);
+        atomic_store(&n->dirty_since, 0);
         rc = lg_file_commit(n->f);
         if (rc)
-            __atomic_store_n(&n->dirty_since, since, __ATOMIC_RELAXED);
+            atomic_store(&n->dirty_since, since);
     }
     pthread_mutex_unlock(&n->mu);
     return rc;
