@@ -9,7 +9,8 @@ int lg_inflate(const uint8_t *in, size_t len, bool raw, uint8_t *out, size_t cap
         return -ENOMEM;
     int rc = inflate(&z, Z_SYNC_FLUSH);
     *ret_len = cap - z.avail_out;
-    *ret_end = rc == Z_STREAM_END;
+    bool bad = rc != Z_OK && rc != Z_STREAM_END && rc != Z_BUF_ERROR;
+    *ret_end = bad || rc == Z_STREAM_END;
     inflateEnd(&z);
-    return rc == Z_OK || rc == Z_STREAM_END || rc == Z_BUF_ERROR ? 0 : -EPROTO;
+    return bad && !*ret_len ? -EPROTO : 0;
 }

@@ -47,7 +47,8 @@ bool lg_look_value(struct lg_look *l, uint32_t tag, const uint8_t *v, size_t len
 #define LG_TAG_CHARSET 0x00080005u
 #define LG_TAG_UID 0x0020000du
 
-/* Inflates a prefix of a stream; at most cap bytes out. raw: deflate without a header. ret_end: the stream ends here. -EPROTO: not such a stream. */
+/* Inflates a prefix of a stream; at most cap bytes out. raw: deflate without a header. ret_end: the stream ends here, or is
+ * damaged from here on: what came before counts, as it would have in a shorter prefix. -EPROTO: not such a stream. */
 int lg_inflate(const uint8_t *in, size_t len, bool raw, uint8_t *out, size_t cap, size_t *ret_len, bool *ret_end) LG_MUST;
 
 #endif

@@ -319,6 +319,7 @@ static void *ticking(void *arg)
     return NULL;
 }
 
+static void log_to_syslog(enum fuse_log_level level, const char *fmt, va_list ap) LG_PRINTF(2, 0);
 static void log_to_syslog(enum fuse_log_level level, const char *fmt, va_list ap)
 {
     vsyslog((int)level, fmt, ap);

@@ -20,6 +20,7 @@ for d in ("fs", "keymgr", "include", "tools", "tests", "docs", "packaging", ".ci
     for at, dirs, names in os.walk(os.path.join(top, d)):
         if d == "":
             dirs[:] = []
+        dirs[:] = [x for x in dirs if x not in ("corpus", "samples")]
         for n in names:
             path = os.path.join(at, n)
             rel = os.path.relpath(path, top)
