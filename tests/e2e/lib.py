@@ -63,7 +63,9 @@ class World:
         need_fuse()
         self.dir = tempfile.mkdtemp(prefix="lg-e2e-", dir=under if os.path.isdir(under) else None)
         self.socket = self.path("keyd.sock")
-        self.env = dict(os.environ, LEADGLASS_SOCKET=self.socket)
+        # What a sanitizer says of a daemon must not be lost with its standard error.
+        self.env = dict(os.environ, LEADGLASS_SOCKET=self.socket, TSAN_OPTIONS="log_path=" + self.path("sanitizer"),
+                        ASAN_OPTIONS="detect_leaks=0:log_path=" + self.path("sanitizer"), UBSAN_OPTIONS="print_stacktrace=1:log_path=" + self.path("sanitizer"))
         self.mounts, self.children = [], []
         self.passphrase = self.path("passphrase")
         write(self.passphrase, b"correct horse\n")
@@ -141,14 +143,23 @@ class World:
         return [int(x) for x in out.split()]
 
     def close(self):
+        if not os.path.isdir(self.dir):
+            return
         for p in self.children:
             p.kill()
             p.wait()
         for at in self.mounts:
             subprocess.run(["umount", "-l", self.path(at)], stderr=subprocess.DEVNULL)
         time.sleep(0.2)
+        subprocess.run(["pkill", "-TERM", "-f", "leadglass-(keyd|fs).*" + self.dir], stderr=subprocess.DEVNULL)
+        time.sleep(0.3)
         subprocess.run(["pkill", "-KILL", "-f", "leadglass-(keyd|fs).*" + self.dir], stderr=subprocess.DEVNULL)
+        said = [read(self.path(f)).decode(errors="replace") for f in os.listdir(self.dir) if f.startswith("sanitizer")]
         shutil.rmtree(self.dir, ignore_errors=True)
+        if said:
+            print("\n".join(said))
+            sys.stdout.flush()
+            os._exit(1)
 
     def assert_nothing_readable(self, words):
         """No name, identifier, file name or DICOM mark in any byte or name below, in the keyring or in the slot file."""
