@@ -1,0 +1,365 @@
+/* A mounted vault without FUSE, with keys from memory and a backend that can fail any call: names, directories, files, reopening, and errors from below. */
+#include <dirent.h>
+#include <fcntl.h>
+#include <linux/fs.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "leadglass/names.h"
+#include "leadglass/volume.h"
+
+/* ---- keys from memory: the same bytes give the same key for ever -------------------------------------------------------------------- */
+static int key_of(uint8_t tag, enum lg_key_kind kind, struct lg_key *ret)
+{
+    *ret = (struct lg_key){ .version = 1, .kind = kind, .state = LG_KEY_ACTIVE, .key = lg_secret_new() };
+    memset(ret->kid, tag, LG_ID_LEN);
+    memset(ret->key->b, tag, LG_KEY_LEN);
+    return 0;
+}
+static int src_vault(void *arg, const uint8_t vault_id[LG_ID_LEN], struct lg_key *v, struct lg_key *g)
+{
+    (void)arg, (void)vault_id;
+    return key_of('v', LG_KIND_VAULT, v) || key_of('g', LG_KIND_GENERAL, g);
+}
+static unsigned asked;
+static int src_study(void *arg, const struct lg_study_info *info, struct lg_key *ret, unsigned *lease)
+{
+    (void)arg;
+    asked++;
+    *lease = 1000;
+    return key_of((uint8_t)info->uid[0], LG_KIND_STUDY, ret);
+}
+static int src_by_id(void *arg, const uint8_t kid[LG_ID_LEN], uint32_t version, struct lg_key *ret, unsigned *lease)
+{
+    (void)arg, (void)version;
+    *lease = 1000;
+    return key_of(kid[0], LG_KIND_STUDY, ret);
+}
+static int src_provisional(void *arg, struct lg_key *ret, unsigned *lease)
+{
+    (void)arg;
+    *lease = 1000;
+    return key_of('p', LG_KIND_PROVISIONAL, ret);
+}
+static int src_attach(void *arg, const uint8_t kid[LG_ID_LEN], const struct lg_study_info *info)
+{
+    (void)arg, (void)kid, (void)info;
+    return 0;
+}
+static const struct lg_key_source source = { NULL, src_vault, src_study, src_by_id, src_provisional, src_attach };
+
+/* ---- a backend that fails its n-th changing call ---------------------------------------------------------------------------------------- */
+static unsigned calls, fail_at;
+static int fail_with;
+static struct lg_sys failing;
+static int trip(void) { return ++calls == fail_at ? fail_with : 0; }
+static ssize_t f_pwritev(void *arg, int fd, const struct iovec *v, int n, off_t off)
+{
+    int rc = trip();
+    if (rc == -EIO && n > 0 && v[0].iov_len > 1) { /* half of it, then the error */
+        struct iovec half = { v[0].iov_base, v[0].iov_len / 2 };
+        fail_at = calls + 1;
+        return lg_sys_posix.pwritev(arg, fd, &half, 1, off);
+    }
+    return rc ? rc : lg_sys_posix.pwritev(arg, fd, v, n, off);
+}
+static int f_fdatasync(void *arg, int fd)
+{
+    int rc = trip();
+    return rc ? rc : lg_sys_posix.fdatasync(arg, fd);
+}
+static int f_ftruncate(void *arg, int fd, off_t len)
+{
+    int rc = trip();
+    return rc ? rc : lg_sys_posix.ftruncate(arg, fd, len);
+}
+
+static char dir[64];
+static struct lg_keys *keys;
+static struct lg_volume *v;
+static unsigned findings;
+static const struct lg_cred me = { 0, 0, 0, 1 };
+static uint64_t session = 1;
+
+static void on_finding(void *arg, const struct lg_finding *f)
+{
+    (void)arg, (void)f;
+    findings++;
+}
+
+static int open_volume(const uint64_t *unclean, unsigned n)
+{
+    struct lg_volume_options o = { .sys = &failing, .keys = keys, .session = ++session, .unclean = unclean, .n_unclean = n, .finding = on_finding };
+    return lg_volume_open(dir, &o, &v);
+}
+
+static int setup(void **state)
+{
+    (void)state;
+    struct lg_vault_info info = { .chunk_size = 4096, .version = 1 };
+    struct lg_key vk;
+    memset(info.vault_id, 'V', LG_ID_LEN);
+    memset(info.keyring_id, 'K', LG_ID_LEN);
+    failing = lg_sys_posix;
+    failing.pwritev = f_pwritev;
+    failing.fdatasync = f_fdatasync;
+    failing.ftruncate = f_ftruncate;
+    fail_at = findings = 0;
+    strcpy(dir, "/tmp/lgvolume-XXXXXX");
+    assert_non_null(mkdtemp(dir));
+    assert_int_equal(key_of('v', LG_KIND_VAULT, &vk), 0);
+    assert_int_equal(lg_vault_create(dir, &info, vk.key), 0);
+    assert_int_equal(lg_vault_create(dir, &info, vk.key), -ENOTEMPTY);
+    lg_secret_free(vk.key);
+    assert_int_equal(lg_keys_new(&source, info.vault_id, &keys), 0);
+    return open_volume(NULL, 0);
+}
+
+static int remove_tree(int at, const char *name)
+{
+    if (unlinkat(at, name, 0) == 0)
+        return 0;
+    int fd = openat(at, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW);
+    DIR *d = fd < 0 ? NULL : fdopendir(fd);
+    for (struct dirent *e; d && (e = readdir(d));)
+        if (strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0)
+            remove_tree(fd, e->d_name);
+    if (d)
+        closedir(d);
+    return unlinkat(at, name, AT_REMOVEDIR);
+}
+
+static int teardown(void **state)
+{
+    (void)state;
+    lg_keys_free(keys);
+    return remove_tree(AT_FDCWD, dir);
+}
+
+static struct lg_entry look(uint64_t parent, const char *name)
+{
+    struct lg_entry e;
+    assert_int_equal(lg_volume_lookup(v, parent, name, &e), 0);
+    return e;
+}
+
+static int put(uint64_t parent, const char *name, const void *data, size_t len)
+{
+    struct lg_entry e;
+    struct lg_handle *h;
+    int rc = lg_volume_create_file(v, parent, name, O_RDWR, 0644, &me, &e, &h);
+    if (rc)
+        return rc;
+    ssize_t n = lg_volume_write(h, data, len, 0, false);
+    rc = n < 0 ? (int)n : lg_volume_fsync(h, false);
+    lg_volume_release(h);
+    lg_volume_forget(v, e.node, 1);
+    return rc;
+}
+
+static int get(uint64_t parent, const char *name, void *data, size_t cap)
+{
+    struct lg_entry e;
+    struct lg_handle *h;
+    int rc = lg_volume_lookup(v, parent, name, &e);
+    if (rc)
+        return rc;
+    rc = lg_volume_open_file(v, e.node, O_RDONLY, &h);
+    if (!rc) {
+        ssize_t n = lg_volume_read(h, data, cap, 0);
+        assert_true(n < 0 || n == e.st.st_size);
+        rc = (int)n;
+        lg_volume_release(h);
+    }
+    lg_volume_forget(v, e.node, 1);
+    return rc;
+}
+
+static char seen[64][300];
+static unsigned n_seen;
+static bool fill(void *arg, const char *name, const struct lg_entry *e, uint64_t next)
+{
+    (void)e, (void)next;
+    if (n_seen == *(unsigned *)arg)
+        return false;
+    snprintf(seen[n_seen++], sizeof seen[0], "%s", name);
+    return true;
+}
+
+static bool listed(uint64_t node, const char *name)
+{
+    struct lg_dir *d;
+    unsigned all = 64;
+    n_seen = 0;
+    assert_int_equal(lg_volume_opendir(v, node, &d), 0);
+    assert_int_equal(lg_volume_readdir(d, 0, false, fill, &all), 0);
+    lg_volume_releasedir(d);
+    for (unsigned i = 0; i < n_seen; i++)
+        if (strcmp(seen[i], name) == 0)
+            return true;
+    return false;
+}
+
+static void test_names(void **state)
+{
+    (void)state;
+    char longest[257], got[5000];
+    struct lg_entry a, b, e;
+    memset(longest, 'n', 256);
+    longest[256] = 0;
+    assert_int_equal(lg_volume_lookup(v, LG_ROOT_NODE, "none", &e), -ENOENT);
+    assert_int_equal(lg_volume_mkdir(v, LG_ROOT_NODE, "a", 0755, &me, &a), 0);
+    assert_int_equal(lg_volume_mkdir(v, LG_ROOT_NODE, "a", 0755, &me, &e), -EEXIST);
+    assert_int_equal(lg_volume_mkdir(v, LG_ROOT_NODE, "b", 0755, &me, &b), 0);
+    assert_int_equal(lg_volume_mkdir(v, LG_ROOT_NODE, longest, 0755, &me, &e), -ENAMETOOLONG);
+    longest[255] = 0;
+    assert_int_equal(put(a.node, longest, "long", 4), 0);
+    assert_true(listed(a.node, longest));
+    assert_int_equal(get(a.node, longest, got, sizeof got), 4);
+    assert_int_equal(lg_volume_rename(v, a.node, longest, b.node, "short", 0), 0);
+    assert_false(listed(a.node, longest));
+    assert_int_equal(get(b.node, "short", got, sizeof got), 4);
+    assert_int_equal(lg_volume_rmdir(v, LG_ROOT_NODE, "b"), -ENOTEMPTY);
+    assert_int_equal(lg_volume_rename(v, LG_ROOT_NODE, "a", LG_ROOT_NODE, "b", 0), -ENOTEMPTY);
+    assert_int_equal(lg_volume_rename(v, LG_ROOT_NODE, "b", LG_ROOT_NODE, "a", RENAME_NOREPLACE), -EEXIST);
+    assert_int_equal(lg_volume_rename(v, LG_ROOT_NODE, "b", LG_ROOT_NODE, "a", 0), 0); /* over an empty directory */
+    assert_int_equal(get(look(LG_ROOT_NODE, "a").node, "short", got, sizeof got), 4);
+    assert_int_equal(lg_volume_lookup(v, LG_ROOT_NODE, "b", &e), -ENOENT);
+    assert_int_equal(put(LG_ROOT_NODE, "x", "X", 1), 0);
+    assert_int_equal(lg_volume_rename(v, LG_ROOT_NODE, "x", LG_ROOT_NODE, "a", RENAME_EXCHANGE), 0);
+    assert_int_equal(get(LG_ROOT_NODE, "a", got, sizeof got), 1);
+    assert_true(S_ISDIR(look(LG_ROOT_NODE, "x").st.st_mode));
+    e = look(LG_ROOT_NODE, "a");
+    struct lg_entry l;
+    assert_int_equal(lg_volume_link(v, e.node, LG_ROOT_NODE, "hard", &l), 0);
+    assert_int_equal(l.node, e.node);
+    assert_int_equal(l.st.st_nlink, 2);
+    assert_int_equal(lg_volume_unlink(v, LG_ROOT_NODE, "a"), 0);
+    assert_int_equal(get(LG_ROOT_NODE, "hard", got, sizeof got), 1);
+    assert_int_equal(lg_volume_symlink(v, LG_ROOT_NODE, "link", "somewhere/else", &me, &l), 0);
+    assert_int_equal(l.st.st_size, 14);
+    assert_int_equal(lg_volume_readlink(v, l.node, got, sizeof got), 0);
+    assert_string_equal(got, "somewhere/else");
+    assert_int_equal(lg_volume_setxattr(v, e.node, "user.k", "value", 5, 0), 0);
+    assert_int_equal(lg_volume_getxattr(v, e.node, "user.k", got, 3), -ERANGE);
+    assert_int_equal(lg_volume_getxattr(v, e.node, "user.k", got, 100), 5);
+    assert_int_equal(lg_volume_listxattr(v, e.node, got, 100), 7);
+    assert_string_equal(got, "user.k");
+    assert_int_equal(lg_volume_removexattr(v, e.node, "user.k"), 0);
+    assert_int_equal(lg_volume_getxattr(v, e.node, "user.k", got, 100), -ENODATA);
+    assert_int_equal(lg_volume_close(v), 0);
+    assert_int_equal(open_volume(NULL, 0), 0);
+    assert_int_equal(get(look(LG_ROOT_NODE, "x").node, "short", got, sizeof got), 4);
+    struct lg_volume *first = v;
+    assert_int_equal(open_volume(NULL, 0), -EWOULDBLOCK);
+    v = first;
+    assert_int_equal(findings, 0);
+    assert_int_equal(lg_volume_close(v), 0);
+}
+
+/* Every changing call of an overwrite fails once: the error is told, what was synced before is there, and the next try works. */
+static void test_errors(void **state)
+{
+    (void)state;
+    static uint8_t old[20000], fresh[20000], got[40000];
+    memset(old, 'o', sizeof old);
+    memset(fresh, 'f', sizeof fresh);
+    for (int round = 0; round < 2; round++) {
+        fail_with = round ? -EIO : -ENOSPC;
+        for (unsigned n = 1; n < 40; n++) {
+            struct lg_handle *h;
+            char name[16];
+            snprintf(name, sizeof name, "e%d-%u", round, n);
+            fail_at = 0;
+            assert_int_equal(put(LG_ROOT_NODE, name, old, sizeof old), 0);
+            struct lg_entry e = look(LG_ROOT_NODE, name);
+            assert_int_equal(lg_volume_open_file(v, e.node, O_RDWR, &h), 0);
+            calls = 0;
+            fail_at = n;
+            ssize_t w = lg_volume_write(h, fresh, sizeof fresh, 5000, false);
+            int rc = w < 0 ? (int)w : lg_volume_fsync(h, false);
+            bool hit = calls >= n;
+            fail_at = 0;
+            if (hit)
+                assert_int_equal(rc, fail_with);
+            else
+                assert_int_equal(rc, 0);
+            /* A second process would see what is below now: old bytes or new ones, whole. */
+            if (rc) {
+                assert_int_equal(lg_volume_write(h, fresh, sizeof fresh, 5000, false), sizeof fresh);
+                assert_int_equal(lg_volume_fsync(h, false), 0);
+            }
+            lg_volume_release(h);
+            lg_volume_forget(v, e.node, 1);
+            assert_int_equal(get(LG_ROOT_NODE, name, got, sizeof got), 25000);
+            assert_memory_equal(got, old, 5000);
+            assert_memory_equal(got + 5000, fresh, sizeof fresh);
+            assert_int_equal(lg_volume_unlink(v, LG_ROOT_NODE, name), 0);
+            if (!hit) {
+                assert_true(n > 3);
+                break;
+            }
+        }
+    }
+    assert_int_equal(findings, 0);
+    assert_int_equal(lg_volume_close(v), 0);
+}
+
+/* Names are bound to their directory, and a damaged directory id is noticed. */
+static void test_tamper(void **state)
+{
+    (void)state;
+    char from[256], to[256], got[100];
+    struct lg_entry a, b, e;
+    assert_int_equal(lg_volume_mkdir(v, LG_ROOT_NODE, "a", 0755, &me, &a), 0);
+    assert_int_equal(lg_volume_mkdir(v, LG_ROOT_NODE, "b", 0755, &me, &b), 0);
+    assert_int_equal(put(a.node, "file", "A", 1), 0);
+    assert_int_equal(put(b.node, "file", "B", 1), 0);
+    assert_int_equal(lg_volume_close(v), 0);
+    /* Below: swap the two directories' ids. */
+    char sub[2][200];
+    unsigned n = 0;
+    snprintf(from, sizeof from, "%s/root", dir);
+    DIR *d = opendir(from);
+    for (struct dirent *x; (x = readdir(d));)
+        if (x->d_name[0] != '.' && strncmp(x->d_name, "lg.", 3) != 0 && n < 2)
+            snprintf(sub[n++], sizeof sub[0], "%s/root/%.64s", dir, x->d_name);
+    closedir(d);
+    assert_int_equal(n, 2);
+    snprintf(from, sizeof from, "%s/lg.dirid", sub[0]);
+    snprintf(to, sizeof to, "%s/lg.dirid", sub[1]);
+    assert_int_equal(renameat2(AT_FDCWD, from, AT_FDCWD, to, RENAME_EXCHANGE), 0);
+    assert_int_equal(open_volume(NULL, 0), 0);
+    e = look(LG_ROOT_NODE, "a");
+    assert_int_equal(get(e.node, "file", got, sizeof got), -ENOENT);
+    assert_false(listed(e.node, "file"));
+    assert_true(findings > 0);
+    assert_int_equal(lg_volume_close(v), 0);
+    assert_int_equal(unlink(from), 0);
+    assert_int_equal(symlink("AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA", from), 0);
+    assert_int_equal(open_volume(NULL, 0), 0);
+    int bad = lg_volume_lookup(v, look(LG_ROOT_NODE, "a").node, "file", &e), good = lg_volume_lookup(v, look(LG_ROOT_NODE, "b").node, "file", &e);
+    assert_true((bad == -EIO && good == -ENOENT) || (bad == -ENOENT && good == -EIO));
+    assert_int_equal(lg_volume_close(v), 0);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = { cmocka_unit_test_setup_teardown(test_names, setup, teardown), cmocka_unit_test_setup_teardown(test_errors, setup, teardown),
+                                        cmocka_unit_test_setup_teardown(test_tamper, setup, teardown) };
+    if (geteuid() != 0) {
+        puts("SKIPPED: needs root (file handles, owners)");
+        return 77;
+    }
+    umask(0);
+    if (lg_secret_init(true) || lg_crypto_init())
+        return 1;
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

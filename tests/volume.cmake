@@ -1,0 +1,2 @@
+lg_unit(volume_test SOURCES unit/volume_test.c LIBS leadglass-core)
+set_tests_properties(volume_test PROPERTIES SKIP_RETURN_CODE 77)
