@@ -5,6 +5,7 @@
 #include "internal.h"
 #include "leadglass/bytes.h"
 
+#define LG_KEYRING_VERSION 1u
 enum { RECORD_MAX = 8192, CTRL_UNIT = 128, CTRL_MAX = 1280, INFO_LEN = 448 };
 
 /* The one record of the meta table. */
@@ -65,6 +66,9 @@ int lg_version_unwrap(const struct lg_keyring *k, const struct lg_secret *bucket
 int lg_record_parse(struct lg_keyring *k, const uint8_t kid[LG_ID_LEN], const uint8_t *p, size_t len, struct lg_record *ret) LG_MUST;
 int lg_record_get(struct lg_keyring *k, const uint8_t kid[LG_ID_LEN], struct lg_record *ret) LG_MUST; /* -ENOENT */
 int lg_record_put(struct lg_keyring *k, const struct lg_record *r) LG_MUST;
+/* What is known of a study, sealed under its newest key. */
+int lg_info_seal(const struct lg_keyring *k, struct lg_record *r, const struct lg_secret *key, const struct lg_study_info *info) LG_MUST;
+int lg_info_open(const struct lg_keyring *k, const struct lg_record *r, const struct lg_secret *key, struct lg_study_info *ret) LG_MUST;
 int lg_keyring_finish(struct lg_keyring *k, const struct lg_roots *roots) LG_MUST; /* destroy.c: resumes what was interrupted */
 
 #endif
