@@ -1,3 +1,5 @@
+#include <fcntl.h>
+#include <linux/falloc.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -255,6 +257,20 @@ static int commit_in_place(struct lg_file *f)
     return 0;
 }
 
+/* Space for everything that the record will put in place: it must not meet a full disk once it is durable. */
+static int reserve(struct lg_file *f, const struct ops *o)
+{
+    const struct lg_sys *sys = f->env->sys;
+    int rc = 0;
+    for (uint32_t i = 0; !rc && i < o->n; i++)
+        if (o->op[i].kind == LG_JOP_WRITE && o->op[i].off >= LG_HEADER_LEN) {
+            rc = sys->fallocate(sys->arg, f->fd, FALLOC_FL_KEEP_SIZE, (off_t)o->op[i].off, (off_t)o->op[i].len);
+            if (rc == -EOPNOTSUPP)
+                return 0;
+        }
+    return rc;
+}
+
 /* What a slot names changes: in one record, and in place only once that is durable (R4). */
 static int commit_journaled(struct lg_file *f)
 {
@@ -297,6 +313,8 @@ static int commit_journaled(struct lg_file *f)
         rc = op_add(&o, LG_JOP_TRUNCATE, end, 0, NULL, NULL);
     }
     unsigned target = slot_target(f);
+    if (!rc)
+        rc = reserve(f, &o);
     if (!rc)
         rc = slot_make(f, target, raw);
     if (!rc)
