@@ -198,7 +198,7 @@ static int check_places(struct program *p, char socket[PATH_MAX])
     const struct options *o = &p->o;
     struct stat st, up;
     if (!realpath(o->vault, p->vault))
-        return fail(p, EXIT_FAILED, "vault %s: %s. Create it with `leadglass init %s`", o->vault, strerror(errno), o->vault);
+        return fail(p, EXIT_FAILED, errno == ENOENT ? "vault %s: %s. Create it with `leadglass init`" : "vault %s: %s", o->vault, strerror(errno));
     if (!realpath(o->mountpoint, p->mountpoint)) {
         if (errno == ENOTCONN)
             return fail(p, EXIT_FAILED, "%s: a mount whose daemon is gone is still there; run `leadglass umount %s` first", o->mountpoint, o->mountpoint);
@@ -511,6 +511,7 @@ static int run(struct program *p, int ready)
     }
     if (ready >= 0) {
         uint8_t ok = EXIT_OK;
+        (void)!chdir("/"); /* hold no other filesystem busy */
         int null = open("/dev/null", O_RDWR);
         p->to_syslog = true;
         openlog("leadglass-fs", LOG_PID, LOG_DAEMON);
