@@ -56,6 +56,8 @@ void lg_keyring_close(struct lg_keyring *k);
  * root in force (copy; caller frees), which changes when studies are destroyed: hand it to the supervisor each time. */
 int lg_keyring_unlock(struct lg_keyring *k, const struct lg_roots *roots) LG_MUST;
 int lg_keyring_root(struct lg_keyring *k, struct lg_root *ret) LG_MUST;
+/* 0, or why the destruction that the last unlock resumed could not be ended: its studies stay destroying, everything else is served. */
+int lg_keyring_unfinished(const struct lg_keyring *k);
 /* Forgets every key (wiped). Aborts a transaction that is open. */
 void lg_keyring_lock(struct lg_keyring *k);
 bool lg_keyring_unlocked(const struct lg_keyring *k);
@@ -138,15 +140,16 @@ struct lg_study {
 int lg_keyring_studies(struct lg_keyring *k, const uint8_t *after, struct lg_study *ret, unsigned max, unsigned *ret_n) LG_MUST;
 int lg_keyring_study_show(struct lg_keyring *k, const char *uid, struct lg_study *ret) LG_MUST; /* -ENOENT */
 
-/* Step 0 of destruction: marks the study destroy-approved, then (lg_keyring_destroy_begin) destroying; from then on no key of it is served.
+/* Step 0 of destruction: marks the study destroying; from then on no key of it is served.
  * ret_kids receives the study's key id and those of provisional keys attached to it (at most max), for the mounts to drop. Needs begin.
- * -ENOENT, -EKEYREVOKED when it is destroyed already. */
+ * A study that is destroying already keeps its actor and reason. -ENOENT, -EKEYREVOKED when it is destroyed. */
 int lg_keyring_revoke(struct lg_keyring *k, const char *uid, const char *reason, uint32_t actor_uid,
                       uint8_t (*ret_kids)[LG_ID_LEN], unsigned max, unsigned *ret_n) LG_MUST;
 /* Carries out every study in state destroying in one batch: the four steps of the design (slot file with both roots, durable; one commit
  * with the new epoch, the victims' wraps gone, survivors of their buckets under new bucket keys, all buckets under the new root; every
  * rewrapped record read back and unwrapped in a fresh transaction; slot file with the new root only, file and directory synced), then
- * marks them destroyed. Call without an open transaction. On error the state stays destroying and the next unlock resumes. */
+ * marks them destroyed. Call without an open transaction. On error the state stays destroying; calling it
+ * again, or the next unlock, goes on from there. The root may have changed even so. */
 int lg_keyring_destroy(struct lg_keyring *k, unsigned *ret_destroyed) LG_MUST;
 
 /* For crash tests: called before each step of destruction that writes (numbered from 1) with a name; returning non-zero stops there with

@@ -387,6 +387,8 @@ static void unlock_end(struct lg_worker *w, struct lg_op *op)
             struct lg_event e = { .kind = LG_EVENT_UNLOCK };
             lg_mounts_tell(w, &e, ++w->next_event); /* nobody waits for the answers */
             lg_log(LOG_NOTICE, "unlocked by user %u", (unsigned)op->uid);
+            if (lg_keyring_unfinished(w->keyring))
+                lg_log(LOG_ERR, "studies that were being destroyed still are (%s)", strerror(-lg_keyring_unfinished(w->keyring)));
         }
     }
     lg_roots_done(&w->unlocking.roots);
@@ -462,11 +464,14 @@ static void revoke_begin(struct lg_worker *w, struct lg_op *op)
 static void revoke_end(struct lg_worker *w, struct lg_op *op)
 {
     unsigned destroyed;
-    int rc = lg_keyring_unlocked(w->keyring) ? lg_keyring_destroy(w->keyring, &destroyed) : -ENOKEY;
-    if (!rc)
-        rc = lg_root_to_supervisor(w);
+    int rc = -ENOKEY;
+    if (lg_keyring_unlocked(w->keyring)) {
+        rc = lg_keyring_destroy(w->keyring, &destroyed);
+        int told = lg_root_to_supervisor(w); /* the root may have changed even if a later step failed */
+        rc = rc ? rc : told;
+    }
     if (rc)
-        lg_log(LOG_ERR, "a study's key is revoked but not destroyed yet (%s): the next unlock resumes it", strerror(-rc));
+        lg_log(LOG_ERR, "a study's key is revoked but not destroyed yet (%s): revoke it again, or the next unlock resumes it", strerror(-rc));
     else
         lg_log(LOG_NOTICE, "a study's key was destroyed for user %u", (unsigned)op->uid);
     finish(w, op, 0, rc ? LG_KEY_DESTROYING : LG_KEY_DESTROYED);

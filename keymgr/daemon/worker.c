@@ -359,6 +359,8 @@ static int start(struct lg_worker *w)
         if (!rc)
             rc = lg_root_to_supervisor(w);
         lg_log(rc ? LOG_ERR : LOG_NOTICE, rc ? "restarted, but locked: %s" : "restarted and unlocked", rc ? strerror(-rc) : "");
+        if (!rc && lg_keyring_unfinished(w->keyring))
+            lg_log(LOG_ERR, "studies that were being destroyed still are (%s)", strerror(-lg_keyring_unfinished(w->keyring)));
     }
     sigemptyset(&set);
     sigaddset(&set, SIGTERM);

@@ -293,50 +293,70 @@ static int new_root(struct lg_keyring *k, struct lg_root *ret, uint64_t *ret_gen
     return 0;
 }
 
+/* Does the slot file still hold the old root beside the one in force: did something stop between steps 2 and 4? */
+static int old_root_left(struct lg_keyring *k, bool *ret)
+{
+    struct lg_slotfile s;
+    int rc = slot_load(k, &s);
+    if (!rc)
+        *ret = s.n_roots == 2 && s.epoch[1] == k->root.epoch;
+    return rc;
+}
+
+/* Are the wraps of every victim gone? After an error one batch may have lost them and a later one not. */
+static int all_gone(struct lg_keyring *k, const struct victims *v, bool *ret)
+{
+    struct lg_record *r = malloc(sizeof *r);
+    bool gone = true;
+    int rc = r ? 0 : -ENOMEM;
+    for (size_t i = 0; !rc && i < v->n; i++) {
+        rc = lg_record_get(k, v->kid[i], r);
+        gone = gone && !rc && r->n == 0;
+    }
+    free(r);
+    if (!rc)
+        *ret = gone;
+    return rc;
+}
+
+static int change_root(struct lg_keyring *k, const struct victims *v)
+{
+    struct lg_root root = { 0 };
+    uint64_t generation;
+    int rc = new_root(k, &root, &generation);
+    if (!rc)
+        rc = commit_new_root(k, v, &root, generation);
+    if (!rc) {
+        adopt(k, &root);
+        rc = forget_old_root(k, v);
+    }
+    lg_secret_free(root.key);
+    return rc;
+}
+
 int lg_keyring_destroy(struct lg_keyring *k, unsigned *ret_destroyed)
 {
     struct victims v = { 0 };
-    struct lg_root root = { 0 };
-    uint64_t generation;
+    bool left = false, gone = false;
+    unsigned n = 0;
     if (!lg_keyring_unlocked(k))
         return -ENOKEY;
     if (lg_keyring_in_txn(k))
         return -EBUSY;
-    *ret_destroyed = 0;
     int rc = victims_find(k, &v);
-    if (!rc && v.n) {
-        rc = new_root(k, &root, &generation);
-        if (!rc)
-            rc = commit_new_root(k, &v, &root, generation);
-        if (!rc) {
-            adopt(k, &root);
-            rc = forget_old_root(k, &v);
-        }
-        if (!rc)
-            rc = mark_destroyed(k, &v, ret_destroyed);
-        lg_secret_free(root.key);
-    }
-    free(v.kid);
-    return rc;
-}
-
-int lg_keyring_finish(struct lg_keyring *k, const struct lg_roots *roots)
-{
-    struct victims v = { 0 };
-    unsigned n;
-    bool committed = roots->n == 2 && roots->r[1].epoch == k->meta.epoch; /* a crash came after step 2 */
-    int rc = victims_find(k, &v);
-    if (!rc && committed)
+    if (!rc)
+        rc = old_root_left(k, &left);
+    if (!rc && left)
         rc = forget_old_root(k, &v);
     if (!rc && v.n) {
-        /* Are their wraps gone already (after step 2), or is everything still to do? */
-        struct lg_record *r = malloc(sizeof *r);
-        rc = r ? lg_record_get(k, v.kid[0], r) : -ENOMEM;
-        bool gone = !rc && r->n == 0;
-        free(r);
+        rc = all_gone(k, &v, &gone);
+        if (!rc && !gone)
+            rc = change_root(k, &v);
         if (!rc)
-            rc = gone ? mark_destroyed(k, &v, &n) : lg_keyring_destroy(k, &n);
+            rc = mark_destroyed(k, &v, &n);
     }
     free(v.kid);
+    if (!rc)
+        *ret_destroyed = n;
     return rc;
 }

@@ -86,12 +86,13 @@ int lg_keyring_create(const char *dir, const char *slot_path, const void *pass, 
     char tmp[4096];
     if (!k.root.key)
         return -ENOMEM;
-    if (access(slot_path, F_OK) == 0 || mkdir(dir, 0700)) {
+    int rc = access(slot_path, F_OK) == 0 ? -EEXIST : mkdir(dir, 0700) ? -errno : 0;
+    if (rc) {
         lg_secret_free(k.root.key);
-        return access(slot_path, F_OK) == 0 ? -EEXIST : -errno;
+        return rc;
     }
     k.meta = (struct lg_meta){ .version = LG_KEYRING_VERSION, .epoch = 1, .generation = 1, .next_session = 1 };
-    int rc = lg_random(k.meta.keyring_id, LG_ID_LEN);
+    rc = lg_random(k.meta.keyring_id, LG_ID_LEN);
     if (!rc)
         rc = lock_dir(dir, &k.lockfd);
     if (!rc)
@@ -194,13 +195,17 @@ int lg_keyring_unlock(struct lg_keyring *k, const struct lg_roots *roots)
         rc = lg_meta_unwrap(k, &k->root, k->lookup, k->record);
     if (!rc)
         rc = lg_siv_new(k->record, &k->ctrl);
-    if (!rc)
-        rc = lg_keyring_finish(k, &all);
     lg_roots_done(&all);
-    if (rc)
+    if (rc) {
         lg_keyring_lock(k);
+    } else { /* a destruction that cannot go on (a full disk) keeps nobody from the other studies */
+        unsigned n;
+        k->unfinished = lg_keyring_destroy(k, &n);
+    }
     return rc == -EBADMSG ? -EKEYREJECTED : rc;
 }
+
+int lg_keyring_unfinished(const struct lg_keyring *k) { return k->unfinished; }
 
 int lg_keyring_root(struct lg_keyring *k, struct lg_root *ret)
 {
@@ -280,6 +285,8 @@ static int uid_hash(const struct lg_keyring *k, const char *uid, uint8_t out[LG_
 
 static int record_key(struct lg_keyring *k, const struct lg_record *r, uint32_t i, struct lg_key *ret)
 {
+    if (i >= r->n) /* the number of versions stands outside what is sealed: a record may claim to be active and have none */
+        return -EPROTO;
     LG_SECRET_AUTO bucket = lg_secret_new();
     struct lg_secret *key = lg_secret_new();
     int rc = bucket && key ? lg_bucket_key(k, lg_bucket_of(r->kid), bucket) : -ENOMEM;
@@ -644,11 +651,11 @@ static int collect_unclean(struct lg_keyring *k, uint64_t n, enum lg_session_sta
     struct unclean *u = arg;
     (void)k;
     if (s == LG_SESSION_UNCLEAN) {
-        if (u->n == u->max) { /* the newest ones matter most */
+        if (u->n < u->max) {
+            u->out[u->n++] = n;
+        } else if (u->max) { /* the newest ones matter most */
             memmove(u->out, u->out + 1, (u->max - 1) * sizeof *u->out);
             u->out[u->max - 1] = n;
-        } else if (u->n < u->max) {
-            u->out[u->n++] = n;
         }
     }
     return 0;
@@ -737,15 +744,17 @@ int lg_keyring_revoke(struct lg_keyring *k, const char *uid, const char *reason,
         rc = find(k, uid, &r);
     if (rc)
         return rc;
-    if (r.state == LG_KEY_DESTROYED || r.state == LG_KEY_DESTROYING)
+    if (r.state == LG_KEY_DESTROYED)
         return -EKEYREVOKED;
-    r.state = LG_KEY_DESTROYING;
-    r.changed = (uint64_t)time(NULL);
-    r.changed_by = actor_uid;
-    snprintf(r.reason, sizeof r.reason, "%s", reason);
-    rc = lg_record_put(k, &r);
-    if (!rc)
-        rc = lg_store_put(k->store, LG_T_PENDING, r.kid, LG_ID_LEN, "", 0);
+    if (r.state != LG_KEY_DESTROYING) {
+        r.state = LG_KEY_DESTROYING;
+        r.changed = (uint64_t)time(NULL);
+        r.changed_by = actor_uid;
+        snprintf(r.reason, sizeof r.reason, "%s", reason);
+        rc = lg_record_put(k, &r);
+        if (!rc)
+            rc = lg_store_put(k->store, LG_T_PENDING, r.kid, LG_ID_LEN, "", 0);
+    }
     if (rc)
         return rc;
     if (n < max)

@@ -48,6 +48,7 @@ struct lg_keyring {
     struct lg_siv *ctrl;
     uint8_t *bucket; /* LG_BUCKETS keys of secret memory */
     bool have_bucket[LG_BUCKETS];
+    int unfinished; /* of the destruction that unlocking resumed */
     lg_keyring_hook hook;
     void *hook_arg;
 };
@@ -69,6 +70,5 @@ int lg_record_put(struct lg_keyring *k, const struct lg_record *r) LG_MUST;
 /* What is known of a study, sealed under its newest key. */
 int lg_info_seal(const struct lg_keyring *k, struct lg_record *r, const struct lg_secret *key, const struct lg_study_info *info) LG_MUST;
 int lg_info_open(const struct lg_keyring *k, const struct lg_record *r, const struct lg_secret *key, struct lg_study_info *ret) LG_MUST;
-int lg_keyring_finish(struct lg_keyring *k, const struct lg_roots *roots) LG_MUST; /* destroy.c: resumes what was interrupted */
 
 #endif

@@ -10,8 +10,7 @@
 
 #include <cmocka.h>
 
-#include "leadglass/crypto.h"
-#include "leadglass/keyring.h"
+#include "internal.h"
 
 static char top[64], dir[80], slot[96];
 static const char pass[] = "correct horse";
@@ -277,6 +276,103 @@ static void test_destroy(void **state)
         lg_secret_free(kept[i].key);
 }
 
+static void revoke_study(struct lg_keyring *k, const char *uid)
+{
+    uint8_t kids[4][LG_ID_LEN];
+    unsigned n;
+    assert_int_equal(lg_keyring_begin(k), 0);
+    assert_int_equal(lg_keyring_revoke(k, uid, "because", 5, kids, 4, &n), 0);
+    assert_int_equal(lg_keyring_commit(k), 0);
+}
+
+static void assert_destroyed(struct lg_keyring *k, const char *uid)
+{
+    struct lg_study st;
+    assert_int_equal(lg_keyring_study_show(k, uid, &st), 0);
+    assert_int_equal(st.state, LG_KEY_DESTROYED);
+    assert_int_equal(st.version, 0);
+}
+
+/* A step fails but the process goes on: it may try again, or revoke another study and end before that one's destruction. */
+static void test_destroy_errors(void **state)
+{
+    (void)state;
+    static const char *const steps[] = { "slot-both", "commit", "verify", "slot-new", "mark" };
+    struct lg_keyring *k = opened();
+    for (unsigned s = 0; s < sizeof steps / sizeof *steps; s++) {
+        char uid[3][32];
+        struct lg_key key[3];
+        unsigned n, seen = 0;
+        for (unsigned i = 0; i < 3; i++) {
+            snprintf(uid[i], sizeof uid[i], "5.%u.%u", s, i);
+            key[i] = study(k, uid[i]);
+            lg_secret_free(key[i].key);
+        }
+        bool swap = memcmp(key[1].kid, key[2].kid, LG_ID_LEN) > 0; /* the batch that failed comes first in key-id order */
+        const char *first = uid[swap ? 2 : 1], *second = uid[swap ? 1 : 2];
+        revoke_study(k, uid[0]);
+        stop_at = steps[s];
+        lg_keyring_set_hook(k, hook, &seen);
+        assert_int_equal(lg_keyring_destroy(k, &n), -EINTR);
+        lg_keyring_set_hook(k, NULL, NULL);
+        assert_int_equal(lg_keyring_destroy(k, &n), 0);
+        assert_int_equal(n, 1);
+        assert_destroyed(k, uid[0]);
+        revoke_study(k, first);
+        lg_keyring_set_hook(k, hook, &seen);
+        assert_int_equal(lg_keyring_destroy(k, &n), -EINTR);
+        revoke_study(k, second);
+        revoke_study(k, second); /* asking again is fine */
+        lg_keyring_close(k);
+        k = opened();
+        assert_int_equal(lg_keyring_unfinished(k), 0);
+        assert_destroyed(k, first);
+        assert_destroyed(k, second);
+    }
+    lg_keyring_close(k);
+}
+
+static void test_edges(void **state)
+{
+    (void)state;
+    char other[120];
+    snprintf(other, sizeof other, "%s/other.root", top);
+    assert_int_equal(lg_keyring_create(dir, other, pass, 3, 10), -EEXIST); /* the directory alone is there */
+    struct lg_keyring *k = opened();
+    struct lg_key vault, general;
+    uint8_t vid[LG_ID_LEN] = "vault";
+    uint64_t id, none[1] = { 0 };
+    unsigned n;
+    assert_int_equal(lg_keyring_begin(k), 0);
+    assert_int_equal(lg_keyring_vault_add(k, vid, &vault, &general), 0);
+    assert_int_equal(lg_keyring_session_begin(k, vid, &id), 0);
+    assert_int_equal(lg_keyring_session_begin(k, vid, &id), 0);
+    assert_int_equal(lg_keyring_commit(k), 0);
+    lg_secret_free(vault.key);
+    lg_secret_free(general.key);
+    assert_int_equal(lg_keyring_sessions_unclean(k, vid, none, 0, &n), 0);
+    /* A forged record: active, yet without any version. */
+    struct lg_key key = study(k, "1.2.3"), x;
+    lg_secret_free(key.key);
+    lg_keyring_close(k);
+    struct lg_store *st;
+    const uint8_t *p;
+    size_t len, versions = 4 + LG_WRAPPED_LEN;
+    uint8_t forged[1024] = { 0 };
+    assert_int_equal(lg_store_open(dir, false, &st), 0);
+    assert_int_equal(lg_store_begin(st), 0);
+    assert_int_equal(lg_store_get(st, LG_T_KEYS, key.kid, LG_ID_LEN, &p, &len), 0);
+    assert_true(len < sizeof forged);
+    forged[0] = p[0];
+    memcpy(forged + 5, p + 5 + versions, len - 5 - versions);
+    assert_int_equal(lg_store_put(st, LG_T_KEYS, key.kid, LG_ID_LEN, forged, len - versions), 0);
+    assert_int_equal(lg_store_commit(st), 0);
+    lg_store_close(st);
+    k = opened();
+    assert_int_equal(lg_keyring_study_find(k, "1.2.3", &x), -EPROTO);
+    lg_keyring_close(k);
+}
+
 /* LMDB trusts its file; we look first. */
 static void test_hostile(void **state)
 {
@@ -309,6 +405,7 @@ static void test_hostile(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = { cmocka_unit_test_setup_teardown(test_life, setup, teardown), cmocka_unit_test_setup_teardown(test_destroy, setup, teardown),
+                                        cmocka_unit_test_setup_teardown(test_destroy_errors, setup, teardown), cmocka_unit_test_setup_teardown(test_edges, setup, teardown),
                                         cmocka_unit_test_setup_teardown(test_hostile, setup, teardown) };
     if (lg_secret_init(true) || lg_crypto_init())
         return 1;

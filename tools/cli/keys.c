@@ -256,7 +256,7 @@ static int study_revoke(const struct cli *c, struct lg_client *k, const char *ui
             }
             code = report(c, u, j);
             if (state != LG_KEY_DESTROYED && code == CLI_OK)
-                code = cli_fail(CLI_FAILED, "the key is revoked but its destruction is not complete; the key manager's log says why, and the next unlock resumes it");
+                code = cli_fail(CLI_FAILED, "the key is revoked but its destruction is not complete; the key manager's log says why. Run the same command again, or lock and unlock");
         }
     }
     free(st);
