@@ -29,6 +29,8 @@ struct lg_jrec {
 #define LG_JREC_FIXED 208u
 #define LG_JOP_FIXED 24u
 
+/* Length of the record that begins with this sector, 0: none of this generation. Not yet checked beyond that. */
+size_t lg_jrec_len(const uint8_t sector[LG_SECTOR], uint64_t generation);
 /* Bounded: checks magic, lengths, checksum and every op. -ENOENT: no record of this generation here. */
 int lg_jrec_decode(const uint8_t *buf, size_t len, uint64_t generation, struct lg_jrec *ret) LG_MUST;
 /* Carries out the ops of a decoded record on fd. */

@@ -29,6 +29,14 @@ static bool op_ok(struct lg_rd *r)
     }
 }
 
+size_t lg_jrec_len(const uint8_t sector[LG_SECTOR], uint64_t generation)
+{
+    struct lg_rd h = lg_rd(sector, LG_SECTOR);
+    uint32_t magic = lg_rd_u32(&h), len = lg_rd_u32(&h);
+    (void)lg_rd_u32(&h);
+    return magic == REC_MAGIC && lg_rd_u64(&h) == generation && len && len % LG_SECTOR == 0 ? len : 0;
+}
+
 int lg_jrec_decode(const uint8_t *buf, size_t len, uint64_t generation, struct lg_jrec *ret)
 {
     struct lg_jrec r = { 0 };

@@ -120,18 +120,30 @@ static void find_by_id(struct replay *rp, int dirfd, unsigned depth)
 /* Calls each for every valid record of an area that follows its predecessor without a gap. */
 static int area_walk(const struct lg_sys *sys, int fd, unsigned area, uint64_t generation, int (*each)(void *arg, const struct lg_jrec *r), void *arg)
 {
-    uint8_t *buf = malloc(LG_AREA_LEN);
-    if (!buf)
-        return -ENOMEM;
-    ssize_t got = lg_sys_read_full(sys, fd, buf, LG_AREA_LEN, lg_area_off(area));
-    int rc = got < 0 ? (int)got : 0;
+    uint8_t first[LG_SECTOR], *buf = NULL;
     uint64_t last = 0;
-    for (size_t off = LG_AREA_DATA; !rc && off < (size_t)got;) {
+    int rc = 0;
+    for (size_t off = LG_AREA_DATA, cap = 0; !rc && off < LG_AREA_LEN;) {
         struct lg_jrec r;
-        if (lg_jrec_decode(buf + off, (size_t)got - off, generation, &r) || (last && r.number != last + 1))
+        ssize_t got = lg_sys_read_full(sys, fd, first, sizeof first, lg_area_off(area) + off);
+        size_t len = got == (ssize_t)sizeof first ? lg_jrec_len(first, generation) : 0;
+        if (got < 0)
+            rc = (int)got;
+        if (!len || len > LG_AREA_LEN - off)
+            break;
+        if (len > cap) {
+            free(buf);
+            cap = len;
+            if (!(buf = malloc(cap)))
+                return -ENOMEM;
+        }
+        got = lg_sys_read_full(sys, fd, buf, len, lg_area_off(area) + off);
+        if (got < 0)
+            rc = (int)got;
+        if (got < (ssize_t)len || lg_jrec_decode(buf, len, generation, &r) || (last && r.number != last + 1))
             break;
         last = r.number;
-        off += r.len;
+        off += len;
         rc = each(arg, &r);
     }
     free(buf);

@@ -1,0 +1,37 @@
+/* A lower filesystem that crashes. While a workload runs on a real directory, every change to it is recorded: contents through the injectable
+ * backend (struct lg_sys), names through the linker's --wrap of the system calls. From the record any state that a power cut may leave is built:
+ *  - of each file, any subset of the 512-byte sectors written since its last barrier (each whole or not at all), truncations and holes likewise;
+ *  - names in the order in which they were made, up to any point behind the last barrier that covers them: fsync of a directory, or of a file
+ *    for its own creation (as ext4, XFS and btrfs do). */
+#ifndef LG_CRASH_DISK_H
+#define LG_CRASH_DISK_H
+
+#include "leadglass/sys.h"
+
+struct image;
+struct record; /* what happened since an image */
+
+/* xorshift64; the state must not be zero. */
+uint64_t rnd(uint64_t *state);
+
+/* An image of the tree under dir as it stands, all of it durable. */
+struct image *image_scan(const char *dir);
+/* Makes dir (which must not exist) stand as the image says. */
+void image_write(struct image *im, const char *dir);
+void image_free(struct image *im);
+
+/* From now on what happens under the tree that image_scan read or image_write wrote is recorded. One at a time. */
+struct record *record_begin(struct image *im);
+void record_stop(void);
+size_t record_len(const struct record *r);
+/* How many of the first n entries concern names: those are made in order. */
+size_t record_names(const struct record *r, size_t n);
+/* What a crash after the first cut entries may leave; *ret_names: so many name changes of the record are in it. Shares memory with the
+ * record and its image: free it first. */
+struct image *record_crash(const struct record *r, size_t cut, uint64_t *rng, size_t *ret_names);
+void record_free(struct record *r);
+
+/* The backend to run the volume on. */
+extern const struct lg_sys disk_sys;
+
+#endif
