@@ -45,6 +45,9 @@ void lg_slotfile_root_drop(struct lg_slotfile *s);
 /* All roots of the file, given any one of them. -EKEYREJECTED: it is none of this file's. */
 int lg_slotfile_roots(const struct lg_slotfile *s, const struct lg_root *have, struct lg_roots *ret) LG_MUST;
 
+/* pages.c: is every page of this LMDB file that LMDB may follow one that it can follow safely? -EPROTO: no. Reads the whole tree once. */
+int lg_pages_check(const char *path) LG_MUST;
+
 /* ---- store.c: the only place that knows LMDB ---------------------------------------------------------------------------------------- */
 enum lg_table { LG_T_META, LG_T_BUCKETS, LG_T_KEYS, LG_T_LOOKUP, LG_T_ATTACHED, LG_T_VAULTS, LG_T_SESSIONS, LG_T_PENDING, LG_TABLES };
 struct lg_store;

@@ -9,8 +9,7 @@
 #include "internal.h"
 #include "leadglass/bytes.h"
 
-enum { KEY_MAX = 64, META_VERSION = 1 };
-#define META_MAGIC 0xbeefc0deu
+enum { KEY_MAX = 64 };
 #define MAP_SIZE (4ull << 30)
 
 struct lg_store {
@@ -42,46 +41,13 @@ static int rc_of(int rc)
     }
 }
 
-/* LMDB trusts its file. At least its two meta pages must be what they should be, and the tree's roots inside the file. */
+/* LMDB trusts its file: look first. */
 static int check_file(const char *dir)
 {
     char path[PATH_MAX];
-    uint8_t page[2 * 4096];
-    struct stat st;
     if (snprintf(path, sizeof path, "%s/data.mdb", dir) >= (int)sizeof path)
         return -ENAMETOOLONG;
-    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
-    if (fd < 0)
-        return -errno;
-    ssize_t n = pread(fd, page, sizeof page, 0);
-    int rc = n < 0 || fstat(fd, &st) ? -errno : n < (ssize_t)sizeof page ? -EPROTO : 0;
-    close(fd);
-    for (unsigned i = 0; !rc && i < 2; i++) {
-        struct lg_rd r = lg_rd(page + i * 4096, 4096);
-        uint64_t number = lg_rd_u64(&r);
-        (void)lg_rd_u16(&r);
-        uint16_t flags = lg_rd_u16(&r);
-        (void)lg_rd_u32(&r);
-        uint32_t magic = lg_rd_u32(&r), version = lg_rd_u32(&r);
-        (void)lg_rd_u64(&r); /* address */
-        uint64_t map = lg_rd_u64(&r), pages = (uint64_t)st.st_size / 4096;
-        uint64_t root[2];
-        uint32_t page_size = 0;
-        for (unsigned d = 0; d < 2; d++) { /* free list, then main */
-            uint32_t pad = lg_rd_u32(&r);
-            uint16_t dbflags = lg_rd_u16(&r), depth = lg_rd_u16(&r);
-            uint64_t branch = lg_rd_u64(&r), leaf = lg_rd_u64(&r), overflow = lg_rd_u64(&r), entries = lg_rd_u64(&r);
-            root[d] = lg_rd_u64(&r);
-            if (d == 0)
-                page_size = pad;
-            if ((dbflags & ~0xffu) || depth > 32 || branch > pages || leaf > pages || overflow > pages || entries > pages * 4096 || (root[d] != UINT64_MAX && root[d] >= pages))
-                rc = -EPROTO;
-        }
-        uint64_t last = lg_rd_u64(&r);
-        if (number != i || !(flags & 8) || magic != META_MAGIC || version != META_VERSION || page_size != 4096 || map > 1ull << 46 || last >= pages + 2 || !lg_rd_ok(&r))
-            rc = -EPROTO;
-    }
-    return rc;
+    return lg_pages_check(path);
 }
 
 int lg_store_open(const char *dir, bool create, struct lg_store **ret)

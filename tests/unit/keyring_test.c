@@ -374,6 +374,74 @@ static void test_edges(void **state)
 }
 
 /* LMDB trusts its file; we look first. */
+/* Reads everything, then changes something in every table, as far as the store lets it. */
+static bool use_store(void)
+{
+    struct lg_store *st;
+    const uint8_t *p;
+    uint8_t key[64];
+    size_t len, vlen;
+    if (lg_store_open(dir, false, &st))
+        return false;
+    for (int t = 0; t < LG_TABLES; t++) {
+        len = 0;
+        for (unsigned sum = 0, n = 0; n < 100000 && lg_store_next(st, t, len != 0, key, &len, &p, &vlen) == 0; n++)
+            for (size_t i = 0; i < vlen; i++)
+                sum += p[i];
+    }
+    int rc = lg_store_begin(st);
+    for (int t = 0; !rc && t < LG_TABLES; t++) {
+        uint8_t value[700] = { 1 };
+        for (unsigned i = 0; !rc && i < 8; i++) {
+            snprintf((char *)key, sizeof key, "a key number %u", i * 37);
+            rc = lg_store_put(st, t, key, 16, value, sizeof value);
+        }
+    }
+    rc = rc ? rc : lg_store_commit(st);
+    lg_store_close(st);
+    return true;
+}
+
+/* Any byte of LMDB's file changed: refused, or harmless. A crash here is a failure. */
+static void test_pages(void **state)
+{
+    (void)state;
+    struct lg_keyring *k = opened();
+    char uid[32];
+    for (unsigned i = 0; i < 60; i++) { /* freed pages, overflow pages, more than one leaf */
+        snprintf(uid, sizeof uid, "1.2.%u", i);
+        struct lg_key key = study(k, uid);
+        lg_secret_free(key.key);
+    }
+    lg_keyring_close(k);
+    static uint8_t good[4 << 20];
+    int fd = open(in("data.mdb"), O_RDWR);
+    ssize_t len = pread(fd, good, sizeof good, 0);
+    assert_true(len > 8 * 4096 && len < (ssize_t)sizeof good);
+    assert_true(use_store());
+    unsigned tried = 0, refused = 0;
+    for (ssize_t at = 0; at < len; at++) {
+        if (at % 4096 >= 96 && at % 131) /* headers and pointers whole, of the rest a sample */
+            continue;
+        for (unsigned bit = 0; bit < 2; bit++) {
+            uint8_t x = good[at] ^ (bit ? 0xff : (uint8_t)(1u << at % 8));
+            assert_int_equal(pwrite(fd, good, (size_t)len, 0), len);
+            assert_int_equal(ftruncate(fd, len), 0);
+            assert_int_equal(pwrite(fd, &x, 1, at), 1);
+            tried++;
+            refused += !use_store();
+        }
+    }
+    print_message("%u changed files, %u refused\n", tried, refused);
+    assert_true(refused > tried / 50);
+    for (ssize_t cut = 0; cut < len; cut += 1000) {
+        assert_int_equal(pwrite(fd, good, (size_t)len, 0), len);
+        assert_int_equal(ftruncate(fd, cut), 0);
+        use_store();
+    }
+    close(fd);
+}
+
 static void test_hostile(void **state)
 {
     (void)state;
@@ -406,6 +474,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = { cmocka_unit_test_setup_teardown(test_life, setup, teardown), cmocka_unit_test_setup_teardown(test_destroy, setup, teardown),
                                         cmocka_unit_test_setup_teardown(test_destroy_errors, setup, teardown), cmocka_unit_test_setup_teardown(test_edges, setup, teardown),
+                                        cmocka_unit_test_setup_teardown(test_pages, setup, teardown),
                                         cmocka_unit_test_setup_teardown(test_hostile, setup, teardown) };
     if (lg_secret_init(true) || lg_crypto_init())
         return 1;
