@@ -424,7 +424,7 @@ static void test_pages(void **state)
         if (at % 4096 >= 96 && at % 131) /* headers and pointers whole, of the rest a sample */
             continue;
         for (unsigned bit = 0; bit < 2; bit++) {
-            uint8_t x = good[at] ^ (bit ? 0xff : (uint8_t)(1u << at % 8));
+            uint8_t x = (uint8_t)(good[at] ^ (bit ? 0xff : 1u << at % 8));
             assert_int_equal(pwrite(fd, good, (size_t)len, 0), len);
             assert_int_equal(ftruncate(fd, len), 0);
             assert_int_equal(pwrite(fd, &x, 1, at), 1);
