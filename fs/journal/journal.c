@@ -126,8 +126,13 @@ int lg_journal_open(const struct lg_sys *sys, int vault_dirfd, const uint8_t vau
     if (!rc && !read_only)
         rc = sys->fdatasync(sys->arg, j->fd);
     if (!rc && !read_only) {
-        j->area[0].generation = ++j->generation;
+        /* A crash may have lost the header of the area that was begun last, and kept records behind it: theirs was the next generation, which
+         * must never come to life again. Ours is durable before its first record, so that this holds for the next crash too. */
+        j->generation += 2;
+        j->area[0].generation = j->generation;
         rc = lg_area_header_write(sys, &j->self, 0, j->generation, true);
+        if (!rc)
+            rc = sys->fdatasync(sys->arg, j->fd);
     }
     if (rc) {
         if (j->fd >= 0)

@@ -78,9 +78,16 @@ static const struct lg_cred me = { 0, 0, 0, 1 };
 static uint64_t unclean[8];
 static unsigned n_unclean;
 
+static char last_finding[160]; /* for the message of a failure */
+static void on_finding(void *arg, const struct lg_finding *f)
+{
+    (void)arg;
+    snprintf(last_finding, sizeof last_finding, "%s, %llu to %llu", f->kind, (unsigned long long)f->from, (unsigned long long)f->to);
+}
+
 static int open_volume(const char *dir, uint64_t session, struct lg_volume **ret)
 {
-    struct lg_volume_options o = { .sys = &disk_sys, .keys = keys, .session = session, .unclean = unclean, .n_unclean = n_unclean };
+    struct lg_volume_options o = { .sys = &disk_sys, .keys = keys, .session = session, .unclean = unclean, .n_unclean = n_unclean, .finding = on_finding };
     return lg_volume_open(dir, &o, ret);
 }
 
@@ -559,7 +566,7 @@ static bool explain(struct found *f, const struct tree *t, unsigned done, struct
         held[i].size = (uint64_t)n;
         held[i].crc = n < 0 ? 0 : crc_of(content, (uint64_t)n);
         if (n < 0 || !allowed(o, done, held[i].size, held[i].crc)) {
-            snprintf(why, why_len, "object %d: %lld is not what it may hold", is[i], (long long)n);
+            snprintf(why, why_len, "object %d: %lld is not what it may hold (%s)", is[i], (long long)n, last_finding);
             return false;
         }
     }
@@ -626,7 +633,7 @@ static void recover(struct image *im, const char *dir, unsigned names_done, unsi
 {
     struct found f = { .n = 0 };
     struct snap held[LIVE * 2] = { 0 };
-    char why[3][128] = { "", "", "" };
+    char why[3][256] = { "", "", "" };
     uint64_t session = unclean[n_unclean - 1] + 1;
     image_write(im, dir);
     bool again = depth < 3 && pick(depth ? 3 : 6) == 0;
