@@ -1,6 +1,6 @@
 /* Power cuts, simulated: a random workload runs on a volume over disk.h; then crash states are built at random moments of it, opened, and compared with
  * what the workload was promised (docs/FORMAT.md, "What a crash leaves"):
- *  - the names are those after some operation, none half done;
+ *  - the names are those after some operation, none half done (but see there for a directory renamed over another);
  *  - a file holds exactly what it held after some operation since its last fsync, or since its creation, never a mixture;
  *  - a file that was ever fsynced can be opened; one that never was may be EIO;
  *  - recovery can itself be cut short, any number of times;
