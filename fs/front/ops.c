@@ -14,7 +14,7 @@ static struct lg_volume *vol(fuse_req_t req) { return front(req)->volume; }
 static struct lg_cred cred(fuse_req_t req)
 {
     const struct fuse_ctx *c = fuse_req_ctx(req);
-    return (struct lg_cred){ .uid = c->uid, .gid = c->gid, .umask = 0, .pid = c->pid }; /* the kernel has applied the umask */
+    return (struct lg_cred){ .uid = c->uid, .gid = c->gid, .umask = c->umask, .pid = c->pid };
 }
 
 static void done(fuse_req_t req, int rc) { fuse_reply_err(req, -rc); }
@@ -45,7 +45,7 @@ static void op_init(void *user, struct fuse_conn_info *c)
                            FUSE_CAP_POSIX_LOCKS | FUSE_CAP_FLOCK_LOCKS);
     /* One writer, this one: the kernel's pages are right until we say otherwise. */
     c->want |= c->capable & (FUSE_CAP_EXPLICIT_INVAL_DATA | FUSE_CAP_PARALLEL_DIROPS | FUSE_CAP_READDIRPLUS | FUSE_CAP_READDIRPLUS_AUTO | FUSE_CAP_ATOMIC_O_TRUNC |
-                             FUSE_CAP_ASYNC_READ | FUSE_CAP_ASYNC_DIO | FUSE_CAP_CACHE_SYMLINKS | FUSE_CAP_POSIX_ACL);
+                             FUSE_CAP_ASYNC_READ | FUSE_CAP_ASYNC_DIO | FUSE_CAP_CACHE_SYMLINKS | FUSE_CAP_POSIX_ACL | FUSE_CAP_DONT_MASK);
     c->max_write = IO_MAX;
     c->max_readahead = IO_MAX;
     c->max_background = 64;

@@ -235,6 +235,15 @@ static void tmp_name(char out[32])
     lg_hex_encode(r, sizeof r, out + sizeof LG_TMP_PREFIX - 1);
 }
 
+/* The umask counts only where no default ACL does. */
+static mode_t masked(int dirfd, mode_t mode, const struct lg_cred *c)
+{
+    char path[32];
+    lg_fd_path(dirfd, path); /* kept directories are O_PATH */
+    bool acl = c->umask && getxattr(path, "system.posix_acl_default", NULL, 0) > 0;
+    return acl ? mode : mode & ~c->umask;
+}
+
 static int exists(int dirfd, const char *lower)
 {
     struct stat st;
@@ -280,7 +289,7 @@ int lg_volume_mkdir(struct lg_volume *v, uint64_t parent, const char *name, mode
         return lg_errno(rc);
     rc = place_get(v, parent, name, &p);
     if (!rc)
-        rc = mkdir_at(v, &p, mode & ~c->umask, c);
+        rc = mkdir_at(v, &p, masked(p.fd, mode, c), c);
     if (!rc)
         rc = entry_of(v, &p, name, ret);
     place_done(v, &p);
@@ -322,7 +331,7 @@ int lg_volume_mknod(struct lg_volume *v, uint64_t parent, const char *name, mode
         rc = exists(p.fd, p.lower);
     if (!rc)
         rc = lg_sidecar_make(p.fd, p.sealed, p.lower);
-    if (!rc && mknodat(p.fd, p.lower, mode & ~c->umask, rdev))
+    if (!rc && mknodat(p.fd, p.lower, masked(p.fd, mode, c), rdev))
         rc = -errno;
     else if (!rc)
         rc = made(v, &p, name, mode, c, ret);
@@ -594,13 +603,14 @@ int lg_volume_create_file(struct lg_volume *v, uint64_t parent, const char *name
     if (!rc)
         rc = lg_sidecar_make(p.fd, p.sealed, p.lower);
     if (!rc) {
-        int fd = openat(p.fd, p.lower, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, mode & 07777 & ~c->umask);
+        mode = masked(p.fd, mode, c);
+        int fd = openat(p.fd, p.lower, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, mode & 07777);
         if (fd < 0) {
             rc = -errno;
             if (rc != -EEXIST)
                 lg_sidecar_drop(p.fd, p.lower);
         } else {
-            rc = file_begin(v, p.dir, fd, p.fd, name, mode & ~c->umask, c, ret, ret_h);
+            rc = file_begin(v, p.dir, fd, p.fd, name, mode, c, ret, ret_h);
             if (rc) {
                 unlinkat(p.fd, p.lower, 0);
                 lg_sidecar_drop(p.fd, p.lower);
@@ -634,8 +644,9 @@ int lg_volume_tmpfile(struct lg_volume *v, uint64_t parent, int flags, mode_t mo
     int dirfd = dir ? lg_node_dirfd(v, dir) : -ESTALE;
     rc = dirfd < 0 ? dirfd : 0;
     if (!rc) {
-        int fd = openat(dirfd, ".", O_RDWR | O_TMPFILE | O_CLOEXEC, mode & 07777 & ~c->umask);
-        rc = fd < 0 ? -errno : file_begin(v, dir, fd, dirfd, "", mode & ~c->umask, c, ret, ret_h);
+        mode = masked(dirfd, mode, c);
+        int fd = openat(dirfd, ".", O_RDWR | O_TMPFILE | O_CLOEXEC, mode & 07777);
+        rc = fd < 0 ? -errno : file_begin(v, dir, fd, dirfd, "", mode, c, ret, ret_h);
     }
     if (dir) {
         lg_node_done(dir, dirfd);

@@ -52,6 +52,25 @@ with open(os.path.join(m, "map"), "w+b") as f:
         mm[5000:5005] = b"hello"
         mm.flush()
 want[os.path.join(m, "map")] = b"\0" * 5000 + b"hello" + b"\0" * 94995
+# A default ACL decides the modes of what is made under it, the umask elsewhere: as below.
+plain = os.path.join(w.dir, "plain-acl")
+modes = {}
+was = os.umask(0o077)
+for base in (plain, os.path.join(m, "acl")):
+    os.mkdir(base, 0o755)
+    write(os.path.join(base, "before"), b"")
+    acl = subprocess.run(["setfacl", "-d", "-m", "u::rwx,g::rwx,o::r,u:1:rw", base], capture_output=True)
+    if base == plain and acl.returncode:
+        print("no ACLs below: not compared:", acl.stderr.decode().strip())
+        break
+    assert acl.returncode == 0, acl.stderr
+    write(os.path.join(base, "after"), b"")
+    os.mkdir(os.path.join(base, "sub"), 0o777)
+    write(os.path.join(base, "sub", "deep"), b"")
+    os.mkfifo(os.path.join(base, "fifo"))
+    modes[base] = [stat.S_IMODE(os.stat(os.path.join(base, n)).st_mode) for n in ("before", "after", "sub", "sub/deep", "fifo")]
+os.umask(was)
+assert len({tuple(x) for x in modes.values()}) <= 1, modes
 sizes = {p: os.stat(p).st_size for p in want}
 for again in range(2):
     for p, b in want.items():
