@@ -140,6 +140,15 @@ static int other_hash_ok(const struct lg_file *f, unsigned n, const struct lg_sl
     return rc;
 }
 
+static bool locked(const struct lg_file *f)
+{
+    struct lg_kref *general;
+    int rc = lg_keys_general(f->env->keys, &general);
+    if (!rc)
+        lg_kref_unref(general);
+    return rc != 0;
+}
+
 static int load_slots(struct lg_file *f)
 {
     struct lg_slot s[2];
@@ -184,6 +193,8 @@ static int load_slots(struct lg_file *f)
     }
     if (rc == -EBADMSG)
         lg_file_report(f, "header, table or size do not verify", 0, 0);
+    else if (rc == -ENOKEY && !locked(f))
+        lg_file_report(f, "its key is not to be had", 0, 0);
     if (rc)
         return rc;
     if (n == first && (!exact || !hash_ok))
@@ -209,12 +220,12 @@ int lg_file_load(struct lg_file *f)
     rc = n < (ssize_t)sizeof head ? -EPROTO : lg_s0_decode(head, &s0);
     if (!rc && (memcmp(s0.vault_id, f->env->vault_id, LG_ID_LEN) != 0 || s0.chunk_size != f->env->chunk_size))
         rc = -EPROTO;
-    if (rc == -EPROTO) {
-        lg_file_report(f, "not a file of this vault", 0, 0);
-        return -EBADMSG;
+    if (rc) {
+        if (!f->s0.version && n >= (ssize_t)LG_SECTOR)
+            lg_s0_claimed_id(head, f->s0.file_id); /* what it claims to be is better than nothing in the report */
+        lg_file_report(f, rc == -EPROTO ? "not a file of this vault" : "of a newer format than this program knows", 0, 0);
+        return rc == -EPROTO ? -EBADMSG : rc;
     }
-    if (rc)
-        return rc;
     f->s0 = s0;
     f->phys = (uint64_t)st.st_size;
     memcpy(f->s0_raw, head, LG_SECTOR);

@@ -68,6 +68,11 @@ int lg_s0_decode(const uint8_t in[LG_SECTOR], struct lg_s0 *ret)
     return 0;
 }
 
+void lg_s0_claimed_id(const uint8_t in[LG_SECTOR], uint8_t ret[LG_ID_LEN])
+{
+    memcpy(ret, in + 20 + LG_ID_LEN, LG_ID_LEN);
+}
+
 int lg_slot_decode(const uint8_t in[LG_SECTOR], struct lg_slot *ret)
 {
     if (all_zero(in, LG_SECTOR))

@@ -45,6 +45,8 @@ struct lg_s0 {
 void lg_s0_encode(const struct lg_s0 *s, uint8_t out[LG_SECTOR]);
 /* -EPROTO: not an S0 or damaged; -EPROTONOSUPPORT: newer version or suite. */
 int lg_s0_decode(const uint8_t in[LG_SECTOR], struct lg_s0 *ret) LG_MUST;
+/* The bytes where the file id stands, of a sector that does not decode: for reports only. */
+void lg_s0_claimed_id(const uint8_t in[LG_SECTOR], uint8_t ret[LG_ID_LEN]);
 
 /* ---- commit slots ---------------------------------------------------------------------------------------------------------- */
 struct lg_slot {
