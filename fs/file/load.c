@@ -163,11 +163,12 @@ static int load_slots(struct lg_file *f)
         return -EBADMSG;
     }
     unsigned first = have[1] && (!have[0] || s[1].seq > s[0].seq);
-    bool lenient = recoverable(f, s[first].session), acc_ok = false, exact = false, hash_ok = false;
+    bool lenient = false, acc_ok = false, exact = false, hash_ok = false;
     int rc = try_slot(f, first, &s[first], &acc_ok, &exact);
     if (!rc)
         rc = other_hash_ok(f, first, &s[first], &hash_ok);
     if (!rc) {
+        lenient = recoverable(f, s[first].session); /* only now: before its MAC is checked, anybody may have written that number */
         adopt(f, first, &s[first]);
         exact = exact && f->phys == lg_format_cipher_size((uint32_t)cs, f->size);
         if (acc_ok && exact && hash_ok && !ended_uncleanly(f, s[first].session))

@@ -97,7 +97,9 @@ static void on_finding(void *arg, const struct lg_finding *f)
 {
     char id[2 * LG_ID_LEN + 1];
     lg_hex_encode(f->file_id, LG_ID_LEN, id);
-    if (f->to)
+    if (f->ino)
+        say(arg, LOG_WARNING, "inode %llu below: %s", (unsigned long long)f->ino, f->kind);
+    else if (f->to)
         say(arg, LOG_WARNING, "file %s, bytes %llu to %llu: %s", id, (unsigned long long)f->from, (unsigned long long)f->to - 1, f->kind);
     else
         say(arg, LOG_WARNING, "file %s: %s", id, f->kind);

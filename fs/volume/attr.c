@@ -175,7 +175,7 @@ ssize_t lg_volume_getxattr(struct lg_volume *v, uint64_t node, const char *name,
         if (got < 0) {
             got = -errno;
         } else if (got < (ssize_t)LG_XATTR_OVERHEAD) {
-            got = -EIO;
+            got = lg_volume_report(v, n, "extended attribute does not verify");
         } else if (!size) {
             got -= LG_XATTR_OVERHEAD;
         } else if ((size_t)got - LG_XATTR_OVERHEAD > size) {
@@ -185,7 +185,7 @@ ssize_t lg_volume_getxattr(struct lg_volume *v, uint64_t node, const char *name,
             ssize_t len = raw ? getxattr(path, lower, raw, (size_t)got) : -1;
             rc = !raw ? -ENOMEM : len < 0 ? -errno : lg_xattr_open(v->names, name, raw, (size_t)len, buf);
             if (rc == -EBADMSG)
-                rc = lg_volume_report(v, "extended attribute does not verify");
+                rc = lg_volume_report(v, n, "extended attribute does not verify");
             got = rc ? rc : len - (ssize_t)LG_XATTR_OVERHEAD;
             free(raw);
         }

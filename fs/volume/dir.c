@@ -93,7 +93,7 @@ int lg_volume_readdir(struct lg_dir *d, uint64_t cookie, bool plus,
         struct lg_node *n = NULL;
         int skip = is_dots(e->d_name) ? (memcpy(name, e->d_name, strlen(e->d_name) + 1), 0) : plain_name(v, fd, id, e->d_name, name);
         if (skip == -EBADMSG)
-            lg_volume_report(v, "name does not verify");
+            lg_volume_report(v, d->n, "name does not verify");
         if (skip) {
             d->at = next;
             continue;

@@ -96,7 +96,8 @@ int lg_sidecar_make(int dirfd, const char *sealed, const char *lower) LG_MUST;
 void lg_sidecar_drop(int dirfd, const char *lower);
 /* Owner of something created below: a set-gid directory gives its group. */
 int lg_own(int fd, int dirfd, const struct lg_cred *c, mode_t mode) LG_MUST;
-int lg_volume_report(struct lg_volume *v, const char *kind);
+/* Returns -EIO. */
+int lg_volume_report(struct lg_volume *v, const struct lg_node *n, const char *kind);
 
 /* ---- open.c ---- */
 /* n->mu held: the file, opened if it is not; counts an open. */

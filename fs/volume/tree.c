@@ -47,9 +47,9 @@ int lg_ns_shared(struct lg_volume *v) { return ns_lock(v, pthread_rwlock_rdlock)
 int lg_ns_exclusive(struct lg_volume *v) { return v->opt.read_only ? -EROFS : ns_lock(v, pthread_rwlock_wrlock); }
 void lg_ns_unlock(struct lg_volume *v) { pthread_rwlock_unlock(&v->ns); }
 
-int lg_volume_report(struct lg_volume *v, const char *kind)
+int lg_volume_report(struct lg_volume *v, const struct lg_node *n, const char *kind)
 {
-    struct lg_finding f = { .kind = kind };
+    struct lg_finding f = { .kind = kind, .ino = n->ino };
     if (v->opt.finding)
         v->opt.finding(v->opt.arg, &f);
     return -EIO;
@@ -103,7 +103,7 @@ int lg_dirid_get(struct lg_volume *v, struct lg_node *dir, int dirfd, uint8_t re
         else
             rc = -EBADMSG;
         if (rc == -EBADMSG)
-            rc = lg_volume_report(v, "directory id is missing or does not verify");
+            rc = lg_volume_report(v, dir, "directory id is missing or does not verify");
         dir->dirid_known = !rc;
     }
     if (!rc)
@@ -382,7 +382,7 @@ int lg_volume_readlink(struct lg_volume *v, uint64_t node, char *buf, size_t cap
         close(fd);
     }
     if (rc == -EBADMSG)
-        rc = lg_volume_report(v, "symbolic link does not verify");
+        rc = lg_volume_report(v, n, "symbolic link does not verify");
     lg_node_unref(v, n);
     lg_ns_unlock(v);
     return lg_errno(rc);

@@ -16,6 +16,7 @@ struct lg_finding {
     const char *kind; /* such as "chunk does not verify" */
     uint8_t file_id[LG_ID_LEN];
     uint64_t from, to;
+    uint64_t ino; /* of what stands below, when it is a name, a directory, a link or an attribute: then there is no file id. Else 0 */
 };
 
 /* Common to all files of a mounted vault. Filled in by the volume; outlives every file. */
