@@ -71,9 +71,11 @@ static void vsay(const struct program *p, int level, const char *fmt, va_list ap
         vsyslog(level, fmt, ap);
         return;
     }
+    flockfile(stderr); /* lines of several threads stay apart */
     fputs("leadglass-fs: ", stderr);
     vfprintf(stderr, fmt, ap);
     fputc('\n', stderr);
+    funlockfile(stderr);
 }
 static void say(const struct program *p, int level, const char *fmt, ...) LG_PRINTF(3, 4);
 static void say(const struct program *p, int level, const char *fmt, ...)

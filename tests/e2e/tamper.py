@@ -1,6 +1,6 @@
 """What the owner of the storage can do while nothing is mounted: on a real mount every change is an error and a line in the log, or one of those that the
 threat model says cannot be noticed. One file or directory for each way, all of them changed between two mounts."""
-import errno, os, random, re, shutil, struct, subprocess, sys
+import errno, os, random, re, shutil, struct, subprocess, threading
 from lib import *
 
 C, N, TAIL = 4096, 100, 100  # chunks of 4 KiB: 80 in the header's table, the others in the first region's
@@ -91,6 +91,12 @@ def other_key(b, other, past):
     fix(b, s)
 
 
+def other_wrap(b, other, past):
+    for s in (1, 2):
+        b[s * SECTOR + 64:s * SECTOR + 144] = other[newest(other) * SECTOR + 64:newest(other) * SECTOR + 144]
+        fix(b, s)
+
+
 def newer_format(b, other, past):
     b[8] = 2
     fix(b, 0)
@@ -124,7 +130,7 @@ WAYS = {
     "seq": (flip_fixed(8), SHUT), "session": (flip_fixed(16), SHUT), "size": (flip_fixed(24), SHUT), "wrap": (flip_fixed(70), SHUT), "commitment": (flip_fixed(120), SHUT),
     "chunk writes": (flip_fixed(144), SHUT), "sealed accumulator": (flip_fixed(170), SHUT), "MAC": (flip_fixed(480), SHUT),
     "key id": (other_key, "its key is not to be had"),
-    "wrap of another file": (take("other", *same((512 + 64, 80), (1024 + 64, 80))), SHUT),
+    "wrap of another file": (other_wrap, SHUT),
     "slots of another file": (take("other", *same((512, 1024))), SHUT), "header of another file": (take("other", *same((0, 4096))), SHUT),
     "entry nonce": (flip(entry_off(3)), SHUT), "entry tag": (flip(entry_off(3) + 12), SHUT), "entry checksum": (flip(entry_off(3) + 31), SHUT),
     "entry in region": (flip(entry_off(95) + 5), SHUT), "unused entry": (flip(entry_off(150)), SHUT), "a hole": (zero(entry_off(40), 32), SHUT),
@@ -205,15 +211,11 @@ other = read(below["the other"])
 ids = {}
 for n, (change, _) in WAYS.items():
     b = bytearray(read(below[n]))
-    ids[n] = b[36:52].hex()
     assert len(b) == chunk_off(N) + TAIL and len(past[n]) == len(b)
     before = bytes(b)
     change(b, other, past[n])
     assert n == "none" or bytes(b) != before, n
-    if n == "file id":
-        ids[n] = b[36:52].hex()  # what it claims to be
-    elif n == "S0 zeroed":
-        ids[n] = "0" * 32
+    ids[n] = b[36:52].hex()  # what it claims to be
     with open(below[n], "r+b") as f:  # the same inode
         f.write(b)
         f.truncate(len(b))
@@ -378,8 +380,10 @@ want(body("times", "a", "one"), "times")
 # A file that is shut can be taken away, and is not taken for an empty one to be written over.
 want(error_of(lambda: os.close(os.open(at("slot A"), os.O_WRONLY | os.O_TRUNC))) == errno.EIO, "O_TRUNC")
 os.unlink(at("slot A"))
+reaper = threading.Thread(target=fs.wait)  # the command waits until the process is gone, and a child that nobody waited for is not
+reaper.start()
 w.umount()
-fs.wait(30)
+reaper.join()
 w.children.remove(fs)
 said = set(x.split("leadglass-fs: ", 1)[1] for x in read(w.path("log")).decode().splitlines() if re.search(r"leadglass-fs: (file|inode) ", x))
 for x in sorted(set(lines) - said):
