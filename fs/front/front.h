@@ -23,6 +23,9 @@ int lg_rules_load(const char *file, struct lg_rules **ret, char *error, size_t c
 void lg_rules_free(struct lg_rules *r);
 int lg_rules_match(const struct lg_rules *r, const char *path, struct lg_study_info *ret);
 
+/* Takes away mounts of ours at that place whose daemon was killed; nothing happens to a mount that lives. -ENOTCONN: it is not one of ours. */
+int lg_stale_detach(const char *mountpoint);
+
 /* The whole program; returns the exit code. */
 int lg_front_run(int argc, char **argv);
 

@@ -203,6 +203,8 @@ static int check_places(struct program *p, char socket[PATH_MAX])
     struct stat st, up;
     if (!realpath(o->vault, p->vault))
         return fail(p, EXIT_FAILED, errno == ENOENT ? "vault %s: %s. Create it with `leadglass init`" : "vault %s: %s", o->vault, strerror(errno));
+    if (lg_stale_detach(o->mountpoint) == -ENOTCONN)
+        return fail(p, EXIT_FAILED, "%s: another filesystem's mount, whose daemon is gone, is still there; unmount it first", o->mountpoint);
     if (!realpath(o->mountpoint, p->mountpoint)) {
         if (errno == ENOTCONN)
             return fail(p, EXIT_FAILED, "%s: a mount whose daemon is gone is still there; run `leadglass umount %s` first", o->mountpoint, o->mountpoint);

@@ -573,6 +573,13 @@ static int file_begin(struct lg_volume *v, const struct lg_node *parent, int fd,
     char *path = lg_node_path(v, n->id);
     pthread_mutex_lock(&n->mu);
     rc = lg_file_create(&v->env, fd, path ? path : "", &n->f);
+    if (!rc) { /* empty, but committed: a file nobody has closed yet opens after this process was killed (as SQLite's and PostgreSQL's do) */
+        rc = lg_file_commit(n->f);
+        if (rc) {
+            lg_file_free(n->f);
+            n->f = NULL;
+        }
+    }
     if (!rc) {
         n->opens = 1;
         n->dirty_since = time(NULL);

@@ -111,7 +111,10 @@ class World:
         return self.path(name)
 
     def mount(self, vault="vault", at="mnt", *opts):
-        os.makedirs(self.path(at), exist_ok=True)
+        try:
+            os.makedirs(self.path(at), exist_ok=True)
+        except FileExistsError:
+            pass  # a mount whose daemon is gone
         self.cli("mount", *opts, self.path(vault), self.path(at))
         if at not in self.mounts:
             self.mounts.append(at)
