@@ -113,6 +113,8 @@ static int xattr_begin(struct lg_volume *v, uint64_t node, const char *name, str
     *ret_fd = -1;
     if (len > 255)
         return -ERANGE;
+    if (strcmp(name, LG_TARGET_XATTR) == 0)
+        return -EOPNOTSUPP;
     if (is_user(name)) {
         rc = lg_ns_shared(v);
         if (rc)
@@ -257,6 +259,8 @@ ssize_t lg_volume_listxattr(struct lg_volume *v, uint64_t node, char *buf, size_
         char plain[256 + 5] = "user.";
         const char *name = raw + at;
         at += (ssize_t)strlen(name) + 1;
+        if (strcmp(name, LG_TARGET_XATTR) == 0)
+            continue;
         if (is_user(name)) {
             if (lg_xattr_name_open(v->names, name, plain + 5))
                 continue; /* not ours: it was put there below */

@@ -320,15 +320,24 @@ void lg_node_done(const struct lg_node *n, int fd)
 void lg_node_stat(struct lg_volume *v, struct lg_node *n, struct stat *st)
 {
     if (S_ISLNK(st->st_mode)) {
-        st->st_size = (off_t)lg_target_len((size_t)st->st_size);
+        char text[LG_TARGET_SEALED_MAX + 1];
+        int fd = st->st_size == LG_TARGET_LOWER_MAX ? lg_node_open(v, n, O_PATH | O_NOFOLLOW) : -1;
+        ssize_t len = fd >= 0 ? lg_link_text(fd, text) : -1;
+        if (fd >= 0)
+            close(fd);
+        st->st_size = (off_t)lg_target_len(len < 0 ? (size_t)st->st_size : (size_t)len);
     } else if (S_ISREG(st->st_mode)) {
         pthread_mutex_lock(&n->mu);
         if (n->f) {
             struct timespec t;
             st->st_size = (off_t)lg_file_size(n->f);
             lg_file_mtime(n->f, &t);
-            if (t.tv_nsec != UTIME_OMIT)
+            if (t.tv_nsec != UTIME_OMIT) {
                 st->st_mtim = t;
+                /* Changed in memory only, so far. */
+                if (lg_file_dirty(n->f) && (t.tv_sec > st->st_ctim.tv_sec || (t.tv_sec == st->st_ctim.tv_sec && t.tv_nsec > st->st_ctim.tv_nsec)))
+                    st->st_ctim = t;
+            }
         } else {
             st->st_size = (off_t)lg_file_plain_size(v->info.chunk_size, (uint64_t)st->st_size);
         }

@@ -342,10 +342,45 @@ int lg_volume_mknod(struct lg_volume *v, uint64_t parent, const char *name, mode
     return lg_errno(rc);
 }
 
+/* One whose text does not fit a link of the lower filesystem: whole before it gets its name. */
+static int symlink_long(const struct place *p, const char *text, size_t len)
+{
+    char head[LG_TARGET_LOWER_MAX + 1], tmp[32], path[32];
+    memcpy(head, text, LG_TARGET_HEAD);
+    memcpy(head + LG_TARGET_HEAD, LG_TARGET_MORE, sizeof LG_TARGET_MORE);
+    tmp_name(tmp);
+    if (symlinkat(head, p->fd, tmp))
+        return -errno;
+    int fd = openat(p->fd, tmp, O_PATH | O_NOFOLLOW | O_CLOEXEC), rc = fd < 0 ? -errno : 0;
+    if (!rc) {
+        lg_fd_path(fd, path);
+        if (setxattr(path, LG_TARGET_XATTR, text + LG_TARGET_HEAD, len - LG_TARGET_HEAD, XATTR_CREATE))
+            rc = errno == EPERM || errno == EOPNOTSUPP ? -ENAMETOOLONG : -errno; /* only root may; not everywhere */
+    }
+    if (!rc && renameat2(p->fd, tmp, p->fd, p->lower, RENAME_NOREPLACE))
+        rc = -errno;
+    if (fd >= 0)
+        close(fd);
+    if (rc)
+        unlinkat(p->fd, tmp, 0);
+    return rc;
+}
+
+ssize_t lg_link_text(int fd, char out[LG_TARGET_SEALED_MAX + 1])
+{
+    char path[32];
+    ssize_t n = readlinkat(fd, "", out, LG_TARGET_LOWER_MAX + 1);
+    if (n != (ssize_t)LG_TARGET_LOWER_MAX || memcmp(out + LG_TARGET_HEAD, LG_TARGET_MORE, sizeof LG_TARGET_MORE - 1) != 0)
+        return n < 0 ? -errno : n;
+    lg_fd_path(fd, path);
+    n = getxattr(path, LG_TARGET_XATTR, out + LG_TARGET_HEAD, LG_TARGET_SEALED_MAX - LG_TARGET_HEAD);
+    return n >= 0 ? (ssize_t)LG_TARGET_HEAD + n : errno == ENODATA || errno == ERANGE ? -EBADMSG : -errno;
+}
+
 int lg_volume_symlink(struct lg_volume *v, uint64_t parent, const char *name, const char *target, const struct lg_cred *c, struct lg_entry *ret)
 {
     struct place p;
-    char text[4096];
+    char text[LG_TARGET_SEALED_MAX + 1];
     int rc = lg_ns_exclusive(v);
     if (rc)
         return lg_errno(rc);
@@ -356,9 +391,12 @@ int lg_volume_symlink(struct lg_volume *v, uint64_t parent, const char *name, co
         rc = exists(p.fd, p.lower);
     if (!rc)
         rc = lg_sidecar_make(p.fd, p.sealed, p.lower);
-    if (!rc && symlinkat(text, p.fd, p.lower))
+    size_t len = rc ? 0 : strlen(text);
+    if (!rc && len > LG_TARGET_LOWER_MAX)
+        rc = symlink_long(&p, text, len);
+    else if (!rc && symlinkat(text, p.fd, p.lower))
         rc = -errno;
-    else if (!rc)
+    if (!rc)
         rc = made(v, &p, name, S_IFLNK | 0777, c, ret);
     if (rc && rc != -EEXIST && p.fd >= 0)
         lg_sidecar_drop(p.fd, p.lower);
@@ -369,7 +407,7 @@ int lg_volume_symlink(struct lg_volume *v, uint64_t parent, const char *name, co
 
 int lg_volume_readlink(struct lg_volume *v, uint64_t node, char *buf, size_t cap)
 {
-    char text[4096];
+    char text[LG_TARGET_SEALED_MAX + 1];
     int rc = lg_ns_shared(v);
     if (rc)
         return lg_errno(rc);
@@ -377,8 +415,8 @@ int lg_volume_readlink(struct lg_volume *v, uint64_t node, char *buf, size_t cap
     int fd = n ? lg_node_open(v, n, O_PATH | O_NOFOLLOW) : -ESTALE;
     rc = fd < 0 ? fd : 0;
     if (!rc) {
-        ssize_t len = readlinkat(fd, "", text, sizeof text);
-        rc = len < 0 ? -errno : lg_target_open(v->names, text, (size_t)len, buf, cap);
+        ssize_t len = lg_link_text(fd, text);
+        rc = len < 0 ? (int)len : lg_target_open(v->names, text, (size_t)len, buf, cap);
         close(fd);
     }
     if (rc == -EBADMSG)

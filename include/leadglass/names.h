@@ -40,7 +40,14 @@ bool lg_name_lower(const char *sealed, char out[LG_LOWER_NAME_MAX + 1]);
 bool lg_name_is_hidden(const char *lower); /* never shown: "lg." but not a long name */
 bool lg_name_is_long(const char *lower);
 
-/* Symbolic links: random salt, so equal targets look different. Plaintext length is a function of the sealed length. */
+/* Symbolic links: random salt, so equal targets look different. Plaintext length is a function of the sealed length. A sealed target longer than
+ * LG_TARGET_LOWER_MAX is divided: the link below holds its first LG_TARGET_HEAD characters and LG_TARGET_MORE, the link's extended attribute
+ * LG_TARGET_XATTR the rest. */
+#define LG_TARGET_SEALED_MAX 5503u /* of a target of 4,095 bytes */
+#define LG_TARGET_LOWER_MAX 4095u
+#define LG_TARGET_HEAD 4092u
+#define LG_TARGET_MORE "..."
+#define LG_TARGET_XATTR "trusted.leadglass.target"
 int lg_target_seal(struct lg_names *n, const char *target, char *out, size_t cap) LG_MUST; /* -ENAMETOOLONG */
 int lg_target_open(struct lg_names *n, const char *sealed, size_t len, char *out, size_t cap) LG_MUST; /* out gets a NUL; -EBADMSG */
 size_t lg_target_len(size_t sealed_len);
