@@ -31,6 +31,7 @@ struct lg_node {
     pthread_mutex_t mu; /* the rest */
     struct lg_file *f;
     unsigned opens;
+    bool was_open; /* at any time: a stat made before mu was taken may be older than the last close */
     bool kid_known, no_capability; /* no_capability: known to have no security.capability */
     uint8_t kid[LG_ID_LEN];
     _Atomic time_t dirty_since; /* 0: not; also read without mu */

@@ -339,6 +339,12 @@ void lg_node_stat(struct lg_volume *v, struct lg_node *n, struct stat *st)
                     st->st_ctim = t;
             }
         } else {
+            int fd = n->was_open ? lg_node_open(v, n, O_PATH | O_NOFOLLOW) : -1;
+            struct stat now;
+            if (fd >= 0 && !fstat(fd, &now))
+                *st = now;
+            if (fd >= 0)
+                close(fd);
             st->st_size = (off_t)lg_file_plain_size(v->info.chunk_size, (uint64_t)st->st_size);
         }
         pthread_mutex_unlock(&n->mu);

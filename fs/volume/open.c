@@ -22,6 +22,7 @@ int lg_node_file(struct lg_volume *v, struct lg_node *n)
         n->kid_known = lg_file_kid(n->f, n->kid, &version);
     }
     n->opens++;
+    n->was_open = true;
     return 0;
 }
 

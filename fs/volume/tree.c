@@ -620,6 +620,7 @@ static int file_begin(struct lg_volume *v, const struct lg_node *parent, int fd,
     }
     if (!rc) {
         n->opens = 1;
+        n->was_open = true;
         n->dirty_since = time(NULL);
     }
     pthread_mutex_unlock(&n->mu);

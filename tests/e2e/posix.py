@@ -348,6 +348,35 @@ with open(p, "r+b", buffering=0) as f:
     assert os.fstat(f.fileno()).st_ctime_ns > was
 assert os.stat(p).st_ctime_ns > was
 
+# ---- the size after a close is the last one, although the last bytes are still on their way
+def resize(path, seed):
+    q = random.Random(seed)
+    for i in range(400):
+        n = q.choice([q.randrange(2000000), 168454, 5000])
+        with open(path, "r+b" if i else "w+b", buffering=0) as f:
+            os.pwrite(f.fileno(), q.randbytes(100000), q.randrange(2000000))
+            if i % 3 == 0:
+                os.fsync(f.fileno())
+            os.pwrite(f.fileno(), b"x" * 20000, q.randrange(200000))
+            f.truncate(n)
+        with open(path, "rb", buffering=0) as f:
+            assert os.fstat(f.fileno()).st_size == n == os.stat(path).st_size == f.seek(0, 2), (i, n, os.fstat(f.fileno()).st_size)
+
+
+children = []
+for i in range(4):
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            resize(os.path.join(m, "resized%d" % i), i)
+            code = 0
+        except BaseException as e:
+            print(repr(e), flush=True)
+        os._exit(code)
+    children.append(pid)
+assert all([os.waitpid(p, 0)[1] == 0 for p in children])
+
 # ---- a directory read while entries come and go: what stays is listed once
 d = os.path.join(m, "busy")
 os.mkdir(d)
