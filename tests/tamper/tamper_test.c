@@ -481,7 +481,7 @@ static void each_header_byte(const struct subject *s)
         int also = sector == 0 && in >= 8 && in < 16 ? -EPROTONOSUPPORT : sector && !never && in >= 40 && in < 60 ? -ENOKEY : 0;
         for (unsigned p = 0; p < 2; p++) {
             reset(s);
-            cur[at] ^= p ? (uint8_t)(1u << at % 8) : 0xff;
+            cur[at] ^= (uint8_t)(p ? 1u << at % 8 : 0xff);
             fix_crc(sector);
             judge(s, also);
         }
