@@ -39,25 +39,6 @@ int lg_volume_opendir(struct lg_volume *v, uint64_t node, struct lg_dir **ret)
     return 0;
 }
 
-/* The plaintext name of a lower one. -ENOENT: not to be shown. */
-static int plain_name(struct lg_volume *v, int fd, const uint8_t id[LG_ID_LEN], const char *lower, char out[LG_PLAIN_NAME_MAX + 1])
-{
-    char sealed[LG_SEALED_NAME_MAX + 2], side[LG_LOWER_NAME_MAX + 1], check[LG_LOWER_NAME_MAX + 1];
-    if (lg_name_is_hidden(lower))
-        return -ENOENT;
-    if (lg_name_is_long(lower)) {
-        snprintf(side, sizeof side, "%.200s" LG_LONG_SUFFIX, lower);
-        ssize_t n = readlinkat(fd, side, sealed, sizeof sealed - 1);
-        if (n < 0 || n > (ssize_t)LG_SEALED_NAME_MAX)
-            return -EBADMSG;
-        sealed[n] = 0;
-        if (!lg_name_lower(sealed, check) || strcmp(check, lower) != 0)
-            return -EBADMSG;
-        return lg_name_open(v->names, id, sealed, out);
-    }
-    return lg_name_open(v->names, id, lower, out);
-}
-
 static bool is_dots(const char *s) { return s[0] == '.' && (!s[1] || (s[1] == '.' && !s[2])); }
 
 int lg_volume_readdir(struct lg_dir *d, uint64_t cookie, bool plus,
@@ -91,7 +72,8 @@ int lg_volume_readdir(struct lg_dir *d, uint64_t cookie, bool plus,
         uint64_t next = (uint64_t)telldir(d->d);
         struct lg_entry x = { .st = { .st_ino = e->d_ino, .st_mode = (mode_t)DTTOIF(e->d_type) } };
         struct lg_node *n = NULL;
-        int skip = is_dots(e->d_name) ? (memcpy(name, e->d_name, strlen(e->d_name) + 1), 0) : plain_name(v, fd, id, e->d_name, name);
+        int skip = is_dots(e->d_name) ? (memcpy(name, e->d_name, strlen(e->d_name) + 1), 0)
+                   : lg_name_is_hidden(e->d_name) ? -ENOENT : lg_name_read(v->names, fd, id, e->d_name, name);
         if (skip == -EBADMSG)
             lg_volume_report(v, d->n, "name does not verify");
         if (skip) {

@@ -95,8 +95,6 @@ int lg_lower_name(struct lg_volume *v, struct lg_node *dir, int dirfd, const cha
                   char lower[LG_LOWER_NAME_MAX + 1]) LG_MUST;
 int lg_sidecar_make(int dirfd, const char *sealed, const char *lower) LG_MUST;
 void lg_sidecar_drop(int dirfd, const char *lower);
-/* The sealed target of a symbolic link (fd is O_PATH): its length, or -errno. -EBADMSG: a part is missing. */
-ssize_t lg_link_text(int fd, char out[LG_TARGET_SEALED_MAX + 1]) LG_MUST;
 /* Owner of something created below: a set-gid directory gives its group. */
 int lg_own(int fd, int dirfd, const struct lg_cred *c, mode_t mode) LG_MUST;
 /* Returns -EIO. */

@@ -92,16 +92,9 @@ int lg_dirid_get(struct lg_volume *v, struct lg_node *dir, int dirfd, uint8_t re
     int rc = 0;
     pthread_mutex_lock(&dir->mu);
     if (!dir->dirid_known) {
-        char text[LG_DIRID_TEXT_LEN + 2];
-        ssize_t n = readlinkat(dirfd, LG_DIRID_NAME, text, sizeof text);
-        if (n >= 0)
-            rc = lg_dirid_open(v->names, text, (size_t)n, dir->dirid);
-        else if (errno != ENOENT)
-            rc = -errno;
-        else if (dir_empty(dirfd) == 0 && !v->opt.read_only) /* no id and no entries: a new, empty directory */
-            rc = dirid_make(v, dirfd, dir->dirid);
-        else
-            rc = -EBADMSG;
+        rc = lg_dirid_read(v->names, dirfd, dir->dirid);
+        if (rc == -ENOENT) /* no id and no entries: a new, empty directory */
+            rc = dir_empty(dirfd) == 0 && !v->opt.read_only ? dirid_make(v, dirfd, dir->dirid) : -EBADMSG;
         if (rc == -EBADMSG)
             rc = lg_volume_report(v, dir, "directory id is missing or does not verify");
         dir->dirid_known = !rc;
@@ -124,18 +117,13 @@ int lg_lower_name(struct lg_volume *v, struct lg_node *dir, int dirfd, const cha
     return rc;
 }
 
-static void sidecar_name(const char *lower, char out[LG_LOWER_NAME_MAX + 1])
-{
-    snprintf(out, LG_LOWER_NAME_MAX + 1, "%.200s" LG_LONG_SUFFIX, lower);
-}
-
 /* Before the name itself: left over, it harms nobody. */
 int lg_sidecar_make(int dirfd, const char *sealed, const char *lower)
 {
     char side[LG_LOWER_NAME_MAX + 1];
     if (!lg_name_is_long(lower))
         return 0;
-    sidecar_name(lower, side);
+    lg_sidecar_name(lower, side);
     return symlinkat(sealed, dirfd, side) && errno != EEXIST ? -errno : 0;
 }
 
@@ -143,7 +131,7 @@ void lg_sidecar_drop(int dirfd, const char *lower)
 {
     char side[LG_LOWER_NAME_MAX + 1];
     if (lg_name_is_long(lower)) {
-        sidecar_name(lower, side);
+        lg_sidecar_name(lower, side);
         unlinkat(dirfd, side, 0);
     }
 }
@@ -364,17 +352,6 @@ static int symlink_long(const struct place *p, const char *text, size_t len)
     if (rc)
         unlinkat(p->fd, tmp, 0);
     return rc;
-}
-
-ssize_t lg_link_text(int fd, char out[LG_TARGET_SEALED_MAX + 1])
-{
-    char path[32];
-    ssize_t n = readlinkat(fd, "", out, LG_TARGET_LOWER_MAX + 1);
-    if (n != (ssize_t)LG_TARGET_LOWER_MAX || memcmp(out + LG_TARGET_HEAD, LG_TARGET_MORE, sizeof LG_TARGET_MORE - 1) != 0)
-        return n < 0 ? -errno : n;
-    lg_fd_path(fd, path);
-    n = getxattr(path, LG_TARGET_XATTR, out + LG_TARGET_HEAD, LG_TARGET_SEALED_MAX - LG_TARGET_HEAD);
-    return n >= 0 ? (ssize_t)LG_TARGET_HEAD + n : errno == ENODATA || errno == ERANGE ? -EBADMSG : -errno;
 }
 
 int lg_volume_symlink(struct lg_volume *v, uint64_t parent, const char *name, const char *target, const struct lg_cred *c, struct lg_entry *ret)

@@ -59,4 +59,16 @@ int lg_xattr_name_open(struct lg_names *n, const char *lower, char out[256]) LG_
 int lg_xattr_seal(struct lg_names *n, const char *name, const void *value, size_t len, uint8_t *out) LG_MUST; /* len + 32 bytes */
 int lg_xattr_open(struct lg_names *n, const char *name, const uint8_t *in, size_t len, uint8_t *out) LG_MUST; /* len - 32 bytes; -EBADMSG */
 
+/* ---- as they stand below (lower.c): the only functions here that make system calls ---- */
+
+/* The id of an open directory. -ENOENT: it has none; -EBADMSG. */
+int lg_dirid_read(struct lg_names *n, int dirfd, uint8_t ret_id[LG_ID_LEN]) LG_MUST;
+/* The plaintext name of a lower one, which is not hidden. -EBADMSG: it does not verify, or is long and without its link. */
+int lg_name_read(struct lg_names *n, int dirfd, const uint8_t dirid[LG_ID_LEN], const char *lower, char out[LG_PLAIN_NAME_MAX + 1]) LG_MUST;
+/* The link that goes with a long lower name, and the sealed name in it. Needs no key. -EBADMSG: missing, or another name's. */
+void lg_sidecar_name(const char *lower, char out[LG_LOWER_NAME_MAX + 1]);
+int lg_sidecar_read(int dirfd, const char *lower, char sealed[LG_SEALED_NAME_MAX + 1]) LG_MUST;
+/* The sealed target of a symbolic link (fd is O_PATH): its length, or -errno. -EBADMSG: a part is missing. Not terminated. */
+ssize_t lg_link_text(int fd, char out[LG_TARGET_SEALED_MAX + 1]) LG_MUST;
+
 #endif
