@@ -37,6 +37,7 @@ struct lg_file {
     pthread_rwlock_t lock;     /* everything below */
 
     bool loaded;
+    unsigned n_unclean; /* of the environment, when it was loaded */
     int dead; /* set once: every operation gives this error */
     struct lg_s0 s0;
     uint8_t s0_raw[LG_SECTOR], slot_raw[2][LG_SECTOR];

@@ -15,12 +15,12 @@ void lg_file_report(const struct lg_file *f, const char *kind, uint64_t from, ui
 /* Did a session that may have written this slot, or begun to write after it, end uncleanly? */
 static bool recoverable(const struct lg_file *f, uint64_t session)
 {
-    return f->env->n_unclean && f->env->unclean[f->env->n_unclean - 1] >= session;
+    return f->n_unclean && f->env->unclean[f->n_unclean - 1] >= session;
 }
 
 static bool ended_uncleanly(const struct lg_file *f, uint64_t session)
 {
-    for (unsigned i = 0; i < f->env->n_unclean; i++)
+    for (unsigned i = 0; i < f->n_unclean; i++)
         if (f->env->unclean[i] == session)
             return true;
     return false;
@@ -154,6 +154,7 @@ static int load_slots(struct lg_file *f)
     struct lg_slot s[2];
     bool have[2];
     uint64_t cs = f->env->chunk_size;
+    f->n_unclean = __atomic_load_n(&f->env->n_unclean, __ATOMIC_ACQUIRE); /* a sweep may end meanwhile */
     for (unsigned i = 0; i < 2; i++) {
         have[i] = !lg_slot_decode(f->slot_raw[i], &s[i]);
         f->slot_seq[i] = have[i] ? s[i].seq : 0;

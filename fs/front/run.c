@@ -42,7 +42,8 @@ struct program {
     unsigned n_unclean;
     char mountpoint[PATH_MAX], vault[PATH_MAX];
     bool to_syslog;
-    pthread_t ticker;
+    pthread_t ticker, sweeper;
+    bool sweeping; /* the thread is there to be joined */
     pthread_mutex_t mu;
     pthread_cond_t stop_cond;
     bool stop;
@@ -325,6 +326,42 @@ static void *ticking(void *arg)
     return NULL;
 }
 
+static bool stopping(void *arg)
+{
+    struct program *p = arg;
+    pthread_mutex_lock(&p->mu);
+    bool stop = p->stop;
+    pthread_mutex_unlock(&p->mu);
+    return stop;
+}
+
+/* After an unclean end: recovers every file, then has the sessions closed, so that nothing half committed is ever excused by them again. */
+static void *sweeping(void *arg)
+{
+    struct program *p = arg;
+    struct lg_sweep_stat st;
+    int rc = lg_volume_sweep(p->front.volume, stopping, p, &st);
+    if (rc == -ECANCELED)
+        return NULL;
+    if (rc) {
+        say(p, LOG_ERR, "%llu files could not be looked at after an unclean end; the next mount tries again", (unsigned long long)st.failed);
+        return NULL;
+    }
+    for (unsigned i = 0; i < p->n_unclean;) {
+        rc = lg_client_session_close(p->client, p->unclean[i]);
+        if (!rc || rc == -EINVAL || rc == -ENOENT) { /* closed already */
+            i++;
+            continue;
+        }
+        if (stopping(p))
+            return NULL;
+        sleep(1); /* the key manager is away */
+    }
+    say(p, LOG_NOTICE, "swept after an unclean end: %llu files, %llu looked into, %llu refused; nothing half committed is accepted from here on", (unsigned long long)st.files,
+        (unsigned long long)st.opened, (unsigned long long)st.refused);
+    return NULL;
+}
+
 static void log_to_syslog(enum fuse_log_level level, const char *fmt, va_list ap) LG_PRINTF(2, 0);
 static void log_to_syslog(enum fuse_log_level level, const char *fmt, va_list ap)
 {
@@ -408,9 +445,10 @@ static int open_volume(struct program *p, const char *socket)
         return fail(p, EXIT_FAILED, "vault %s is mounted already (see `leadglass status`): a vault has one mount at a time", p->vault);
     if (rc)
         return explain_client(p, rc, socket, "beginning a mount session");
+    p->n_unclean = p->n_unclean > LG_UNCLEAN_MAX ? LG_UNCLEAN_MAX : p->n_unclean;
     p->source = lg_key_source_client(p->client);
     rc = lg_keys_new(&p->source, info.vault_id, &p->front.keys);
-    struct lg_volume_options vo = { .keys = p->front.keys, .session = p->session, .unclean = p->unclean, .n_unclean = p->n_unclean > LG_UNCLEAN_MAX ? LG_UNCLEAN_MAX : p->n_unclean,
+    struct lg_volume_options vo = { .keys = p->front.keys, .session = p->session, .unclean = p->unclean, .n_unclean = p->n_unclean,
                                     .read_only = p->o.read_only, .path_rule = on_path, .finding = on_finding, .arg = p };
     if (!rc)
         rc = lg_volume_open(p->vault, &vo, &p->front.volume);
@@ -467,6 +505,8 @@ static int end(struct program *p, int code)
     pthread_mutex_unlock(&p->mu);
     pthread_join(p->ticker, NULL);
     fuse_session_unmount(f->session);
+    if (p->sweeping)
+        pthread_join(p->sweeper, NULL);
     lg_watch_stop(p->watch);
     fuse_remove_signal_handlers(f->session);
     fuse_session_destroy(f->session);
@@ -532,6 +572,7 @@ static int run(struct program *p, int ready)
         close(ready);
     }
     say(p, LOG_NOTICE, "vault %s mounted at %s, session %llu%s", p->vault, p->mountpoint, (unsigned long long)p->session, p->n_unclean ? " (an earlier one ended uncleanly)" : "");
+    p->sweeping = p->n_unclean && !p->o.read_only && pthread_create(&p->sweeper, NULL, sweeping, p) == 0;
     int rc = serve(p);
     return end(p, rc < 0 ? EXIT_FAILED : EXIT_OK);
 }

@@ -52,6 +52,9 @@ struct lg_volume {
     uint64_t next_id;
     bool handles;
     time_t checkpointed;
+    bool sweeping, moved_lost; /* under table, as what follows */
+    struct lg_node **moved;    /* renamed or linked while a sweep is under way */
+    size_t n_moved, cap_moved;
 };
 
 struct lg_handle {
@@ -99,6 +102,10 @@ void lg_sidecar_drop(int dirfd, const char *lower);
 int lg_own(int fd, int dirfd, const struct lg_cred *c, mode_t mode) LG_MUST;
 /* Returns -EIO. */
 int lg_volume_report(struct lg_volume *v, const struct lg_node *n, const char *kind);
+
+/* ---- sweep.c ---- */
+/* Tells a sweep that this node has a name that it may miss. ns held exclusively. */
+void lg_sweep_moved(struct lg_volume *v, struct lg_node *n);
 
 /* ---- open.c ---- */
 /* n->mu held: the file, opened if it is not; counts an open. */

@@ -427,8 +427,10 @@ int lg_volume_link(struct lg_volume *v, uint64_t node, uint64_t new_parent, cons
         }
         pthread_mutex_unlock(&n->mu);
     }
-    if (!rc)
+    if (!rc) {
+        lg_sweep_moved(v, n);
         rc = entry_of(v, &p, new_name, ret);
+    }
     place_done(v, &p);
     if (fd >= 0)
         close(fd);
@@ -559,8 +561,11 @@ int lg_volume_rename(struct lg_volume *v, uint64_t parent, const char *name, uin
         if (!same && !(flags & RENAME_EXCHANGE) && exists(a.fd, a.lower) == 0) /* two links to one inode stay both */
             lg_sidecar_drop(a.fd, a.lower);
         lg_node_moved(v, n, new_parent, new_name);
-        if (m)
+        lg_sweep_moved(v, n);
+        if (m) {
             lg_node_moved(v, m, parent, name);
+            lg_sweep_moved(v, m);
+        }
     }
     lg_node_unref(v, n);
     lg_node_unref(v, m);

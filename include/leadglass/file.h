@@ -28,7 +28,7 @@ struct lg_file_env {
     uint32_t chunk_size;
     uint64_t session;
     const uint64_t *unclean; /* sessions of this vault that ended uncleanly, ascending */
-    unsigned n_unclean;
+    unsigned n_unclean; /* becomes 0 when a sweep has been through (__atomic) */
     bool read_only;
     /* Path rules: decides by path when bytes name no study. Returns 0 with info filled in, or -ENOENT for the general key. May be NULL. */
     int (*path_rule)(void *arg, const char *path, struct lg_study_info *ret);

@@ -131,4 +131,17 @@ int lg_volume_commit_all(struct lg_volume *v) LG_MUST;
 void lg_volume_drop_keys(struct lg_volume *v, const uint8_t (*kids)[LG_ID_LEN], unsigned n, bool discard,
                          void (*each)(void *arg, uint64_t node), void *arg);
 
+/* Opens every file that a session which ended uncleanly may have left half committed, so that it is recovered (R8 of the format's "Opening a
+ * file"), beside everything else that goes on: on the caller's thread, working a quarter of the time. Waits while locked. stop is asked
+ * between files; true ends it with -ECANCELED.
+ * 0: all was looked at, and from here on no session excuses a half-committed file in this volume: the caller closes the sessions
+ * (lg_client_session_close). Files that have no key, or are damaged, are passed over. -EIO: some could not be looked at. Call it once at a time. */
+struct lg_sweep_stat {
+    uint64_t files;   /* seen */
+    uint64_t opened;  /* might have been half committed */
+    uint64_t refused; /* of these: no key, or damaged (reported) */
+    uint64_t failed;
+};
+int lg_volume_sweep(struct lg_volume *v, bool (*stop)(void *arg), void *arg, struct lg_sweep_stat *ret) LG_MUST;
+
 #endif

@@ -1,0 +1,238 @@
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "internal.h"
+
+enum { DEPTH_MAX = 1024, SHARE = 4, REST_NS_MAX = 200 * 1000 * 1000 }; /* works a quarter of the time */
+
+struct sweep {
+    struct lg_volume *v;
+    uint64_t last; /* newest session that ended uncleanly */
+    bool (*stop)(void *arg);
+    void *arg;
+    struct lg_sweep_stat stat;
+};
+
+static uint64_t now_ns(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+static void rest(uint64_t worked_ns)
+{
+    uint64_t ns = worked_ns * (SHARE - 1) < REST_NS_MAX ? worked_ns * (SHARE - 1) : REST_NS_MAX;
+    struct timespec t = { 0, (long)ns };
+    nanosleep(&t, NULL);
+}
+
+/* What a later session has committed was recovered when that session opened it. Not yet authenticated: a forged number only leaves the file to
+ * whoever opens it next, and there its MAC is bad. */
+static bool of_later_session(const struct sweep *s, int fd)
+{
+    uint8_t head[3 * LG_SECTOR];
+    struct lg_slot slot;
+    uint64_t seq = 0, session = 0;
+    if (lg_sys_read_full(s->v->env.sys, fd, head, sizeof head, 0) < (ssize_t)sizeof head)
+        return false;
+    for (unsigned i = 1; i <= 2; i++)
+        if (!lg_slot_decode(head + i * LG_SECTOR, &slot) && slot.seq >= seq) {
+            seq = slot.seq;
+            session = slot.session;
+        }
+    return session > s->last;
+}
+
+static bool locked(const struct lg_volume *v)
+{
+    struct lg_kref *k;
+    int rc = lg_keys_general(v->opt.keys, &k);
+    if (!rc)
+        lg_kref_unref(k);
+    return rc != 0;
+}
+
+/* Opens it as anybody would: that recovers it. */
+static int sweep_node(struct sweep *s, struct lg_node *n)
+{
+    int rc;
+    for (;;) {
+        uint64_t t = now_ns();
+        pthread_mutex_lock(&n->mu);
+        bool open = n->f != NULL; /* then it was recovered already */
+        rc = open ? 0 : lg_node_file(s->v, n);
+        if (!open && !rc)
+            lg_node_file_done(s->v, n);
+        pthread_mutex_unlock(&n->mu);
+        rest(now_ns() - t);
+        if (rc != -ENOKEY || !locked(s->v))
+            break;
+        if (s->stop(s->arg))
+            return -ECANCELED;
+        sleep(1); /* until unlocked */
+    }
+    s->stat.opened++;
+    /* Nobody can recover what has no key or is damaged; scrub --accept-crash is there for a key that comes back. Anything else may pass. */
+    if (rc == -EBADMSG || rc == -EPROTONOSUPPORT || rc == -ENOKEY || rc == -EKEYREVOKED)
+        s->stat.refused++;
+    else if (rc == -ESTALE || rc == -ENOENT)
+        ; /* removed meanwhile */
+    else if (rc)
+        s->stat.failed++;
+    return 0;
+}
+
+static int sweep_dir(struct sweep *s, int fd, unsigned depth);
+
+static int sweep_entry(struct sweep *s, int dirfd, const char *lower, unsigned depth)
+{
+    struct stat st;
+    struct lg_node *n;
+    if (fstatat(dirfd, lower, &st, AT_SYMLINK_NOFOLLOW))
+        return 0; /* gone; under which other name, the renaming told us */
+    if (S_ISDIR(st.st_mode)) {
+        int sub = openat(dirfd, lower, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+        if (sub < 0 && errno == ENOENT)
+            return 0;
+        if (sub < 0 || !depth) {
+            s->stat.failed++;
+            if (sub >= 0)
+                close(sub);
+            return 0;
+        }
+        return sweep_dir(s, sub, depth - 1);
+    }
+    if (!S_ISREG(st.st_mode))
+        return 0;
+    s->stat.files++;
+    uint64_t t = now_ns();
+    int fd = openat(dirfd, lower, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+    bool later = fd >= 0 && of_later_session(s, fd);
+    if (fd >= 0)
+        close(fd);
+    rest(now_ns() - t);
+    if (later)
+        return 0;
+    if (lg_node_at(s->v, NULL, dirfd, lower, NULL, false, &n, &st))
+        return 0;
+    int rc = S_ISREG(n->type) ? sweep_node(s, n) : 0;
+    lg_node_unref(s->v, n);
+    return rc;
+}
+
+/* Takes fd. */
+static int sweep_dir(struct sweep *s, int fd, unsigned depth)
+{
+    DIR *d = fdopendir(fd);
+    int rc = 0;
+    if (!d) {
+        close(fd);
+        s->stat.failed++;
+        return 0;
+    }
+    while (!rc) {
+        errno = 0;
+        struct dirent *e = readdir(d);
+        if (!e) {
+            s->stat.failed += errno != 0;
+            break;
+        }
+        if (s->stop(s->arg))
+            rc = -ECANCELED;
+        else if (strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0 && e->d_type != DT_LNK)
+            rc = sweep_entry(s, dirfd(d), e->d_name, depth);
+    }
+    closedir(d);
+    return rc;
+}
+
+/* ---- what was renamed or linked meanwhile: the walk may have missed it ------------------------------------------------------------------- */
+
+void lg_sweep_moved(struct lg_volume *v, struct lg_node *n)
+{
+    if (S_ISREG(n->type) && pthread_mutex_trylock(&n->mu) == 0) {
+        bool known = n->was_open; /* recovered then, or made by this session */
+        pthread_mutex_unlock(&n->mu);
+        if (known)
+            return;
+    }
+    if (!S_ISREG(n->type) && !S_ISDIR(n->type))
+        return;
+    pthread_mutex_lock(&v->table);
+    if (v->sweeping && v->n_moved == v->cap_moved) {
+        size_t cap = v->cap_moved ? v->cap_moved * 2 : 64;
+        struct lg_node **m = reallocarray(v->moved, cap, sizeof(struct lg_node *));
+        if (m) {
+            v->moved = m;
+            v->cap_moved = cap;
+        } else {
+            v->moved_lost = true;
+        }
+    }
+    if (v->sweeping && v->n_moved < v->cap_moved) {
+        n->refs++;
+        v->moved[v->n_moved++] = n;
+    }
+    pthread_mutex_unlock(&v->table);
+}
+
+/* NULL: none is left, and from now on none is added. No rename is under way then. */
+static struct lg_node *next_moved(struct lg_volume *v, bool end)
+{
+    struct lg_node *n = NULL;
+    pthread_rwlock_rdlock(&v->ns);
+    pthread_mutex_lock(&v->table);
+    if (v->n_moved && !end)
+        n = v->moved[--v->n_moved];
+    else
+        v->sweeping = false;
+    pthread_mutex_unlock(&v->table);
+    pthread_rwlock_unlock(&v->ns);
+    return n;
+}
+
+static int sweep_moved(struct sweep *s, struct lg_node *n)
+{
+    if (S_ISREG(n->type))
+        return sweep_node(s, n);
+    int fd = lg_node_open(s->v, n, O_RDONLY | O_DIRECTORY);
+    return fd < 0 ? 0 : sweep_dir(s, fd, DEPTH_MAX);
+}
+
+int lg_volume_sweep(struct lg_volume *v, bool (*stop)(void *arg), void *arg, struct lg_sweep_stat *ret)
+{
+    unsigned n = __atomic_load_n(&v->env.n_unclean, __ATOMIC_ACQUIRE);
+    struct sweep s = { .v = v, .stop = stop, .arg = arg };
+    struct lg_node *m;
+    *ret = s.stat;
+    if (!n)
+        return 0;
+    if (v->opt.read_only)
+        return -EROFS;
+    s.last = v->env.unclean[n - 1];
+    pthread_mutex_lock(&v->table);
+    v->sweeping = true;
+    pthread_mutex_unlock(&v->table);
+    int fd = openat(v->rootfd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC), rc = fd < 0 ? -errno : 0;
+    if (!rc)
+        rc = sweep_dir(&s, fd, DEPTH_MAX);
+    while ((m = next_moved(v, rc != 0)) != NULL) {
+        rc = sweep_moved(&s, m);
+        lg_node_unref(v, m);
+    }
+    while (v->n_moved) /* only after an error; nothing is added any more */
+        lg_node_unref(v, v->moved[--v->n_moved]);
+    free(v->moved);
+    v->moved = NULL;
+    v->cap_moved = 0;
+    *ret = s.stat;
+    if (!rc && (s.stat.failed || v->moved_lost))
+        rc = -EIO;
+    v->moved_lost = false;
+    if (!rc)
+        __atomic_store_n(&v->env.n_unclean, 0, __ATOMIC_RELEASE); /* from here on nothing half committed is taken for a crash's work */
+    return rc;
+}
