@@ -5,19 +5,25 @@
 /* Shorter than this nothing is a DICOM file (PS3.10: preamble and prefix), and what it says is no secret of a study. */
 #define TOO_SHORT 132u
 
-static int use(struct lg_file *f, struct lg_kref *kref)
+int lg_key_use(struct lg_file *f, const struct lg_kref *kref)
 {
     struct lg_filekey *k;
     int rc = lg_filekey_make(kref->key, kref->kid, kref->version, &f->s0, &k);
-    if (!rc) {
-        lg_filekey_free(f->key);
-        f->key = k;
-        f->chunk_writes = 0;
-        memset(f->acc, 0, sizeof f->acc); /* no entry is left that another key sealed */
-        memcpy(f->kid, k->kid, LG_ID_LEN);
-        f->key_version = k->key_version;
-        f->provisional = kref->kind == LG_KIND_PROVISIONAL;
-    }
+    if (rc)
+        return rc;
+    lg_filekey_free(f->key);
+    f->key = k;
+    f->chunk_writes = 0;
+    memset(f->acc, 0, sizeof f->acc); /* no entry is left that another key sealed */
+    memcpy(f->kid, k->kid, LG_ID_LEN);
+    f->key_version = k->key_version;
+    f->provisional = kref->kind == LG_KIND_PROVISIONAL;
+    return 0;
+}
+
+static int use(struct lg_file *f, struct lg_kref *kref)
+{
+    int rc = lg_key_use(f, kref);
     lg_kref_unref(kref);
     return rc;
 }

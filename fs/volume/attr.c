@@ -1,4 +1,5 @@
 #include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/xattr.h>
@@ -22,9 +23,8 @@ int lg_volume_getattr(struct lg_volume *v, uint64_t node, struct stat *ret)
     return rc;
 }
 
-static int set_size(struct lg_volume *v, struct lg_node *n, uint64_t size)
+static int set_size_locked(struct lg_volume *v, struct lg_node *n, uint64_t size)
 {
-    pthread_mutex_lock(&n->mu);
     int rc = lg_node_file(v, n);
     if (!rc) {
         rc = lg_file_truncate(n->f, size);
@@ -34,11 +34,10 @@ static int set_size(struct lg_volume *v, struct lg_node *n, uint64_t size)
             n->dirty_since = time(NULL);
         lg_node_file_done(v, n);
     }
-    pthread_mutex_unlock(&n->mu);
     return rc;
 }
 
-static int set_times(struct lg_node *n, int fd, const struct stat *st, unsigned set)
+static int set_times_locked(struct lg_node *n, int fd, const struct stat *st, unsigned set)
 {
     struct timespec ts[2] = { { 0, UTIME_OMIT }, { 0, UTIME_OMIT } };
     if (set & LG_SET_ATIME)
@@ -48,10 +47,7 @@ static int set_times(struct lg_node *n, int fd, const struct stat *st, unsigned 
     for (unsigned i = 0; i < 2; i++)
         if (ts[i].tv_nsec == UTIME_NOW)
             clock_gettime(CLOCK_REALTIME, &ts[i]);
-    pthread_mutex_lock(&n->mu);
-    int rc = n->f ? lg_file_utimens(n->f, ts) : utimensat(fd, "", ts, AT_EMPTY_PATH) ? -errno : 0;
-    pthread_mutex_unlock(&n->mu);
-    return rc;
+    return n->f ? lg_file_utimens(n->f, ts) : utimensat(fd, "", ts, AT_EMPTY_PATH) ? -errno : 0;
 }
 
 int lg_volume_setattr(struct lg_volume *v, uint64_t node, const struct stat *st, unsigned set, struct stat *ret)
@@ -62,6 +58,7 @@ int lg_volume_setattr(struct lg_volume *v, uint64_t node, const struct stat *st,
     struct lg_node *n = lg_node_ref(v, node);
     if (!n)
         return -ESTALE;
+    pthread_mutex_lock(&n->mu); /* no re-encryption puts another inode in its place meanwhile */
     int fd = lg_node_open(v, n, O_PATH | O_NOFOLLOW), rc = fd < 0 ? fd : 0;
     if (!rc)
         lg_fd_path(fd, path);
@@ -79,11 +76,12 @@ int lg_volume_setattr(struct lg_volume *v, uint64_t node, const struct stat *st,
         }
     }
     if (!rc && set & LG_SET_SIZE)
-        rc = set_size(v, n, (uint64_t)st->st_size);
+        rc = set_size_locked(v, n, (uint64_t)st->st_size);
     if (!rc && set & (LG_SET_ATIME | LG_SET_MTIME))
-        rc = set_times(n, fd, st, set);
+        rc = set_times_locked(n, fd, st, set);
     if (!rc && fstat(fd, ret))
         rc = -errno;
+    pthread_mutex_unlock(&n->mu);
     if (!rc)
         lg_node_stat(v, n, ret);
     if (fd >= 0)
@@ -104,8 +102,8 @@ int lg_volume_statfs(struct lg_volume *v, struct statvfs *ret)
 
 static bool is_user(const char *name) { return strncmp(name, "user.", 5) == 0; }
 
-/* ns is held shared afterwards for user.* names, whose lower name goes to lower. */
-static int xattr_begin(struct lg_volume *v, uint64_t node, const char *name, struct lg_node **ret_n, char path[32], int *ret_fd, char lower[256])
+/* ns is held shared afterwards for user.* names, whose lower name goes to lower; and n->mu for a change. */
+static int xattr_begin(struct lg_volume *v, uint64_t node, const char *name, bool change, struct lg_node **ret_n, char path[32], int *ret_fd, char lower[256])
 {
     int rc = 0;
     size_t len = strlen(name);
@@ -113,7 +111,7 @@ static int xattr_begin(struct lg_volume *v, uint64_t node, const char *name, str
     *ret_fd = -1;
     if (len > 255)
         return -ERANGE;
-    if (strcmp(name, LG_TARGET_XATTR) == 0)
+    if (strcmp(name, LG_TARGET_XATTR) == 0 || strcmp(name, LG_XATTR_KEY) == 0 || strcmp(name, LG_XATTR_REKEY) == 0)
         return -EOPNOTSUPP;
     if (is_user(name)) {
         rc = lg_ns_shared(v);
@@ -128,9 +126,13 @@ static int xattr_begin(struct lg_volume *v, uint64_t node, const char *name, str
         memcpy(lower, name, len + 1);
     }
     *ret_n = lg_node_ref(v, node);
+    if (*ret_n && change)
+        pthread_mutex_lock(&(*ret_n)->mu);
     *ret_fd = *ret_n ? lg_node_open(v, *ret_n, O_PATH | O_NOFOLLOW) : -ESTALE;
     if (*ret_fd < 0) {
         rc = *ret_fd;
+        if (*ret_n && change)
+            pthread_mutex_unlock(&(*ret_n)->mu);
         lg_node_unref(v, *ret_n);
         if (is_user(name))
             lg_ns_unlock(v);
@@ -140,9 +142,11 @@ static int xattr_begin(struct lg_volume *v, uint64_t node, const char *name, str
     return 0;
 }
 
-static void xattr_end(struct lg_volume *v, const char *name, struct lg_node *n, int fd)
+static void xattr_end(struct lg_volume *v, const char *name, bool change, struct lg_node *n, int fd)
 {
     close(fd);
+    if (change)
+        pthread_mutex_unlock(&n->mu);
     lg_node_unref(v, n);
     if (is_user(name))
         lg_ns_unlock(v);
@@ -150,11 +154,40 @@ static void xattr_end(struct lg_volume *v, const char *name, struct lg_node *n, 
 
 #define CAPABILITY "security.capability"
 
+static ssize_t key_text(struct lg_volume *v, uint64_t node, char *buf, size_t size)
+{
+    uint8_t kid[LG_ID_LEN];
+    char text[2 * LG_ID_LEN + 1 + 11];
+    uint32_t version;
+    int rc = lg_volume_key_of(v, node, kid, &version);
+    if (rc)
+        return rc;
+    lg_hex_encode(kid, LG_ID_LEN, text);
+    int n = 2 * (int)LG_ID_LEN;
+    n += snprintf(text + n, sizeof text - (size_t)n, " %u", version);
+    if (size && size < (size_t)n)
+        return -ERANGE;
+    if (size)
+        memcpy(buf, text, (size_t)n);
+    return n;
+}
+
+static int rekey(struct lg_volume *v, uint64_t node, const void *uid, size_t len)
+{
+    struct lg_study_info info = { 0 };
+    if (len > LG_UID_MAX || memchr(uid, 0, len))
+        return -EINVAL;
+    memcpy(info.uid, uid, len);
+    return lg_volume_rekey(v, node, len ? &info : NULL);
+}
+
 ssize_t lg_volume_getxattr(struct lg_volume *v, uint64_t node, const char *name, void *buf, size_t size)
 {
     struct lg_node *n;
     char path[32], lower[256];
     int fd;
+    if (strcmp(name, LG_XATTR_KEY) == 0)
+        return key_text(v, node, buf, size);
     bool capability = strcmp(name, CAPABILITY) == 0;
     if (capability && (n = lg_node_ref(v, node)) != NULL) { /* asked before every write */
         bool none = __atomic_load_n(&n->no_capability, __ATOMIC_RELAXED);
@@ -162,7 +195,7 @@ ssize_t lg_volume_getxattr(struct lg_volume *v, uint64_t node, const char *name,
         if (none)
             return -ENODATA;
     }
-    int rc = xattr_begin(v, node, name, &n, path, &fd, lower);
+    int rc = xattr_begin(v, node, name, false, &n, path, &fd, lower);
     if (rc)
         return rc == -ENAMETOOLONG ? -ENODATA : lg_errno(rc);
     ssize_t got;
@@ -192,7 +225,7 @@ ssize_t lg_volume_getxattr(struct lg_volume *v, uint64_t node, const char *name,
             free(raw);
         }
     }
-    xattr_end(v, name, n, fd);
+    xattr_end(v, name, false, n, fd);
     return got;
 }
 
@@ -205,7 +238,9 @@ int lg_volume_setxattr(struct lg_volume *v, uint64_t node, const char *name, con
         return -EROFS;
     if (size > 65536)
         return -E2BIG;
-    int rc = xattr_begin(v, node, name, &n, path, &fd, lower);
+    if (strcmp(name, LG_XATTR_REKEY) == 0)
+        return rekey(v, node, value, size);
+    int rc = xattr_begin(v, node, name, true, &n, path, &fd, lower);
     if (rc)
         return lg_errno(rc);
     if (strcmp(name, CAPABILITY) == 0)
@@ -219,7 +254,7 @@ int lg_volume_setxattr(struct lg_volume *v, uint64_t node, const char *name, con
             rc = -errno;
         free(raw);
     }
-    xattr_end(v, name, n, fd);
+    xattr_end(v, name, true, n, fd);
     return rc;
 }
 
@@ -230,11 +265,11 @@ int lg_volume_removexattr(struct lg_volume *v, uint64_t node, const char *name)
     int fd;
     if (v->opt.read_only)
         return -EROFS;
-    int rc = xattr_begin(v, node, name, &n, path, &fd, lower);
+    int rc = xattr_begin(v, node, name, true, &n, path, &fd, lower);
     if (rc)
         return rc == -ENAMETOOLONG ? -ENODATA : lg_errno(rc);
     rc = removexattr(path, lower) ? -errno : 0;
-    xattr_end(v, name, n, fd);
+    xattr_end(v, name, true, n, fd);
     return rc;
 }
 

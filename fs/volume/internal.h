@@ -13,16 +13,23 @@
 #define LG_ROOT_NAME "root"
 #define LG_HANDLE_MAX 128u
 #define LG_COMMIT_AFTER_S 5
+#define LG_MTIME_MOVED_NS 987654321 /* docs/FORMAT-names.md, "Re-encrypted files" */
+#define LG_MTIME_XATTR "user.lg.mtime"
+
+struct lg_handle_bytes {
+    struct lg_handle_bytes *earlier;
+    uint8_t b[];
+};
 
 struct lg_node {
     struct lg_node *next_id, *next_key; /* hash chains */
     uint64_t id, lookups;
     unsigned refs; /* of calls under way; under table, as lookups */
     dev_t dev;
-    ino_t ino;
+    _Atomic ino_t ino; /* this and handle change when the file is re-encrypted */
     int32_t handle_type;
     uint32_t handle_len; /* 0: no handles here, fd is kept instead */
-    uint8_t *handle;
+    struct lg_handle_bytes *_Atomic handle; /* earlier ones stay as long as the node: somebody may be reading them */
     int fd;      /* O_PATH; -1: none kept. Directories keep one while there are not too many */
     mode_t type; /* S_IFMT bits */
     uint64_t parent; /* where it was seen last, under table */
@@ -75,6 +82,8 @@ void lg_node_unref(struct lg_volume *v, struct lg_node *n);
 int lg_node_at(struct lg_volume *v, const struct lg_node *parent, int dirfd, const char *lower, const char *name, bool count, struct lg_node **ret,
                struct stat *st) LG_MUST;
 int lg_node_of_fd(struct lg_volume *v, const struct lg_node *parent, int fd, const char *name, bool count, struct lg_node **ret, struct stat *st) LG_MUST;
+/* fd is the lower file that has taken the place of n's: its inode and handle, from here on. ns held exclusively. */
+int lg_node_rebind(struct lg_volume *v, struct lg_node *n, int fd) LG_MUST;
 void lg_node_moved(struct lg_volume *v, struct lg_node *n, uint64_t parent, const char *name);
 /* Plaintext path relative to the mount, malloced; NULL when it is not known. */
 char *lg_node_path(struct lg_volume *v, uint64_t id);
@@ -106,6 +115,21 @@ int lg_volume_report(struct lg_volume *v, const struct lg_node *n, const char *k
 /* ---- sweep.c ---- */
 /* Tells a sweep that this node has a name that it may miss. ns held exclusively. */
 void lg_sweep_moved(struct lg_volume *v, struct lg_node *n);
+
+/* One directory and a name in it, for a call. ns held. Filled in even on error: give back with lg_place_done. */
+struct lg_place {
+    struct lg_node *dir;
+    int fd;
+    char sealed[LG_SEALED_NAME_MAX + 1], lower[LG_LOWER_NAME_MAX + 1];
+};
+int lg_place_get(struct lg_volume *v, uint64_t dir, const char *name, struct lg_place *p) LG_MUST;
+void lg_place_done(struct lg_volume *v, struct lg_place *p);
+/* A hidden name that nobody has. */
+void lg_tmp_name(char out[32]);
+
+/* ---- rekey.c ---- */
+/* The application's modification time of a re-encrypted file (path: of the lower file), whose own is the time of that. */
+void lg_mtime_moved(const char *path, struct stat *st);
 
 /* ---- open.c ---- */
 /* n->mu held: the file, opened if it is not; counts an open. */

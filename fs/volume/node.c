@@ -56,7 +56,10 @@ static void node_free(struct lg_volume *v, struct lg_node *n)
             v->n_dirfds--;
     }
     pthread_mutex_destroy(&n->mu);
-    free(n->handle);
+    for (struct lg_handle_bytes *h = n->handle, *earlier; h; h = earlier) {
+        earlier = h->earlier;
+        free(h);
+    }
     free(n->name);
     free(n);
 }
@@ -125,6 +128,16 @@ union handle {
 
 static const uint8_t *handle_bytes(const union handle *u) { return u->room + offsetof(struct file_handle, f_handle); }
 
+static struct lg_handle_bytes *handle_keep(const union handle *u, struct lg_handle_bytes *earlier)
+{
+    struct lg_handle_bytes *h = malloc(sizeof *h + u->h.handle_bytes);
+    if (h) {
+        h->earlier = earlier;
+        memcpy(h->b, handle_bytes(u), u->h.handle_bytes);
+    }
+    return h;
+}
+
 /* The node of a lower inode. fd (O_PATH) is taken over if it is needed. */
 static int node_get(struct lg_volume *v, const struct lg_node *parent, const union handle *u, int fd, const struct stat *st, const char *name, bool count,
                     struct lg_node **ret)
@@ -135,11 +148,11 @@ static int node_get(struct lg_volume *v, const struct lg_node *parent, const uni
     struct lg_node *n = rc ? NULL : v->by_key[key_hash(st->st_dev, st->st_ino) % v->n_buckets];
     /* The handle holds the inode's generation: a number used again is another node. */
     while (n && !(n->dev == st->st_dev && n->ino == st->st_ino && n->handle_len == len &&
-                  (!len || (n->handle_type == u->h.handle_type && !memcmp(n->handle, handle_bytes(u), len)))))
+                  (!len || (n->handle_type == u->h.handle_type && !memcmp(n->handle->b, handle_bytes(u), len)))))
         n = n->next_key;
     if (!rc && !n) {
         n = calloc(1, sizeof *n);
-        if (n && len && !(n->handle = malloc(len))) {
+        if (n && len && !(n->handle = handle_keep(u, NULL))) {
             free(n);
             n = NULL;
         }
@@ -153,8 +166,6 @@ static int node_get(struct lg_volume *v, const struct lg_node *parent, const uni
             n->fd = -1;
             n->handle_len = len;
             n->handle_type = u->h.handle_type;
-            if (len)
-                memcpy(n->handle, handle_bytes(u), len);
             pthread_mutex_init(&n->mu, NULL);
             n->next_id = v->by_id[n->id % v->n_buckets];
             v->by_id[n->id % v->n_buckets] = n;
@@ -239,6 +250,37 @@ int lg_node_root(struct lg_volume *v)
     return rc;
 }
 
+int lg_node_rebind(struct lg_volume *v, struct lg_node *n, int fd)
+{
+    union handle u = { .h.handle_bytes = LG_HANDLE_MAX };
+    int mount_id, rc = 0;
+    struct stat st;
+    if (fstat(fd, &st) || (n->handle_len && name_to_handle_at(fd, "", &u.h, &mount_id, AT_EMPTY_PATH)))
+        return -errno;
+    if (n->handle_len && (u.h.handle_bytes != n->handle_len || u.h.handle_type != n->handle_type))
+        return -EXDEV;
+    pthread_mutex_lock(&v->table);
+    struct lg_handle_bytes *h = n->handle_len ? handle_keep(&u, n->handle) : NULL;
+    if (n->handle_len && !h)
+        rc = -ENOMEM;
+    else if (!n->handle_len && dup3(fd, n->fd, O_CLOEXEC) < 0)
+        rc = -errno;
+    if (!rc) {
+        struct lg_node **p = &v->by_key[key_hash(n->dev, n->ino) % v->n_buckets];
+        while (*p != n)
+            p = &(*p)->next_key;
+        *p = n->next_key;
+        n->ino = st.st_ino;
+        if (h)
+            n->handle = h;
+        p = &v->by_key[key_hash(n->dev, n->ino) % v->n_buckets];
+        n->next_key = *p;
+        *p = n;
+    }
+    pthread_mutex_unlock(&v->table);
+    return rc;
+}
+
 void lg_node_moved(struct lg_volume *v, struct lg_node *n, uint64_t parent, const char *name)
 {
     char *copy = strdup(name);
@@ -286,9 +328,13 @@ int lg_node_open(struct lg_volume *v, const struct lg_node *n, int flags)
         fd = openat(v->rootfd, ".", flags);
     } else if (n->handle_len) {
         union handle u = { .h.handle_bytes = n->handle_len };
+        const struct lg_handle_bytes *h;
         u.h.handle_type = n->handle_type;
-        memcpy(u.room + offsetof(struct file_handle, f_handle), n->handle, n->handle_len);
-        fd = open_by_handle_at(v->rootfd, &u.h, flags | O_NOFOLLOW);
+        do { /* re-encryption may put another inode in its place just now */
+            h = n->handle;
+            memcpy(u.room + offsetof(struct file_handle, f_handle), h->b, n->handle_len);
+            fd = open_by_handle_at(v->rootfd, &u.h, flags | O_NOFOLLOW);
+        } while (fd < 0 && errno == ESTALE && h != n->handle);
     } else if (flags & O_PATH) {
         fd = fcntl(n->fd, F_DUPFD_CLOEXEC, 3);
     } else {
@@ -348,6 +394,15 @@ void lg_node_stat(struct lg_volume *v, struct lg_node *n, struct stat *st)
             st->st_size = (off_t)lg_file_plain_size(v->info.chunk_size, (uint64_t)st->st_size);
         }
         pthread_mutex_unlock(&n->mu);
+        if (st->st_mtim.tv_nsec == LG_MTIME_MOVED_NS) {
+            char path[32];
+            int fd = lg_node_open(v, n, O_PATH | O_NOFOLLOW);
+            if (fd >= 0) {
+                lg_fd_path(fd, path);
+                lg_mtime_moved(path, st);
+                close(fd);
+            }
+        }
     }
     st->st_blksize = (blksize_t)v->info.chunk_size;
 }

@@ -74,7 +74,7 @@ ssize_t lg_volume_read(struct lg_handle *h, void *buf, size_t len, uint64_t off)
     return n < 0 ? lg_errno((int)n) : n;
 }
 
-static void kill_bits(struct lg_volume *v, struct lg_node *n)
+static void kill_bits_locked(struct lg_volume *v, struct lg_node *n)
 {
     struct stat st;
     char path[32];
@@ -99,8 +99,11 @@ static void dirtied(struct lg_node *n)
 
 ssize_t lg_volume_write(struct lg_handle *h, const void *buf, size_t len, uint64_t off, bool kill_suidgid)
 {
-    if (kill_suidgid)
-        kill_bits(h->v, h->n);
+    if (kill_suidgid) {
+        pthread_mutex_lock(&h->n->mu);
+        kill_bits_locked(h->v, h->n);
+        pthread_mutex_unlock(&h->n->mu);
+    }
     int rc = lg_file_write(h->n->f, buf, len, off);
     dirtied(h->n);
     return rc ? lg_errno(rc) : (ssize_t)len;

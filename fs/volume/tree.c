@@ -159,14 +159,7 @@ int lg_own(int fd, int dirfd, const struct lg_cred *c, mode_t mode)
 
 /* ---- one directory for a call ------------------------------------------------------------------------------------------------------ */
 
-struct place {
-    struct lg_node *dir;
-    int fd;
-    char sealed[LG_SEALED_NAME_MAX + 1], lower[LG_LOWER_NAME_MAX + 1];
-};
-
-/* ns held. Filled in even on error: give back with place_done. */
-static int place_get(struct lg_volume *v, uint64_t dir, const char *name, struct place *p)
+int lg_place_get(struct lg_volume *v, uint64_t dir, const char *name, struct lg_place *p)
 {
     p->fd = -1;
     p->dir = lg_node_ref(v, dir);
@@ -178,7 +171,7 @@ static int place_get(struct lg_volume *v, uint64_t dir, const char *name, struct
     return lg_lower_name(v, p->dir, p->fd, name, p->sealed, p->lower);
 }
 
-static void place_done(struct lg_volume *v, struct place *p)
+void lg_place_done(struct lg_volume *v, struct lg_place *p)
 {
     if (!p->dir)
         return;
@@ -186,7 +179,7 @@ static void place_done(struct lg_volume *v, struct place *p)
     lg_node_unref(v, p->dir);
 }
 
-static int entry_of(struct lg_volume *v, struct place *p, const char *name, struct lg_entry *ret)
+static int entry_of(struct lg_volume *v, struct lg_place *p, const char *name, struct lg_entry *ret)
 {
     struct lg_node *n;
     int rc = lg_node_at(v, p->dir, p->fd, p->lower, name, true, &n, &ret->st);
@@ -200,21 +193,21 @@ static int entry_of(struct lg_volume *v, struct place *p, const char *name, stru
 
 int lg_volume_lookup(struct lg_volume *v, uint64_t parent, const char *name, struct lg_entry *ret)
 {
-    struct place p;
+    struct lg_place p;
     int rc = lg_ns_shared(v);
     if (rc)
         return lg_errno(rc);
-    rc = place_get(v, parent, name, &p);
+    rc = lg_place_get(v, parent, name, &p);
     if (!rc)
         rc = entry_of(v, &p, name, ret);
-    place_done(v, &p);
+    lg_place_done(v, &p);
     lg_ns_unlock(v);
     return lg_errno(rc);
 }
 
 /* ---- making ------------------------------------------------------------------------------------------------------------------------ */
 
-static void tmp_name(char out[32])
+void lg_tmp_name(char out[32])
 {
     uint8_t r[8];
     if (lg_random(r, sizeof r))
@@ -239,11 +232,11 @@ static int exists(int dirfd, const char *lower)
 }
 
 /* Under a hidden name until it has its id: no crash leaves a directory without. */
-static int mkdir_at(struct lg_volume *v, struct place *p, mode_t mode, const struct lg_cred *c)
+static int mkdir_at(struct lg_volume *v, struct lg_place *p, mode_t mode, const struct lg_cred *c)
 {
     char tmp[32];
     uint8_t id[LG_ID_LEN];
-    tmp_name(tmp);
+    lg_tmp_name(tmp);
     int rc = exists(p->fd, p->lower);
     if (rc)
         return rc;
@@ -271,22 +264,22 @@ static int mkdir_at(struct lg_volume *v, struct place *p, mode_t mode, const str
 
 int lg_volume_mkdir(struct lg_volume *v, uint64_t parent, const char *name, mode_t mode, const struct lg_cred *c, struct lg_entry *ret)
 {
-    struct place p;
+    struct lg_place p;
     int rc = lg_ns_exclusive(v);
     if (rc)
         return lg_errno(rc);
-    rc = place_get(v, parent, name, &p);
+    rc = lg_place_get(v, parent, name, &p);
     if (!rc)
         rc = mkdir_at(v, &p, masked(p.fd, mode, c), c);
     if (!rc)
         rc = entry_of(v, &p, name, ret);
-    place_done(v, &p);
+    lg_place_done(v, &p);
     lg_ns_unlock(v);
     return lg_errno(rc);
 }
 
 /* Whatever make has created under p->lower is given its owner and looked up, or taken away again. */
-static int made(struct lg_volume *v, struct place *p, const char *name, mode_t mode, const struct lg_cred *c, struct lg_entry *ret)
+static int made(struct lg_volume *v, struct lg_place *p, const char *name, mode_t mode, const struct lg_cred *c, struct lg_entry *ret)
 {
     int fd = openat(p->fd, p->lower, O_PATH | O_NOFOLLOW | O_CLOEXEC);
     int rc = fd < 0 ? -errno : lg_own(fd, p->fd, c, mode);
@@ -310,11 +303,11 @@ int lg_volume_mknod(struct lg_volume *v, uint64_t parent, const char *name, mode
         lg_volume_release(h);
         return rc;
     }
-    struct place p;
+    struct lg_place p;
     int rc = lg_ns_exclusive(v);
     if (rc)
         return lg_errno(rc);
-    rc = place_get(v, parent, name, &p);
+    rc = lg_place_get(v, parent, name, &p);
     if (!rc)
         rc = exists(p.fd, p.lower);
     if (!rc)
@@ -325,18 +318,18 @@ int lg_volume_mknod(struct lg_volume *v, uint64_t parent, const char *name, mode
         rc = made(v, &p, name, mode, c, ret);
     if (rc && rc != -EEXIST && p.fd >= 0)
         lg_sidecar_drop(p.fd, p.lower);
-    place_done(v, &p);
+    lg_place_done(v, &p);
     lg_ns_unlock(v);
     return lg_errno(rc);
 }
 
 /* One whose text does not fit a link of the lower filesystem: whole before it gets its name. */
-static int symlink_long(const struct place *p, const char *text, size_t len)
+static int symlink_long(const struct lg_place *p, const char *text, size_t len)
 {
     char head[LG_TARGET_LOWER_MAX + 1], tmp[32], path[32];
     memcpy(head, text, LG_TARGET_HEAD);
     memcpy(head + LG_TARGET_HEAD, LG_TARGET_MORE, sizeof LG_TARGET_MORE);
-    tmp_name(tmp);
+    lg_tmp_name(tmp);
     if (symlinkat(head, p->fd, tmp))
         return -errno;
     int fd = openat(p->fd, tmp, O_PATH | O_NOFOLLOW | O_CLOEXEC), rc = fd < 0 ? -errno : 0;
@@ -356,12 +349,12 @@ static int symlink_long(const struct place *p, const char *text, size_t len)
 
 int lg_volume_symlink(struct lg_volume *v, uint64_t parent, const char *name, const char *target, const struct lg_cred *c, struct lg_entry *ret)
 {
-    struct place p;
+    struct lg_place p;
     char text[LG_TARGET_SEALED_MAX + 1];
     int rc = lg_ns_exclusive(v);
     if (rc)
         return lg_errno(rc);
-    rc = place_get(v, parent, name, &p);
+    rc = lg_place_get(v, parent, name, &p);
     if (!rc)
         rc = lg_target_seal(v->names, target, text, sizeof text);
     if (!rc)
@@ -377,7 +370,7 @@ int lg_volume_symlink(struct lg_volume *v, uint64_t parent, const char *name, co
         rc = made(v, &p, name, S_IFLNK | 0777, c, ret);
     if (rc && rc != -EEXIST && p.fd >= 0)
         lg_sidecar_drop(p.fd, p.lower);
-    place_done(v, &p);
+    lg_place_done(v, &p);
     lg_ns_unlock(v);
     return lg_errno(rc);
 }
@@ -405,14 +398,14 @@ int lg_volume_readlink(struct lg_volume *v, uint64_t node, char *buf, size_t cap
 
 int lg_volume_link(struct lg_volume *v, uint64_t node, uint64_t new_parent, const char *new_name, struct lg_entry *ret)
 {
-    struct place p = { 0 };
+    struct lg_place p = { 0 };
     char path[32];
     int rc = lg_ns_exclusive(v);
     if (rc)
         return lg_errno(rc);
     struct lg_node *n = lg_node_ref(v, node);
     int fd = n ? lg_node_open(v, n, O_PATH | O_NOFOLLOW) : -ESTALE;
-    rc = fd < 0 ? fd : place_get(v, new_parent, new_name, &p);
+    rc = fd < 0 ? fd : lg_place_get(v, new_parent, new_name, &p);
     if (!rc)
         rc = exists(p.fd, p.lower);
     if (!rc)
@@ -431,7 +424,7 @@ int lg_volume_link(struct lg_volume *v, uint64_t node, uint64_t new_parent, cons
         lg_sweep_moved(v, n);
         rc = entry_of(v, &p, new_name, ret);
     }
-    place_done(v, &p);
+    lg_place_done(v, &p);
     if (fd >= 0)
         close(fd);
     lg_node_unref(v, n);
@@ -443,16 +436,16 @@ int lg_volume_link(struct lg_volume *v, uint64_t node, uint64_t new_parent, cons
 
 int lg_volume_unlink(struct lg_volume *v, uint64_t parent, const char *name)
 {
-    struct place p;
+    struct lg_place p;
     int rc = lg_ns_exclusive(v);
     if (rc)
         return lg_errno(rc);
-    rc = place_get(v, parent, name, &p);
+    rc = lg_place_get(v, parent, name, &p);
     if (!rc && unlinkat(p.fd, p.lower, 0))
         rc = -errno;
     if (!rc)
         lg_sidecar_drop(p.fd, p.lower);
-    place_done(v, &p);
+    lg_place_done(v, &p);
     lg_ns_unlock(v);
     return lg_errno(rc);
 }
@@ -465,7 +458,7 @@ static int discard_dir(int parentfd, const char *lower)
     if (fd < 0)
         return -errno;
     int rc = dir_empty(fd);
-    tmp_name(tmp);
+    lg_tmp_name(tmp);
     if (!rc && renameat2(parentfd, lower, parentfd, tmp, RENAME_NOREPLACE))
         rc = -errno;
     if (!rc) {
@@ -494,21 +487,21 @@ static int discard_dir(int parentfd, const char *lower)
 
 int lg_volume_rmdir(struct lg_volume *v, uint64_t parent, const char *name)
 {
-    struct place p;
+    struct lg_place p;
     int rc = lg_ns_exclusive(v);
     if (rc)
         return lg_errno(rc);
-    rc = place_get(v, parent, name, &p);
+    rc = lg_place_get(v, parent, name, &p);
     if (!rc)
         rc = discard_dir(p.fd, p.lower);
     if (!rc)
         lg_sidecar_drop(p.fd, p.lower);
-    place_done(v, &p);
+    lg_place_done(v, &p);
     lg_ns_unlock(v);
     return lg_errno(rc);
 }
 
-static int rename_at(struct place *a, struct place *b, unsigned flags)
+static int rename_at(struct lg_place *a, struct lg_place *b, unsigned flags)
 {
     struct stat from, to;
     if (fstatat(a->fd, a->lower, &from, AT_SYMLINK_NOFOLLOW))
@@ -539,7 +532,7 @@ static int rename_at(struct place *a, struct place *b, unsigned flags)
 
 int lg_volume_rename(struct lg_volume *v, uint64_t parent, const char *name, uint64_t new_parent, const char *new_name, unsigned flags)
 {
-    struct place a, b = { 0 };
+    struct lg_place a, b = { 0 };
     struct lg_node *n = NULL, *m = NULL;
     struct stat st;
     if (flags & ~(unsigned)(RENAME_NOREPLACE | RENAME_EXCHANGE))
@@ -547,9 +540,9 @@ int lg_volume_rename(struct lg_volume *v, uint64_t parent, const char *name, uin
     int rc = lg_ns_exclusive(v);
     if (rc)
         return lg_errno(rc);
-    rc = place_get(v, parent, name, &a);
+    rc = lg_place_get(v, parent, name, &a);
     if (!rc)
-        rc = place_get(v, new_parent, new_name, &b);
+        rc = lg_place_get(v, new_parent, new_name, &b);
     if (!rc)
         rc = lg_node_at(v, NULL, a.fd, a.lower, NULL, false, &n, &st);
     if (!rc && flags & RENAME_EXCHANGE)
@@ -569,8 +562,8 @@ int lg_volume_rename(struct lg_volume *v, uint64_t parent, const char *name, uin
     }
     lg_node_unref(v, n);
     lg_node_unref(v, m);
-    place_done(v, &a);
-    place_done(v, &b);
+    lg_place_done(v, &a);
+    lg_place_done(v, &b);
     lg_ns_unlock(v);
     return lg_errno(rc);
 }
@@ -623,11 +616,11 @@ static int file_begin(struct lg_volume *v, const struct lg_node *parent, int fd,
 int lg_volume_create_file(struct lg_volume *v, uint64_t parent, const char *name, int flags, mode_t mode, const struct lg_cred *c, struct lg_entry *ret,
                           struct lg_handle **ret_h)
 {
-    struct place p;
+    struct lg_place p;
     int rc = lg_ns_exclusive(v);
     if (rc)
         return lg_errno(rc);
-    rc = place_get(v, parent, name, &p);
+    rc = lg_place_get(v, parent, name, &p);
     if (!rc)
         rc = lg_sidecar_make(p.fd, p.sealed, p.lower);
     if (!rc) {
@@ -645,7 +638,7 @@ int lg_volume_create_file(struct lg_volume *v, uint64_t parent, const char *name
             }
         }
     }
-    place_done(v, &p);
+    lg_place_done(v, &p);
     lg_ns_unlock(v);
     if (rc == -EEXIST && !(flags & O_EXCL)) { /* somebody was faster */
         rc = lg_volume_lookup(v, parent, name, ret);

@@ -95,7 +95,7 @@ int lg_keyring_study_key(struct lg_keyring *k, const struct lg_study_info *info,
 /* The same without creating or changing anything: -ENOENT when there is none. Needs no begin. */
 int lg_keyring_study_find(struct lg_keyring *k, const char *uid, struct lg_key *ret) LG_MUST;
 
-/* Any key by id and version. -ENOKEY: unknown. -EKEYREVOKED: its state (or the state of the study it is attached to) serves no keys. */
+/* Any key by id and version (0: the newest). -ENOKEY: unknown. -EKEYREVOKED: its state (or the state of the study it is attached to) serves no keys. */
 int lg_keyring_key_by_id(struct lg_keyring *k, const uint8_t kid[LG_ID_LEN], uint32_t version, struct lg_key *ret) LG_MUST;
 
 /* A new provisional key; lg_keyring_attach ties it to a study (creating the study when new), whose states then govern it and with which it

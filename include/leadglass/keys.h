@@ -38,6 +38,7 @@ void lg_keys_free(struct lg_keys *k);
 int lg_keys_vault(struct lg_keys *k, struct lg_kref **ret) LG_MUST;   /* names, headers' neighbours, xattrs */
 int lg_keys_general(struct lg_keys *k, struct lg_kref **ret) LG_MUST;
 int lg_keys_study(struct lg_keys *k, const struct lg_study_info *info, struct lg_kref **ret) LG_MUST;
+/* version 0: the newest, always asked of the source. */
 int lg_keys_by_id(struct lg_keys *k, const uint8_t kid[LG_ID_LEN], uint32_t version, struct lg_kref **ret) LG_MUST;
 int lg_keys_provisional(struct lg_keys *k, struct lg_kref **ret) LG_MUST;
 int lg_keys_attach(struct lg_keys *k, const uint8_t kid[LG_ID_LEN], const struct lg_study_info *info) LG_MUST;

@@ -16,13 +16,16 @@
 #include "leadglass/volume.h"
 
 /* ---- keys from memory: the same bytes give the same key for ever -------------------------------------------------------------------- */
-static int key_of(uint8_t tag, enum lg_key_kind kind, struct lg_key *ret)
+static uint32_t newest = 1; /* version of every key */
+static int version_of(uint8_t tag, uint32_t version, enum lg_key_kind kind, struct lg_key *ret)
 {
-    *ret = (struct lg_key){ .version = 1, .kind = kind, .state = LG_KEY_ACTIVE, .key = lg_secret_new() };
+    *ret = (struct lg_key){ .version = version, .kind = kind, .state = LG_KEY_ACTIVE, .key = lg_secret_new() };
     memset(ret->kid, tag, LG_ID_LEN);
     memset(ret->key->b, tag, LG_KEY_LEN);
+    ret->key->b[0] ^= (uint8_t)(version - 1);
     return 0;
 }
+static int key_of(uint8_t tag, enum lg_key_kind kind, struct lg_key *ret) { return version_of(tag, kind == LG_KIND_VAULT ? 1 : newest, kind, ret); }
 static int src_vault(void *arg, const uint8_t vault_id[LG_ID_LEN], struct lg_key *v, struct lg_key *g)
 {
     (void)arg, (void)vault_id;
@@ -38,9 +41,9 @@ static int src_study(void *arg, const struct lg_study_info *info, struct lg_key 
 }
 static int src_by_id(void *arg, const uint8_t kid[LG_ID_LEN], uint32_t version, struct lg_key *ret, unsigned *lease)
 {
-    (void)arg, (void)version;
+    (void)arg;
     *lease = 1000;
-    return key_of(kid[0], LG_KIND_STUDY, ret);
+    return version_of(kid[0], version ? version : newest, LG_KIND_STUDY, ret);
 }
 static int src_provisional(void *arg, struct lg_key *ret, unsigned *lease)
 {
@@ -112,6 +115,7 @@ static int setup(void **state)
     failing.fdatasync = f_fdatasync;
     failing.ftruncate = f_ftruncate;
     fail_at = findings = 0;
+    newest = 1;
     strcpy(dir, "/tmp/lgvolume-XXXXXX");
     assert_non_null(mkdtemp(dir));
     assert_int_equal(key_of('v', LG_KIND_VAULT, &vk), 0);
@@ -350,10 +354,124 @@ static void test_tamper(void **state)
     assert_int_equal(lg_volume_close(v), 0);
 }
 
+/* ---- re-encryption ------------------------------------------------------------------------------------------------------------------- */
+
+static unsigned temporaries(const char *at)
+{
+    unsigned n = 0;
+    DIR *d = opendir(at);
+    assert_non_null(d);
+    for (struct dirent *e; (e = readdir(d));)
+        n += strncmp(e->d_name, LG_TMP_PREFIX, sizeof LG_TMP_PREFIX - 1) == 0;
+    closedir(d);
+    return n;
+}
+
+static char whole[3][300000];
+
+static void test_rekey(void **state)
+{
+    (void)state;
+    struct lg_entry e;
+    struct lg_handle *h;
+    struct stat st, was, set = { .st_mtim = { 1234567890, 123456789 } };
+    uint8_t kid[2][LG_ID_LEN];
+    uint32_t version;
+    char root[80], value[64];
+    snprintf(root, sizeof root, "%s/root", dir);
+    for (size_t i = 0; i < sizeof whole[0]; i++)
+        whole[0][i] = (char)(i * 2654435761u >> 13);
+    memset(whole[0] + 100000, 0, 90000); /* a hole */
+    assert_int_equal(lg_volume_create_file(v, LG_ROOT_NODE, "f", O_RDWR, 06751, &me, &e, &h), 0);
+    assert_int_equal(lg_volume_write(h, whole[0], 100000, 0, false), 100000);
+    assert_int_equal(lg_volume_write(h, whole[0] + 190000, 110000, 190000, false), 110000);
+    lg_volume_release(h);
+    assert_int_equal(lg_volume_setxattr(v, e.node, "user.note", "kept", 4, 0), 0);
+    assert_int_equal(lg_volume_setattr(v, e.node, &set, LG_SET_MTIME, &was), 0);
+    assert_int_equal(lg_volume_key_of(v, e.node, kid[0], &version), 0);
+    assert_int_equal(version, 1);
+    assert_int_equal(lg_volume_rekey(v, e.node, NULL), -EALREADY);
+
+    /* a newer version; open, read and written on meanwhile, and read back after all that by another mount */
+    newest = 2;
+    lg_keys_resync(keys);
+    assert_int_equal(lg_volume_open_file(v, e.node, O_RDWR, &h), 0);
+    assert_int_equal(lg_volume_setxattr(v, e.node, LG_XATTR_REKEY, "", 0, 0), 0);
+    assert_int_equal(temporaries(root), 0);
+    assert_int_equal(lg_volume_getattr(v, e.node, &st), 0);
+    assert_int_not_equal(st.st_ino, was.st_ino);
+    assert_true(st.st_mode == was.st_mode && st.st_uid == was.st_uid && st.st_size == was.st_size && st.st_nlink == 1);
+    assert_memory_equal(&st.st_mtim, &was.st_mtim, sizeof st.st_mtim);
+    assert_true(st.st_blocks <= was.st_blocks + 8); /* the hole is one still; a block for attributes */
+    assert_int_equal(lg_volume_getxattr(v, e.node, "user.note", value, sizeof value), 4);
+    assert_int_equal(lg_volume_getxattr(v, e.node, LG_XATTR_KEY, value, sizeof value), 34);
+    assert_memory_equal(value + 32, " 2", 2);
+    assert_int_equal(lg_volume_read(h, whole[1], sizeof whole[1], 0), sizeof whole[1]);
+    assert_memory_equal(whole[0], whole[1], sizeof whole[0]);
+    assert_int_equal(lg_volume_write(h, "mark", 4, 150000, false), 4);
+    memcpy(whole[0] + 150000, "mark", 4);
+    assert_int_equal(lg_volume_fsync(h, false), 0);
+    lg_volume_release(h);
+    assert_int_equal(look(LG_ROOT_NODE, "f").node, e.node);
+
+    /* another study's key; seen from below, its time tells backup tools */
+    struct lg_study_info to = { .uid = "2.9" };
+    assert_int_equal(lg_volume_setattr(v, e.node, &set, LG_SET_MTIME, &was), 0);
+    assert_int_equal(lg_volume_rekey(v, e.node, &to), 0);
+    assert_int_equal(lg_volume_key_of(v, e.node, kid[1], &version), 0);
+    assert_memory_not_equal(kid[0], kid[1], LG_ID_LEN);
+    assert_int_equal(lg_volume_close(v), 0);
+    assert_int_equal(open_volume(NULL, 0), 0);
+    assert_int_equal(get(LG_ROOT_NODE, "f", whole[1], sizeof whole[1]), sizeof whole[1]);
+    assert_memory_equal(whole[0], whole[1], sizeof whole[0]);
+    e = look(LG_ROOT_NODE, "f");
+    assert_memory_equal(&e.st.st_mtim, &was.st_mtim, sizeof st.st_mtim);
+    DIR *d = opendir(root);
+    for (struct dirent *x; (x = readdir(d));)
+        if (strncmp(x->d_name, "lg.", 3) != 0 && x->d_name[0] != '.') {
+            assert_int_equal(fstatat(dirfd(d), x->d_name, &st, AT_SYMLINK_NOFOLLOW), 0);
+            assert_true(st.st_mtim.tv_sec > set.st_mtim.tv_sec);
+        }
+    closedir(d);
+    /* a time set afterwards counts */
+    set.st_mtim.tv_sec++;
+    assert_int_equal(lg_volume_setattr(v, e.node, &set, LG_SET_MTIME, &was), 0);
+    assert_int_equal(look(LG_ROOT_NODE, "f").st.st_mtim.tv_sec, set.st_mtim.tv_sec);
+
+    /* two names: refused, and nothing happened */
+    struct lg_entry l;
+    assert_int_equal(lg_volume_link(v, e.node, LG_ROOT_NODE, "g", &l), 0);
+    newest = 3;
+    lg_keys_resync(keys);
+    assert_int_equal(lg_volume_rekey(v, e.node, NULL), -EMLINK);
+    assert_int_equal(lg_volume_unlink(v, LG_ROOT_NODE, "g"), 0);
+    assert_int_equal(temporaries(root), 0);
+
+    /* every call below fails once: the file is what it was, or is re-encrypted */
+    unsigned n = 0;
+    for (int rc = -1; rc; n++) {
+        fail_at = calls + 1 + n;
+        fail_with = n % 2 ? -ENOSPC : -EIO;
+        rc = lg_volume_rekey(v, e.node, NULL);
+        bool reached = calls >= fail_at;
+        fail_at = 0;
+        assert_true(rc == 0 || reached);
+        assert_int_equal(get(LG_ROOT_NODE, "f", whole[1], sizeof whole[1]), sizeof whole[1]);
+        assert_memory_equal(whole[0], whole[1], sizeof whole[0]);
+        assert_int_equal(temporaries(root), 0);
+    }
+    assert_true(n > 3);
+    assert_int_equal(lg_volume_key_of(v, e.node, kid[1], &version), 0);
+    assert_int_equal(version, 3);
+    assert_int_equal(findings, 0);
+    assert_int_equal(lg_volume_close(v), 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = { cmocka_unit_test_setup_teardown(test_names, setup, teardown), cmocka_unit_test_setup_teardown(test_errors, setup, teardown),
-                                        cmocka_unit_test_setup_teardown(test_tamper, setup, teardown) };
+                                        cmocka_unit_test_setup_teardown(test_tamper, setup, teardown),
+                                        cmocka_unit_test_setup_teardown(test_rekey, setup, teardown) };
     if (geteuid() != 0) {
         puts("SKIPPED: needs root (file handles, owners)");
         return 77;

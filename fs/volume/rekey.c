@@ -1,0 +1,243 @@
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/xattr.h>
+#include <unistd.h>
+
+#include "internal.h"
+
+enum { TRIES = 3, LIST_MAX = 65536 };
+
+/* ---- the time that the application set, of a file whose lower time says when it was re-encrypted ------------------------------------- */
+
+void lg_mtime_moved(const char *path, struct stat *st)
+{
+    uint8_t raw[32];
+    if (getxattr(path, LG_MTIME_XATTR, raw, sizeof raw) != (ssize_t)sizeof raw)
+        return;
+    struct lg_rd r = lg_rd(raw, sizeof raw);
+    int64_t below_s = (int64_t)lg_rd_u64(&r), below_ns = (int64_t)lg_rd_u64(&r), s = (int64_t)lg_rd_u64(&r), ns = (int64_t)lg_rd_u64(&r);
+    if (below_s != st->st_mtim.tv_sec || below_ns != st->st_mtim.tv_nsec || ns < 0 || ns > 999999999)
+        return; /* of an earlier state of the file */
+    st->st_mtim.tv_sec = s;
+    st->st_mtim.tv_nsec = ns;
+}
+
+static int mtime_move(int fd, const struct stat *was)
+{
+    struct timespec ts[2] = { was->st_atim, { 0, 0 } };
+    uint8_t raw[32];
+    struct lg_wr w = lg_wr(raw, sizeof raw);
+    clock_gettime(CLOCK_REALTIME, &ts[1]);
+    ts[1].tv_nsec = LG_MTIME_MOVED_NS;
+    lg_wr_u64(&w, (uint64_t)ts[1].tv_sec);
+    lg_wr_u64(&w, (uint64_t)ts[1].tv_nsec);
+    lg_wr_u64(&w, (uint64_t)was->st_mtim.tv_sec);
+    lg_wr_u64(&w, (uint64_t)was->st_mtim.tv_nsec);
+    if (fsetxattr(fd, LG_MTIME_XATTR, raw, sizeof raw, 0)) /* no attributes here: better seen late than with a wrong time */
+        ts[1] = was->st_mtim;
+    return futimens(fd, ts) ? -errno : 0;
+}
+
+/* ---- the new lower file ---------------------------------------------------------------------------------------------------------------- */
+
+static int xattrs_copy(const char *from, int to)
+{
+    char *list = malloc(LIST_MAX), *value = malloc(LIST_MAX);
+    ssize_t n = list && value ? listxattr(from, list, LIST_MAX) : -1;
+    int rc = !list || !value ? -ENOMEM : n < 0 && errno != EOPNOTSUPP ? -errno : 0;
+    for (ssize_t at = 0; !rc && at < n; at += (ssize_t)strlen(list + at) + 1) {
+        ssize_t len = getxattr(from, list + at, value, LIST_MAX);
+        if (len < 0 || fsetxattr(to, list + at, value, (size_t)len, 0))
+            rc = -errno;
+    }
+    free(list);
+    free(value);
+    return rc;
+}
+
+/* Everything about the old file (O_PATH) but its contents; st is the application's view. */
+static int dress(int old, int new, struct stat *st)
+{
+    char path[32];
+    lg_fd_path(old, path);
+    if (fchown(new, st->st_uid, st->st_gid) || fchmod(new, st->st_mode & 07777))
+        return -errno;
+    int rc = xattrs_copy(path, new); /* an ACL may change the mode's group bits, to what they are there */
+    return rc ? rc : mtime_move(new, st);
+}
+
+struct switching {
+    struct lg_volume *v;
+    struct lg_node *n;
+    struct lg_place p;
+    int fd, old;
+    const char *tmp;
+    struct timespec ctime; /* of the old file when its attributes were copied */
+};
+
+/* The old file's attributes are still those copied: then the new one takes its name. Under ns and the file's locks. */
+static int publish(void *arg)
+{
+    struct switching *s = arg;
+    struct stat now, named;
+    if (fstat(s->old, &now) || fstatat(s->p.fd, s->p.lower, &named, AT_SYMLINK_NOFOLLOW))
+        return -errno;
+    if (now.st_ctim.tv_sec != s->ctime.tv_sec || now.st_ctim.tv_nsec != s->ctime.tv_nsec || named.st_ino != now.st_ino || now.st_nlink != 1)
+        return -EAGAIN;
+    int rc = lg_node_rebind(s->v, s->n, s->fd);
+    if (!rc && renameat(s->p.fd, s->tmp, s->p.fd, s->p.lower)) {
+        rc = -errno;
+        int back = lg_node_rebind(s->v, s->n, s->old);
+        (void)back; /* without memory for it the node is stale: no wrong file */
+    }
+    return rc;
+}
+
+/* A place for n as it is named now; -ENOENT: it has no name that is known. ns held. */
+static int place_of(struct lg_volume *v, struct lg_node *n, struct lg_place *p)
+{
+    p->dir = NULL;
+    pthread_mutex_lock(&v->table);
+    uint64_t parent = n->parent;
+    char *name = n->name && n->name[0] ? strdup(n->name) : NULL;
+    pthread_mutex_unlock(&v->table);
+    int rc = name ? lg_place_get(v, parent, name, p) : -ENOENT;
+    free(name);
+    return rc;
+}
+
+/* The new file at its hidden name, complete and durable, but for its name. */
+static int prepare(struct switching *s, const struct lg_kref *as, char tmp[32], uint64_t *ret_seq)
+{
+    struct stat st;
+    int rc = lg_ns_exclusive(s->v), fd;
+    if (rc)
+        return rc;
+    lg_tmp_name(tmp);
+    rc = place_of(s->v, s->n, &s->p);
+    if (!rc) {
+        s->fd = openat(s->p.fd, tmp, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
+        rc = s->fd < 0 ? -errno : 0;
+    }
+    lg_ns_unlock(s->v);
+    if (rc)
+        return rc;
+    fd = fcntl(s->fd, F_DUPFD_CLOEXEC, 3);
+    rc = fd < 0 ? -errno : lg_file_recrypt(s->n->f, as, fd, ret_seq);
+    if (!rc && fstat(s->old, &st))
+        rc = -errno;
+    if (!rc && st.st_nlink != 1)
+        rc = st.st_nlink ? -EMLINK : -ENOENT;
+    if (!rc) {
+        s->ctime = st.st_ctim;
+        lg_node_stat(s->v, s->n, &st);
+        rc = dress(s->old, s->fd, &st);
+    }
+    return rc ? rc : s->v->env.sys->fsync(s->v->env.sys->arg, s->fd);
+}
+
+static int rekey_once(struct lg_volume *v, struct lg_node *n, const struct lg_kref *as)
+{
+    struct switching s = { .v = v, .n = n, .fd = -1 };
+    char tmp[32];
+    uint64_t seq;
+    s.old = lg_node_open(v, n, O_PATH | O_NOFOLLOW);
+    if (s.old < 0)
+        return s.old;
+    int rc = prepare(&s, as, tmp, &seq);
+    if (!rc) {
+        struct lg_place made_in = s.p;
+        s.tmp = tmp;
+        rc = lg_ns_exclusive(v);
+        if (!rc) {
+            rc = place_of(v, n, &s.p);
+            if (!rc && s.p.dir != made_in.dir)
+                rc = -EAGAIN; /* moved to another directory meanwhile */
+            if (!rc) {
+                int fd = s.fd;
+                pthread_mutex_lock(&n->mu);
+                s.fd = fcntl(fd, F_DUPFD_CLOEXEC, 3);
+                rc = s.fd < 0 ? -errno : lg_file_switch(n->f, fd, seq, publish, &s);
+                if (s.fd < 0)
+                    close(fd);
+                uint32_t version;
+                n->kid_known = lg_file_kid(n->f, n->kid, &version);
+                pthread_mutex_unlock(&n->mu);
+            }
+            lg_place_done(v, &s.p);
+            lg_ns_unlock(v);
+        }
+        s.p = made_in;
+    }
+    if (rc && s.p.dir && s.fd >= 0)
+        unlinkat(s.p.fd, tmp, 0);
+    lg_place_done(v, &s.p);
+    if (s.fd >= 0)
+        close(s.fd);
+    close(s.old);
+    return rc;
+}
+
+static int key_for(struct lg_volume *v, struct lg_node *n, const struct lg_study_info *to, struct lg_kref **ret)
+{
+    uint8_t kid[LG_ID_LEN];
+    uint32_t version;
+    if (!lg_file_kid(n->f, kid, &version))
+        return -EAGAIN; /* not decided yet */
+    int rc = to ? lg_keys_study(v->opt.keys, to, ret) : lg_keys_by_id(v->opt.keys, kid, 0, ret);
+    if (!rc && memcmp((*ret)->kid, kid, LG_ID_LEN) == 0 && (*ret)->version == version) {
+        lg_kref_unref(*ret);
+        rc = -EALREADY;
+    }
+    return rc;
+}
+
+int lg_volume_rekey(struct lg_volume *v, uint64_t node, const struct lg_study_info *to)
+{
+    struct lg_kref *as = NULL;
+    if (v->opt.read_only)
+        return -EROFS;
+    struct lg_node *n = lg_node_ref(v, node);
+    if (!n)
+        return -ESTALE;
+    if (!S_ISREG(n->type)) {
+        lg_node_unref(v, n);
+        return -EINVAL;
+    }
+    pthread_mutex_lock(&n->mu);
+    int rc = lg_node_file(v, n);
+    bool open = !rc;
+    pthread_mutex_unlock(&n->mu);
+    if (!rc)
+        rc = lg_file_commit(n->f);
+    if (!rc)
+        rc = key_for(v, n, to, &as);
+    if (!rc) {
+        rc = -EAGAIN;
+        for (unsigned i = 0; rc == -EAGAIN && i < TRIES; i++)
+            rc = rekey_once(v, n, as);
+        lg_kref_unref(as);
+    }
+    if (open) {
+        pthread_mutex_lock(&n->mu);
+        lg_node_file_done(v, n);
+        pthread_mutex_unlock(&n->mu);
+    }
+    lg_node_unref(v, n);
+    return rc == -EAGAIN ? -EBUSY : lg_errno(rc);
+}
+
+int lg_volume_key_of(struct lg_volume *v, uint64_t node, uint8_t ret_kid[LG_ID_LEN], uint32_t *ret_version)
+{
+    struct lg_node *n = lg_node_ref(v, node);
+    if (!n)
+        return -ESTALE;
+    int fd = S_ISREG(n->type) ? lg_node_open(v, n, O_RDONLY | O_NOFOLLOW) : -EINVAL;
+    int rc = fd < 0 ? fd : lg_file_claimed_kid(v->env.sys, fd, ret_kid, ret_version);
+    if (fd >= 0)
+        close(fd);
+    lg_node_unref(v, n);
+    return lg_errno(rc);
+}
