@@ -41,6 +41,7 @@ struct lg_node {
     bool was_open; /* at any time: a stat made before mu was taken may be older than the last close */
     bool kid_known, no_capability; /* no_capability: known to have no security.capability */
     uint8_t kid[LG_ID_LEN];
+    _Atomic bool name_pending; /* re-encrypted under a hidden name; until its directory is synced, a crash brings the old file back */
     _Atomic time_t dirty_since; /* 0: not; also read without mu */
     bool dirid_known;
     uint8_t dirid[LG_ID_LEN];
@@ -130,6 +131,8 @@ void lg_tmp_name(char out[32]);
 /* ---- rekey.c ---- */
 /* The application's modification time of a re-encrypted file (path: of the lower file), whose own is the time of that. */
 void lg_mtime_moved(const char *path, struct stat *st);
+/* Before an fsync is acknowledged: the name of a file re-encrypted just now is durable. */
+int lg_name_sync(struct lg_volume *v, struct lg_node *n) LG_MUST;
 
 /* ---- open.c ---- */
 /* n->mu held: the file, opened if it is not; counts an open. */

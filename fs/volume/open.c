@@ -120,7 +120,8 @@ int lg_volume_flush(struct lg_handle *h)
 int lg_volume_fsync(struct lg_handle *h, bool data_only)
 {
     (void)data_only; /* the lower file's size is part of its data */
-    return lg_errno(lg_file_sync(h->n->f));
+    int rc = lg_file_sync(h->n->f);
+    return lg_errno(rc ? rc : lg_name_sync(h->v, h->n));
 }
 
 int lg_volume_fallocate(struct lg_handle *h, int mode, uint64_t off, uint64_t len)

@@ -87,11 +87,13 @@ static int publish(void *arg)
     if (now.st_ctim.tv_sec != s->ctime.tv_sec || now.st_ctim.tv_nsec != s->ctime.tv_nsec || named.st_ino != now.st_ino || now.st_nlink != 1)
         return -EAGAIN;
     int rc = lg_node_rebind(s->v, s->n, s->fd);
-    if (!rc && renameat(s->p.fd, s->tmp, s->p.fd, s->p.lower)) {
+    if (!rc && renameat2(s->p.fd, s->tmp, s->p.fd, s->p.lower, 0)) {
         rc = -errno;
         int back = lg_node_rebind(s->v, s->n, s->old);
         (void)back; /* without memory for it the node is stale: no wrong file */
     }
+    if (!rc)
+        atomic_store(&s->n->name_pending, true);
     return rc;
 }
 
@@ -138,6 +140,24 @@ static int prepare(struct switching *s, const struct lg_kref *as, char tmp[32], 
     return rc ? rc : s->v->env.sys->fsync(s->v->env.sys->arg, s->fd);
 }
 
+int lg_name_sync(struct lg_volume *v, struct lg_node *n)
+{
+    const struct lg_sys *sys = v->env.sys;
+    if (!atomic_load(&n->name_pending))
+        return 0;
+    pthread_mutex_lock(&v->table);
+    uint64_t parent = n->parent;
+    pthread_mutex_unlock(&v->table);
+    struct lg_node *dir = lg_node_ref(v, parent);
+    int fd = dir ? lg_node_open(v, dir, O_RDONLY | O_DIRECTORY) : -ESTALE, rc = fd < 0 ? fd : sys->fsync(sys->arg, fd);
+    if (fd >= 0)
+        close(fd);
+    lg_node_unref(v, dir);
+    if (!rc)
+        atomic_store(&n->name_pending, false);
+    return rc;
+}
+
 static int rekey_once(struct lg_volume *v, struct lg_node *n, const struct lg_kref *as)
 {
     struct switching s = { .v = v, .n = n, .fd = -1 };
@@ -170,6 +190,8 @@ static int rekey_once(struct lg_volume *v, struct lg_node *n, const struct lg_kr
             lg_ns_unlock(v);
         }
         s.p = made_in;
+        if (!rc)
+            rc = lg_name_sync(v, n);
     }
     if (rc && s.p.dir && s.fd >= 0)
         unlinkat(s.p.fd, tmp, 0);

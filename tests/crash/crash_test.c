@@ -40,13 +40,16 @@ static char top[64];
 
 /* ---- keys from memory ---------------------------------------------------------------------------------------------------------------- */
 
-static int key_of(uint8_t tag, enum lg_key_kind kind, struct lg_key *ret)
+static uint32_t newest = 1; /* version of every key but the vault's */
+static int version_of(uint8_t tag, uint32_t version, enum lg_key_kind kind, struct lg_key *ret)
 {
-    *ret = (struct lg_key){ .version = 1, .kind = kind, .state = LG_KEY_ACTIVE, .key = lg_secret_new() };
+    *ret = (struct lg_key){ .version = version, .kind = kind, .state = LG_KEY_ACTIVE, .key = lg_secret_new() };
     memset(ret->kid, tag, LG_ID_LEN);
     memset(ret->key->b, tag, LG_KEY_LEN);
+    memcpy(ret->key->b, &version, sizeof version);
     return 0;
 }
+static int key_of(uint8_t tag, enum lg_key_kind kind, struct lg_key *ret) { return version_of(tag, kind == LG_KIND_VAULT ? 1 : newest, kind, ret); }
 static int src_vault(void *arg, const uint8_t vault_id[LG_ID_LEN], struct lg_key *v, struct lg_key *g)
 {
     (void)arg, (void)vault_id;
@@ -60,9 +63,9 @@ static int src_study(void *arg, const struct lg_study_info *info, struct lg_key 
 }
 static int src_by_id(void *arg, const uint8_t kid[LG_ID_LEN], uint32_t version, struct lg_key *ret, unsigned *lease)
 {
-    (void)arg, (void)version;
+    (void)arg;
     *lease = 1000;
-    return key_of(kid[0], kid[0] == 'p' ? LG_KIND_PROVISIONAL : LG_KIND_STUDY, ret);
+    return version_of(kid[0], version ? version : newest, kid[0] == 'p' ? LG_KIND_PROVISIONAL : LG_KIND_STUDY, ret);
 }
 static int src_provisional(void *arg, struct lg_key *ret, unsigned *lease)
 {
@@ -403,6 +406,18 @@ static void do_sync(struct lg_volume *v)
     synced(&obj[n]);
 }
 
+static void do_rekey(struct lg_volume *v)
+{
+    int n = some(S_IFREG);
+    if (n < 0)
+        return;
+    newest++;
+    int rc = lg_volume_rekey(v, obj[n].node, NULL);
+    CHECK(rc == (obj[n].links > 1 ? -EMLINK : 0), "re-encryption: %d", rc);
+    if (!rc)
+        synced(&obj[n]);
+}
+
 static void do_close(struct lg_volume *v)
 {
     (void)v;
@@ -426,7 +441,7 @@ static void do_sync_dir(struct lg_volume *v)
 
 static void step(struct lg_volume *v)
 {
-    switch (pick(24)) {
+    switch (pick(25)) {
     case 0: case 1: case 2: do_create(v, false); break;
     case 3: do_create(v, true); break;
     case 4: do_symlink(v); break;
@@ -440,6 +455,7 @@ static void step(struct lg_volume *v)
     case 15: do_sync_dir(v); break;
     case 16: CHECK(lg_journal_checkpoint(v->env.journal) == 0, "checkpoint"); break;
     case 17: CHECK(lg_volume_commit_all(v) == 0, "commit"); break;
+    case 18: do_rekey(v); break;
     default: do_write(v); break;
     }
 }
