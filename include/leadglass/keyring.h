@@ -34,12 +34,35 @@ struct lg_root {
 struct lg_roots {
     unsigned n;
     struct lg_root r[2];
+    unsigned slot; /* number of the slot that opened */
 };
 void lg_roots_done(struct lg_roots *r);
 
-/* Thread-safe, slow (scrypt): reads the slot file and tries the passphrase on every passphrase slot.
+enum lg_slot_type {
+    LG_SLOT_PASSPHRASE = 1,
+    LG_SLOT_KEY_FILE = 2, /* the secret is the SHA-256 of a file's bytes */
+    LG_SLOT_TPM = 3,      /* the secret is sealed to this machine's TPM */
+};
+const char *lg_slot_type_name(enum lg_slot_type t); /* "passphrase", "key-file", "tpm" */
+
+/* Thread-safe, slow (scrypt): reads the slot file and tries the secret on every slot of that type (LG_SLOT_PASSPHRASE, LG_SLOT_KEY_FILE).
  * -EKEYREJECTED: no slot opens. -EPROTO: damaged file. -EPROTONOSUPPORT: newer version. -ENOENT: no such file. */
-int lg_slotfile_unlock(const char *slot_path, const void *pass, size_t pass_len, struct lg_roots *ret) LG_MUST;
+int lg_slotfile_unlock(const char *slot_path, enum lg_slot_type type, const void *secret, size_t len, struct lg_roots *ret) LG_MUST;
+
+struct lg_slot_info {
+    unsigned number;
+    enum lg_slot_type type;
+    char name[LG_SLOT_NAME_MAX + 1];
+    uint64_t created, proved; /* seconds since 1970; proved: when its secret was first seen to open it, 0 never */
+};
+/* The slots of a slot file, at most LG_SLOTS_MAX. Needs no key. Errors as above. */
+int lg_slotfile_list(const char *slot_path, struct lg_slot_info ret[LG_SLOTS_MAX], unsigned *ret_n) LG_MUST;
+
+/* A slot about to be made: its secret made into a key, by the costs of the file's other slots. Thread-safe, slow (scrypt).
+ * -EINVAL: an empty name or secret, or a name with control characters. */
+struct lg_slot_draft;
+int lg_slot_draft_new(const char *slot_path, enum lg_slot_type type, const char *name, const void *secret, size_t len, struct lg_slot_draft **ret) LG_MUST;
+void lg_slot_draft_free(struct lg_slot_draft *d); /* NULL is fine */
 
 /* ---- life of a keyring --------------------------------------------------------------------------------------------- */
 
@@ -66,6 +89,19 @@ int lg_keyring_begin(struct lg_keyring *k) LG_MUST;
 int lg_keyring_commit(struct lg_keyring *k) LG_MUST; /* durable on return; on error everything since begin is undone */
 void lg_keyring_abort(struct lg_keyring *k);
 bool lg_keyring_in_txn(const struct lg_keyring *k);
+
+/* Slots, by an unlocked keyring and without any other slot's secret. All: call without an open transaction (-EBUSY).
+ * Durable on return. Changing and removing give the keyring a new root, so that the slot's old secret opens nothing of what comes;
+ * the root may have changed even on error, and the next unlock ends what was begun (see lg_keyring_destroy).
+ * -EEXIST, -ENOSPC (LG_SLOTS_MAX); -ENOENT; -EPERM: no other slot is left that was proved to work (a TPM one does not count). */
+int lg_keyring_slot_add(struct lg_keyring *k, const struct lg_slot_draft *d) LG_MUST;
+int lg_keyring_slot_change(struct lg_keyring *k, const struct lg_slot_draft *d) LG_MUST;
+int lg_keyring_slot_remove(struct lg_keyring *k, const char *name) LG_MUST;
+/* Notes that the slot's secret opened it (lg_roots.slot); writes only the first time. */
+int lg_keyring_slot_proved(struct lg_keyring *k, unsigned number) LG_MUST;
+
+/* A new root: every bucket key wrapped anew, the old root forgotten. No study key changes. */
+int lg_keyring_rotate_root(struct lg_keyring *k) LG_MUST;
 
 struct lg_keyring_stat {
     uint8_t keyring_id[LG_ID_LEN];

@@ -347,7 +347,7 @@ static uint32_t seconds_left(int64_t until) { return (uint32_t)((until - lg_ms()
 static void *derive(void *arg)
 {
     struct unlocking *u = arg;
-    u->rc = lg_slotfile_unlock(u->slot, u->pass, u->pass_len, &u->roots);
+    u->rc = lg_slotfile_unlock(u->slot, LG_SLOT_PASSPHRASE, u->pass, u->pass_len, &u->roots);
     eventfd_write(u->wake, 1);
     return NULL;
 }

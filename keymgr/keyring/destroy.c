@@ -1,11 +1,6 @@
 /* Destroying study keys so that they stay destroyed. LMDB keeps old bytes in freed pages, disks and snapshots keep more: nothing here relies on
- * overwriting. The victims' buckets get new keys, all buckets a new root, and the old root is forgotten; old bytes are then wrapped under a key
- * that nobody has. Four steps, each of which a crash may follow:
- *   1. the slot file with the old root and the new one, durable
- *   2. one commit with everything under the new root
- *   3. everything rewrapped is read back and unwrapped
- *   4. the slot file with the new root only, durable
- * Until then the studies' state is `destroying`; unlocking goes on from wherever a crash left it. */
+ * overwriting. The victims' buckets get new keys, all buckets a new root, and the old root is forgotten (rotate.c); old bytes are then wrapped
+ * under a key that nobody has. Until that is through the studies' state is `destroying`; unlocking goes on from wherever a crash left it. */
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -17,8 +12,6 @@ struct victims {
     size_t n, studies, cap;
     bool bucket[LG_BUCKETS]; /* touched */
 };
-
-static int step(struct lg_keyring *k, const char *name) { return k->hook ? k->hook(k->hook_arg, name) : 0; }
 
 static int victim_add(struct victims *v, const uint8_t kid[LG_ID_LEN])
 {
@@ -68,28 +61,6 @@ static int victims_find(struct lg_keyring *k, struct victims *v)
     return 0;
 }
 
-/* Calls each for every record of a bucket: key ids begin with its number. */
-static int bucket_walk(struct lg_keyring *k, unsigned bucket, int (*each)(struct lg_keyring *k, struct lg_record *r, void *arg), void *arg)
-{
-    uint8_t key[64] = { (uint8_t)(bucket >> 4), (uint8_t)(bucket << 4) };
-    size_t len = LG_ID_LEN, vlen;
-    const uint8_t *p;
-    struct lg_record *r = malloc(sizeof *r);
-    int rc = r ? 0 : -ENOMEM;
-    for (bool after = false; !rc; after = true) {
-        rc = lg_store_next(k->store, LG_T_KEYS, after, key, &len, &p, &vlen);
-        if (!rc && len != LG_ID_LEN)
-            rc = -EPROTO;
-        if (rc || lg_bucket_of(key) != bucket)
-            break;
-        rc = lg_record_parse(k, key, p, vlen, r);
-        if (!rc)
-            rc = each(k, r, arg);
-    }
-    free(r);
-    return rc == -ENOENT ? 0 : rc;
-}
-
 struct rewrap {
     const struct victims *v;
     const struct lg_secret *old, *fresh; /* of the bucket */
@@ -113,25 +84,16 @@ static int rewrap_record(struct lg_keyring *k, struct lg_record *r, void *arg)
     return rc ? rc : lg_record_put(k, r);
 }
 
-static int rewrap_all(struct lg_keyring *k, const struct victims *v, const struct lg_root *root)
+/* A victim's bucket gets a new key and its survivors are wrapped anew. */
+static int rewrap_bucket(struct lg_keyring *k, unsigned b, const struct lg_secret *key, const struct lg_root *root, void *arg)
 {
-    LG_SECRET_AUTO old = lg_secret_new();
-    LG_SECRET_AUTO fresh = lg_secret_new();
-    int rc = old && fresh ? 0 : -ENOMEM;
-    for (unsigned b = 0; !rc && b < LG_BUCKETS; b++) {
-        rc = lg_bucket_unwrap(k, b, &k->root, old);
-        if (!rc && !v->bucket[b]) {
-            rc = lg_bucket_wrap(k, b, root, old);
-        } else if (!rc) {
-            struct rewrap w = { v, old, fresh };
-            rc = lg_random(fresh->b, LG_KEY_LEN);
-            if (!rc)
-                rc = bucket_walk(k, b, rewrap_record, &w);
-            if (!rc)
-                rc = lg_bucket_wrap(k, b, root, fresh);
-        }
-    }
-    return rc;
+    const struct victims *v = arg;
+    if (!v->bucket[b])
+        return lg_bucket_wrap(k, b, root, key);
+    LG_SECRET_AUTO fresh = lg_secret_random();
+    struct rewrap w = { v, key, fresh };
+    int rc = fresh ? lg_bucket_walk(k, b, rewrap_record, &w) : -ENOMEM;
+    return rc ? rc : lg_bucket_wrap(k, b, root, fresh);
 }
 
 static int check_record(struct lg_keyring *k, struct lg_record *r, void *arg)
@@ -143,86 +105,19 @@ static int check_record(struct lg_keyring *k, struct lg_record *r, void *arg)
     return rc;
 }
 
-/* Step 3, in a transaction that sees only what was committed. */
-static int check_all(struct lg_keyring *k, const struct victims *v, const struct lg_root *root)
+static int check_bucket(struct lg_keyring *k, unsigned b, const struct lg_secret *key, void *arg)
 {
-    LG_SECRET_AUTO key = lg_secret_new();
-    LG_SECRET_AUTO record = lg_secret_new();
-    int rc = key && record ? lg_meta_read(k) : -ENOMEM;
-    if (!rc)
-        rc = lg_meta_unwrap(k, root, key, record);
-    for (unsigned b = 0; !rc && b < LG_BUCKETS; b++) {
-        rc = lg_bucket_unwrap(k, b, root, key);
-        if (!rc && v->bucket[b])
-            rc = bucket_walk(k, b, check_record, key);
-    }
-    return rc;
-}
-
-static int slot_load(const struct lg_keyring *k, struct lg_slotfile *s)
-{
-    uint8_t bytes[LG_SLOTFILE_MAX];
-    size_t len;
-    int rc = lg_slotfile_read(k->slot_path, bytes, &len);
-    return rc ? rc : lg_slotfile_decode(bytes, len, s);
-}
-
-static void adopt(struct lg_keyring *k, struct lg_root *root)
-{
-    lg_secret_free(k->root.key);
-    k->root = *root;
-    root->key = NULL;
-    lg_wipe(k->bucket, (size_t)LG_BUCKETS * LG_KEY_LEN);
-    memset(k->have_bucket, 0, sizeof k->have_bucket);
-}
-
-/* Step 2. root: the new one. */
-static int commit_new_root(struct lg_keyring *k, const struct victims *v, const struct lg_root *root, uint64_t generation)
-{
-    int rc = lg_keyring_begin(k);
-    if (rc)
-        return rc;
-    rc = rewrap_all(k, v, root);
-    if (!rc)
-        rc = lg_meta_wrap(k, root);
-    k->meta.epoch = root->epoch;
-    k->meta.generation = generation;
-    k->meta_dirty = true;
-    if (!rc)
-        rc = step(k, "commit");
-    if (rc)
-        lg_keyring_abort(k);
-    else
-        rc = lg_keyring_commit(k);
-    return rc;
-}
-
-/* Steps 3 and 4; k->root is the new one. */
-static int forget_old_root(struct lg_keyring *k, const struct victims *v)
-{
-    struct lg_slotfile s;
-    int rc = step(k, "verify");
-    if (!rc)
-        rc = check_all(k, v, &k->root);
-    if (!rc)
-        rc = slot_load(k, &s);
-    if (!rc && s.n_roots == 2) {
-        rc = s.epoch[1] == k->root.epoch ? step(k, "slot-new") : -EPROTO;
-        if (!rc) {
-            lg_slotfile_root_drop(&s);
-            rc = lg_slotfile_write(k->slot_path, &s, k->root.key, false);
-        }
-    }
-    return rc;
+    const struct victims *v = arg;
+    return v->bucket[b] ? lg_bucket_walk(k, b, check_record, (void *)(uintptr_t)key) : 0;
 }
 
 static int mark_destroyed(struct lg_keyring *k, const struct victims *v, unsigned *ret_destroyed)
 {
     struct lg_record *r = malloc(sizeof *r);
     struct lg_slotfile s;
-    int rc = r ? step(k, "mark") : -ENOMEM;
+    int rc = r ? lg_keyring_step(k, "mark") : -ENOMEM;
     if (!rc)
-        rc = slot_load(k, &s);
+        rc = lg_slotfile_load(k, &s);
     if (!rc)
         rc = lg_keyring_begin(k);
     if (rc) {
@@ -255,54 +150,6 @@ static int mark_destroyed(struct lg_keyring *k, const struct victims *v, unsigne
     return rc;
 }
 
-/* Step 1; or, when a crash followed it, the new root that it left in the slot file. */
-static int new_root(struct lg_keyring *k, struct lg_root *ret, uint64_t *ret_generation)
-{
-    struct lg_slotfile s;
-    struct lg_roots all;
-    int rc = slot_load(k, &s);
-    if (rc)
-        return rc;
-    *ret_generation = s.generation;
-    if (s.n_roots == 2) {
-        rc = lg_slotfile_roots(&s, &k->root, &all);
-        if (rc)
-            return rc;
-        bool ours = all.r[0].epoch == k->root.epoch;
-        if (ours) {
-            *ret = all.r[1];
-            all.r[1].key = NULL;
-        }
-        lg_roots_done(&all);
-        return ours ? 0 : -EPROTO;
-    }
-    struct lg_root fresh = { k->root.epoch + 1, lg_secret_random() };
-    if (!fresh.key)
-        return -ENOMEM;
-    rc = step(k, "slot-both");
-    if (!rc)
-        rc = lg_slotfile_root_add(&s, &k->root, &fresh);
-    if (!rc)
-        rc = lg_slotfile_write(k->slot_path, &s, fresh.key, false);
-    if (rc) {
-        lg_secret_free(fresh.key);
-        return rc;
-    }
-    *ret = fresh;
-    *ret_generation = s.generation;
-    return 0;
-}
-
-/* Does the slot file still hold the old root beside the one in force: did something stop between steps 2 and 4? */
-static int old_root_left(struct lg_keyring *k, bool *ret)
-{
-    struct lg_slotfile s;
-    int rc = slot_load(k, &s);
-    if (!rc)
-        *ret = s.n_roots == 2 && s.epoch[1] == k->root.epoch;
-    return rc;
-}
-
 /* Are the wraps of every victim gone? After an error one batch may have lost them and a later one not. */
 static int all_gone(struct lg_keyring *k, const struct victims *v, bool *ret)
 {
@@ -319,24 +166,10 @@ static int all_gone(struct lg_keyring *k, const struct victims *v, bool *ret)
     return rc;
 }
 
-static int change_root(struct lg_keyring *k, const struct victims *v)
-{
-    struct lg_root root = { 0 };
-    uint64_t generation;
-    int rc = new_root(k, &root, &generation);
-    if (!rc)
-        rc = commit_new_root(k, v, &root, generation);
-    if (!rc) {
-        adopt(k, &root);
-        rc = forget_old_root(k, v);
-    }
-    lg_secret_free(root.key);
-    return rc;
-}
-
 int lg_keyring_destroy(struct lg_keyring *k, unsigned *ret_destroyed)
 {
     struct victims v = { 0 };
+    const struct lg_root_change c = { .bucket = rewrap_bucket, .check = check_bucket, .arg = &v };
     bool left = false, gone = false;
     unsigned n = 0;
     if (!lg_keyring_unlocked(k))
@@ -345,16 +178,15 @@ int lg_keyring_destroy(struct lg_keyring *k, unsigned *ret_destroyed)
         return -EBUSY;
     int rc = victims_find(k, &v);
     if (!rc)
-        rc = old_root_left(k, &left);
-    if (!rc && left)
-        rc = forget_old_root(k, &v);
-    if (!rc && v.n) {
+        rc = lg_root_change_end(k, &c);
+    if (!rc)
+        rc = lg_root_change_left(k, &left);
+    if (!rc && v.n)
         rc = all_gone(k, &v, &gone);
-        if (!rc && !gone)
-            rc = change_root(k, &v);
-        if (!rc)
-            rc = mark_destroyed(k, &v, &n);
-    }
+    if (!rc && ((v.n && !gone) || left)) /* left: a change of root that had only just begun is ended too */
+        rc = lg_root_change(k, &c);
+    if (!rc && v.n)
+        rc = mark_destroyed(k, &v, &n);
     free(v.kid);
     if (!rc)
         *ret_destroyed = n;

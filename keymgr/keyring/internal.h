@@ -5,23 +5,30 @@
 #include "leadglass/crypto.h"
 #include "leadglass/keyring.h"
 
-#define LG_SLOTFILE_MAX 8192u
-#define LG_SLOTFILE_VERSION 1u
-#define LG_SLOT_PASSPHRASE 1u
+#define LG_SLOTFILE_MAX 32768u
+#define LG_SLOTFILE_VERSION 2u
+#define LG_SEALED_MAX 768u
 
 struct lg_slot {
-    uint8_t type;
+    uint8_t number; /* for the slot's whole life: what is wrapped is bound to it */
+    uint8_t type;   /* enum lg_slot_type */
     char name[LG_SLOT_NAME_MAX + 1];
-    struct lg_scrypt scrypt;
-    uint8_t slot_key[LG_WRAPPED_LEN];     /* wrap(passphrase key, slot key) */
+    uint64_t created, proved; /* seconds since 1970; proved: when its secret was first seen to open it from the file, 0 never */
+    struct lg_scrypt scrypt;  /* not TPM */
+    size_t sealed_len;        /* TPM: what the chip gives the slot's secret for */
+    uint8_t sealed[LG_SEALED_MAX];
+    uint8_t slot_key[LG_WRAPPED_LEN];     /* wrap(key from the secret, slot key) */
     uint8_t root[2][LG_WRAPPED_LEN];      /* wrap(slot key, root) */
     uint8_t root_slot[2][LG_WRAPPED_LEN]; /* wrap(root, slot key): a new root needs no secret to be present */
 };
 struct lg_slotfile {
     uint64_t generation;
     uint8_t keyring_id[LG_ID_LEN];
-    unsigned n_roots, n_slots;
+    unsigned n_roots, n_slots; /* slots ascend by number */
     uint64_t epoch[2];
+    bool anchored[2];                   /* this root is wrapped under slot key and anchor together */
+    const struct lg_secret *anchor[2];  /* borrowed, not in the file: the anchor's value of that epoch */
+    uint32_t anchor_nv;                 /* TPM NV index; 0: no anchor */
     struct lg_slot slots[LG_SLOTS_MAX];
     uint64_t generation_floor;
     uint8_t tombstones[LG_MAC_LEN], audit_head[LG_MAC_LEN], officers[LG_MAC_LEN];
@@ -37,6 +44,8 @@ int lg_slotfile_read(const char *path, uint8_t out[LG_SLOTFILE_MAX], size_t *ret
 /* Temporary file, fsync, rename, fsync of the directory; with fresh, -EEXIST instead of replacing. */
 int lg_slotfile_write(const char *path, const struct lg_slotfile *s, const struct lg_secret *newest, bool fresh) LG_MUST;
 
+/* ---- slots.c ---- */
+static inline bool lg_slot_has_secret(unsigned type) { return type == LG_SLOT_PASSPHRASE || type == LG_SLOT_KEY_FILE; }
 int lg_slotfile_make(struct lg_slotfile *s, const uint8_t keyring_id[LG_ID_LEN], const struct lg_root *root, const void *pass,
                      size_t pass_len, unsigned scrypt_ms) LG_MUST;
 /* Gives every slot a second root, and afterwards forgets the first. */
@@ -44,6 +53,37 @@ int lg_slotfile_root_add(struct lg_slotfile *s, const struct lg_root *old, const
 void lg_slotfile_root_drop(struct lg_slotfile *s);
 /* All roots of the file, given any one of them. -EKEYREJECTED: it is none of this file's. */
 int lg_slotfile_roots(const struct lg_slotfile *s, const struct lg_root *have, struct lg_roots *ret) LG_MUST;
+/* -ENOENT. */
+int lg_slotfile_find(const struct lg_slotfile *s, const char *name, unsigned *ret_i) LG_MUST;
+/* Changes of a file with one root, given it. -EEXIST, -ENOSPC; -ENOENT, -EPERM (the last proved one). */
+int lg_slotfile_add(struct lg_slotfile *s, const struct lg_root *root, const struct lg_slot_draft *d) LG_MUST;
+int lg_slotfile_change(struct lg_slotfile *s, const struct lg_root *root, const struct lg_slot_draft *d) LG_MUST;
+int lg_slotfile_remove(struct lg_slotfile *s, const char *name) LG_MUST;
+
+/* ---- rotate.c: a new root in four steps, each of which a crash may follow ---- */
+struct lg_root_change {
+    /* step 1: changes the slots of the file that is about to hold both roots (NULL: none) */
+    int (*edit)(struct lg_slotfile *s, const struct lg_root *root, void *arg);
+    void *edit_arg;
+    /* step 2: stores a bucket's key anew under root, with everything that changes in it (NULL: the same key under the new root) */
+    int (*bucket)(struct lg_keyring *k, unsigned bucket, const struct lg_secret *key, const struct lg_root *root, void *arg);
+    /* step 3: reads the bucket's records back (NULL: only its key is) */
+    int (*check)(struct lg_keyring *k, unsigned bucket, const struct lg_secret *key, void *arg);
+    void *arg;
+};
+/* May a root change begin now? -ENOKEY, -EBUSY; one that was interrupted is ended first. */
+int lg_root_change_ready(struct lg_keyring *k) LG_MUST;
+/* The whole sequence, or (without edit) the rest of one that stopped after step 1. */
+int lg_root_change(struct lg_keyring *k, const struct lg_root_change *c) LG_MUST;
+/* Ends a root change that was interrupted between steps 2 and 4. */
+int lg_root_change_end(struct lg_keyring *k, const struct lg_root_change *c) LG_MUST;
+/* Does the slot file hold a second root? */
+int lg_root_change_left(struct lg_keyring *k, bool *ret) LG_MUST;
+/* Calls each for every record of a bucket. */
+struct lg_record;
+int lg_bucket_walk(struct lg_keyring *k, unsigned bucket, int (*each)(struct lg_keyring *k, struct lg_record *r, void *arg), void *arg) LG_MUST;
+int lg_slotfile_load(const struct lg_keyring *k, struct lg_slotfile *s) LG_MUST;
+int lg_keyring_step(struct lg_keyring *k, const char *name) LG_MUST; /* the hook */
 
 /* pages.c: is every page of this LMDB file that LMDB may follow one that it can follow safely? -EPROTO: no. Reads the whole tree once. */
 int lg_pages_check(const char *path) LG_MUST;

@@ -1,0 +1,210 @@
+/* A new root, in four steps each of which a crash may follow:
+ *   1. the slot file with the old root and the new one, durable
+ *   2. one commit with everything under the new root
+ *   3. everything rewrapped is read back and unwrapped
+ *   4. the slot file with the new root only, durable
+ * Destruction, rotation and the removal of a slot differ in what they change on the way. Unlocking goes on from wherever a crash left it. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "record.h"
+
+int lg_keyring_step(struct lg_keyring *k, const char *name) { return k->hook ? k->hook(k->hook_arg, name) : 0; }
+
+int lg_slotfile_load(const struct lg_keyring *k, struct lg_slotfile *s)
+{
+    uint8_t bytes[LG_SLOTFILE_MAX];
+    struct lg_roots all = { 0 };
+    size_t len;
+    int rc = lg_slotfile_read(k->slot_path, bytes, &len);
+    if (!rc)
+        rc = lg_slotfile_decode(bytes, len, s);
+    if (!rc)
+        rc = lg_slotfile_roots(s, &k->root, &all);
+    if (!rc) /* what we write next would be believed: nothing of somebody else's may get into it */
+        rc = lg_slotfile_verify(bytes, len, all.r[all.n - 1].key);
+    lg_roots_done(&all);
+    return rc == -EKEYREJECTED || rc == -EBADMSG ? -EPROTO : rc;
+}
+
+int lg_bucket_walk(struct lg_keyring *k, unsigned bucket, int (*each)(struct lg_keyring *k, struct lg_record *r, void *arg), void *arg)
+{
+    uint8_t key[64] = { (uint8_t)(bucket >> 4), (uint8_t)(bucket << 4) }; /* key ids begin with their bucket's number */
+    size_t len = LG_ID_LEN, vlen;
+    const uint8_t *p;
+    struct lg_record *r = malloc(sizeof *r);
+    int rc = r ? 0 : -ENOMEM;
+    for (bool after = false; !rc; after = true) {
+        rc = lg_store_next(k->store, LG_T_KEYS, after, key, &len, &p, &vlen);
+        if (!rc && len != LG_ID_LEN)
+            rc = -EPROTO;
+        if (rc || lg_bucket_of(key) != bucket)
+            break;
+        rc = lg_record_parse(k, key, p, vlen, r);
+        if (!rc)
+            rc = each(k, r, arg);
+    }
+    free(r);
+    return rc == -ENOENT ? 0 : rc;
+}
+
+static int rewrap_all(struct lg_keyring *k, const struct lg_root_change *c, const struct lg_root *root)
+{
+    LG_SECRET_AUTO key = lg_secret_new();
+    int rc = key ? 0 : -ENOMEM;
+    for (unsigned b = 0; !rc && b < LG_BUCKETS; b++) {
+        rc = lg_bucket_unwrap(k, b, &k->root, key);
+        if (!rc)
+            rc = c->bucket ? c->bucket(k, b, key, root, c->arg) : lg_bucket_wrap(k, b, root, key);
+    }
+    return rc;
+}
+
+/* Step 3, in a transaction that sees only what was committed. */
+static int check_all(struct lg_keyring *k, const struct lg_root_change *c, const struct lg_root *root)
+{
+    LG_SECRET_AUTO key = lg_secret_new();
+    LG_SECRET_AUTO record = lg_secret_new();
+    int rc = key && record ? lg_meta_read(k) : -ENOMEM;
+    if (!rc)
+        rc = lg_meta_unwrap(k, root, key, record);
+    for (unsigned b = 0; !rc && b < LG_BUCKETS; b++) {
+        rc = lg_bucket_unwrap(k, b, root, key);
+        if (!rc && c->check)
+            rc = c->check(k, b, key, c->arg);
+    }
+    return rc;
+}
+
+static void adopt(struct lg_keyring *k, struct lg_root *root)
+{
+    lg_secret_free(k->root.key);
+    k->root = *root;
+    root->key = NULL;
+    lg_wipe(k->bucket, (size_t)LG_BUCKETS * LG_KEY_LEN);
+    memset(k->have_bucket, 0, sizeof k->have_bucket);
+}
+
+/* Step 1; or, when a crash followed it, the new root that it left in the slot file. */
+static int new_root(struct lg_keyring *k, const struct lg_root_change *c, struct lg_root *ret, uint64_t *ret_generation)
+{
+    struct lg_slotfile *s = malloc(sizeof *s);
+    struct lg_roots all;
+    struct lg_root fresh = { k->root.epoch + 1, NULL };
+    int rc = s ? lg_slotfile_load(k, s) : -ENOMEM;
+    if (!rc && s->n_roots == 2) {
+        rc = c->edit || s->epoch[0] != k->root.epoch ? -EPROTO : lg_slotfile_roots(s, &k->root, &all);
+        if (!rc) {
+            fresh = all.r[1];
+            all.r[1].key = NULL;
+            lg_roots_done(&all);
+        }
+    } else if (!rc) {
+        if (c->edit)
+            rc = c->edit(s, &k->root, c->edit_arg);
+        if (!rc)
+            rc = (fresh.key = lg_secret_random()) ? lg_keyring_step(k, "slot-both") : -ENOMEM;
+        if (!rc)
+            rc = lg_slotfile_root_add(s, &k->root, &fresh);
+        if (!rc)
+            rc = lg_slotfile_write(k->slot_path, s, fresh.key, false);
+    }
+    if (rc) {
+        lg_secret_free(fresh.key);
+    } else {
+        *ret = fresh;
+        *ret_generation = s->generation;
+    }
+    free(s);
+    return rc;
+}
+
+/* Step 2. root: the new one. */
+static int commit_new_root(struct lg_keyring *k, const struct lg_root_change *c, const struct lg_root *root, uint64_t generation)
+{
+    int rc = lg_keyring_begin(k);
+    if (rc)
+        return rc;
+    rc = rewrap_all(k, c, root);
+    if (!rc)
+        rc = lg_meta_wrap(k, root);
+    k->meta.epoch = root->epoch;
+    k->meta.generation = generation;
+    k->meta_dirty = true;
+    if (!rc)
+        rc = lg_keyring_step(k, "commit");
+    if (rc)
+        lg_keyring_abort(k);
+    else
+        rc = lg_keyring_commit(k);
+    return rc;
+}
+
+/* Steps 3 and 4; k->root is the new one. */
+static int forget_old_root(struct lg_keyring *k, const struct lg_root_change *c)
+{
+    struct lg_slotfile *s = malloc(sizeof *s);
+    int rc = s ? lg_keyring_step(k, "verify") : -ENOMEM;
+    if (!rc)
+        rc = check_all(k, c, &k->root);
+    if (!rc)
+        rc = lg_slotfile_load(k, s);
+    if (!rc && s->n_roots == 2) {
+        rc = s->epoch[1] == k->root.epoch ? lg_keyring_step(k, "slot-new") : -EPROTO;
+        if (!rc) {
+            lg_slotfile_root_drop(s);
+            rc = lg_slotfile_write(k->slot_path, s, k->root.key, false);
+        }
+    }
+    free(s);
+    return rc;
+}
+
+int lg_root_change_left(struct lg_keyring *k, bool *ret)
+{
+    struct lg_slotfile *s = malloc(sizeof *s);
+    int rc = s ? lg_slotfile_load(k, s) : -ENOMEM;
+    if (!rc)
+        *ret = s->n_roots == 2;
+    free(s);
+    return rc;
+}
+
+int lg_root_change_end(struct lg_keyring *k, const struct lg_root_change *c)
+{
+    struct lg_slotfile *s = malloc(sizeof *s);
+    int rc = s ? lg_slotfile_load(k, s) : -ENOMEM;
+    if (!rc && s->n_roots == 2 && s->epoch[1] == k->root.epoch)
+        rc = forget_old_root(k, c);
+    free(s);
+    return rc;
+}
+
+int lg_root_change(struct lg_keyring *k, const struct lg_root_change *c)
+{
+    struct lg_root root = { 0 };
+    uint64_t generation;
+    int rc = new_root(k, c, &root, &generation);
+    if (!rc)
+        rc = commit_new_root(k, c, &root, generation);
+    if (!rc) {
+        adopt(k, &root);
+        rc = forget_old_root(k, c);
+    }
+    lg_secret_free(root.key);
+    return rc;
+}
+
+int lg_root_change_ready(struct lg_keyring *k)
+{
+    bool left;
+    unsigned n;
+    int rc = !lg_keyring_unlocked(k) ? -ENOKEY : lg_keyring_in_txn(k) ? -EBUSY : lg_root_change_left(k, &left);
+    return !rc && left ? lg_keyring_destroy(k, &n) : rc;
+}
+
+int lg_keyring_rotate_root(struct lg_keyring *k)
+{
+    int rc = lg_root_change_ready(k);
+    return rc ? rc : lg_root_change(k, &(struct lg_root_change){ 0 });
+}
