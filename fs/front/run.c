@@ -298,6 +298,9 @@ static int on_event(void *arg, const struct lg_event *e)
     case LG_EVENT_RESYNC:
         lg_keys_resync(p->front.keys);
         break;
+    case LG_EVENT_ROTATED:
+        lg_keys_rotated(p->front.keys, e->kids, e->n_kids);
+        break;
     }
     return 0;
 }

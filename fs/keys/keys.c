@@ -398,6 +398,20 @@ void lg_keys_resync(struct lg_keys *k)
     pthread_mutex_unlock(&k->mu);
 }
 
+void lg_keys_rotated(struct lg_keys *k, const uint8_t (*kids)[LG_ID_LEN], unsigned n)
+{
+    pthread_mutex_lock(&k->mu);
+    k->epoch++; /* an answer under way may be the older version */
+    for (unsigned b = 0; !n && b < BUCKETS; b++)
+        for (struct held *h = k->by_kid[b]; h; h = h->next)
+            h->stale = h->stale || h->uid[0];
+    for (unsigned i = 0; i < n; i++)
+        for (struct held *h = k->by_kid[kid_bucket(kids[i])]; h; h = h->next)
+            if (memcmp(h->kid, kids[i], LG_ID_LEN) == 0)
+                h->stale = true;
+    pthread_mutex_unlock(&k->mu);
+}
+
 static bool expired(const struct held *h, const void *arg) { return h->k && h->until <= *(const time_t *)arg; }
 
 bool lg_keys_expire(struct lg_keys *k)

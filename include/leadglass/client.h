@@ -58,6 +58,22 @@ int lg_client_study_show(struct lg_client *c, const char *uid, struct lg_study *
 /* Calls back for every study; stops when it returns non-zero and returns that. */
 int lg_client_study_list(struct lg_client *c, int (*each)(void *arg, const struct lg_study *s), void *arg) LG_MUST;
 
+/* ---- slots and rotation (errors of the keyring's functions of these names) ---- */
+
+/* The secret is the SHA-256 of the key file's bytes. Otherwise as unlock. */
+int lg_client_unlock_key(struct lg_client *c, const uint8_t digest[32], unsigned *ret_wait_s) LG_MUST;
+int lg_client_slot_list(struct lg_client *c, struct lg_slot_info ret[LG_SLOTS_MAX], unsigned *ret_n) LG_MUST;
+/* On return the new secret has opened its slot from the file. -EEXIST, -ENOSPC, -EINVAL (name). */
+int lg_client_slot_add(struct lg_client *c, enum lg_slot_type type, const char *name, const void *secret, size_t len) LG_MUST;
+int lg_client_slot_change(struct lg_client *c, enum lg_slot_type type, const char *name, const void *secret, size_t len) LG_MUST;
+int lg_client_slot_remove(struct lg_client *c, const char *name) LG_MUST;
+/* Does this secret open that slot? Wrong ones are counted as in unlock. -ENOENT. */
+int lg_client_slot_test(struct lg_client *c, enum lg_slot_type type, const char *name, const void *secret, size_t len, unsigned *ret_wait_s) LG_MUST;
+int lg_client_rotate_root(struct lg_client *c) LG_MUST;
+int lg_client_rotate_study(struct lg_client *c, const char *uid) LG_MUST;
+/* One batch of all studies, from *after on (NULL: from the start); go on after ret->last until ret->end. */
+int lg_client_rotate_studies(struct lg_client *c, const uint8_t *after, struct lg_rotated *ret) LG_MUST;
+
 /* ---- for leadglass-fs --------------------------------------------------------------------------------------------------- */
 
 #define LG_LEASE_S (24u * 3600u)
@@ -89,6 +105,7 @@ enum lg_event_kind {
     LG_EVENT_REVOKE = 2, /* drop the keys named, invalidate their files */
     LG_EVENT_UNLOCK = 3, /* keys may be asked for again */
     LG_EVENT_RESYNC = 4, /* (re)connected: something may have been missed; drop all leased keys unless freshly asked for */
+    LG_EVENT_ROTATED = 5, /* these keys (none named: all) have a newer version: new files ask again. Nothing is dropped */
 };
 struct lg_event {
     enum lg_event_kind kind;

@@ -45,9 +45,9 @@ enum lg_slot_type {
 };
 const char *lg_slot_type_name(enum lg_slot_type t); /* "passphrase", "key-file", "tpm" */
 
-/* Thread-safe, slow (scrypt): reads the slot file and tries the secret on every slot of that type (LG_SLOT_PASSPHRASE, LG_SLOT_KEY_FILE).
- * -EKEYREJECTED: no slot opens. -EPROTO: damaged file. -EPROTONOSUPPORT: newer version. -ENOENT: no such file. */
-int lg_slotfile_unlock(const char *slot_path, enum lg_slot_type type, const void *secret, size_t len, struct lg_roots *ret) LG_MUST;
+/* Thread-safe, slow (scrypt): reads the slot file and tries the secret on the slots of that type (LG_SLOT_PASSPHRASE, LG_SLOT_KEY_FILE), all or
+ * (name not NULL) the one of that name. -EKEYREJECTED: none opens. -EPROTO: damaged file. -EPROTONOSUPPORT: newer version. -ENOENT: no such file. */
+int lg_slotfile_unlock(const char *slot_path, enum lg_slot_type type, const char *name, const void *secret, size_t len, struct lg_roots *ret) LG_MUST;
 
 struct lg_slot_info {
     unsigned number;
@@ -67,7 +67,7 @@ void lg_slot_draft_free(struct lg_slot_draft *d); /* NULL is fine */
 /* ---- life of a keyring --------------------------------------------------------------------------------------------- */
 
 /* Creates DIR (0700) with an empty keyring, all 4096 bucket keys, and the slot file with one passphrase slot named "passphrase".
- * scrypt_ms: calibration target (500 ordinarily). -EEXIST when either exists already; nothing is left behind on error. */
+ * scrypt_ms: calibration target (500 ordinarily; 0: next to nothing, for tests). -EEXIST when either exists already; nothing is left behind on error. */
 int lg_keyring_create(const char *dir, const char *slot_path, const void *pass, size_t pass_len, unsigned scrypt_ms) LG_MUST;
 
 /* Opens it locked. -EWOULDBLOCK: another key manager holds it. -EPROTONOSUPPORT: newer format. -ENOENT, -EPROTO. */
@@ -99,6 +99,17 @@ int lg_keyring_slot_change(struct lg_keyring *k, const struct lg_slot_draft *d) 
 int lg_keyring_slot_remove(struct lg_keyring *k, const char *name) LG_MUST;
 /* Notes that the slot's secret opened it (lg_roots.slot); writes only the first time. */
 int lg_keyring_slot_proved(struct lg_keyring *k, unsigned number) LG_MUST;
+
+/* A new version of a study's key, which new files use; the old versions go on decrypting. Needs begin.
+ * -ENOENT, -EKEYREVOKED (not active), -ENOSPC (LG_KEY_VERSIONS_MAX versions: trim first). */
+int lg_keyring_rotate_study(struct lg_keyring *k, const char *uid, uint8_t ret_kid[LG_ID_LEN]) LG_MUST;
+/* The same for the next active studies in key-id order, from after (NULL: the start) on, at most max (1 or more). Needs begin. */
+struct lg_rotated {
+    unsigned n, full; /* given a new version; left alone as they have LG_KEY_VERSIONS_MAX */
+    bool end;         /* there are no more */
+    uint8_t last[LG_ID_LEN];
+};
+int lg_keyring_rotate_studies(struct lg_keyring *k, const uint8_t *after, unsigned max, struct lg_rotated *ret) LG_MUST;
 
 /* A new root: every bucket key wrapped anew, the old root forgotten. No study key changes. */
 int lg_keyring_rotate_root(struct lg_keyring *k) LG_MUST;

@@ -39,7 +39,16 @@ enum lg_msg {
     LG_MSG_SESSION_CLOSE = 15,
     LG_MSG_WATCH = 16, /* turns the connection into one for events */
     LG_MSG_ACK = 17,   /* of an event; has no answer */
-    LG_MSG_LAST = LG_MSG_ACK,
+    LG_MSG_SLOT_LIST = 24,
+    LG_MSG_SLOT_ADD = 25,
+    LG_MSG_SLOT_CHANGE = 26,
+    LG_MSG_SLOT_REMOVE = 27,
+    LG_MSG_UNLOCK_KEY = 28,  /* like unlock, with the SHA-256 of a key file */
+    LG_MSG_SLOT_TEST = 29,   /* like unlock, of a keyring that is unlocked: proves that a secret opens its slot */
+    LG_MSG_ROTATE_ROOT = 30,
+    LG_MSG_ROTATE_STUDY = 31,
+    LG_MSG_ROTATE_STUDIES = 32, /* some of all, from a key id on */
+    LG_MSG_LAST = 127,
     LG_MSG_EVENT = 64, /* key manager to mount */
 };
 
@@ -63,6 +72,8 @@ struct lg_request {
     bool has_after; /* study list: start after kid */
     uint64_t event;
     int32_t event_result;
+    uint8_t slot_type;
+    char slot_name[LG_SLOT_NAME_MAX + 1];
 };
 
 /* Big parts are lent by the caller; decoding fills those that the type has (all must be there then). */
@@ -80,6 +91,9 @@ struct lg_answer {
     uint32_t lease_s;
     enum lg_key_state state;
     uint64_t session;
+    struct lg_slot_info *slots; /* room for LG_SLOTS_MAX */
+    unsigned n_slots;
+    struct lg_rotated rotated;
     uint64_t *unclean; /* room for LG_UNCLEAN_MAX */
     unsigned n_unclean;
 };

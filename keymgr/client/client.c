@@ -178,6 +178,78 @@ int lg_client_study_list(struct lg_client *c, int (*each)(void *arg, const struc
     return rc;
 }
 
+/* ---- slots and rotation ------------------------------------------------------------------------------------------------------------------ */
+
+static int slot_call(struct lg_client *c, uint16_t type, enum lg_slot_type slot_type, const char *name, const void *secret, size_t len, unsigned *ret_wait_s)
+{
+    struct lg_request q = { .type = type, .pass = secret, .pass_len = len, .slot_type = (uint8_t)slot_type };
+    struct lg_answer a = { 0 };
+    if (strlen(name) > LG_SLOT_NAME_MAX)
+        return -EINVAL;
+    set_str(q.slot_name, sizeof q.slot_name, name);
+    int rc = call(c, &q, &a, UNLOCK_MS);
+    if (ret_wait_s)
+        *ret_wait_s = a.wait_s;
+    return rc;
+}
+
+int lg_client_unlock_key(struct lg_client *c, const uint8_t digest[32], unsigned *ret_wait_s)
+{
+    return slot_call(c, LG_MSG_UNLOCK_KEY, LG_SLOT_KEY_FILE, "", digest, 32, ret_wait_s);
+}
+int lg_client_slot_add(struct lg_client *c, enum lg_slot_type type, const char *name, const void *secret, size_t len)
+{
+    return slot_call(c, LG_MSG_SLOT_ADD, type, name, secret, len, NULL);
+}
+int lg_client_slot_change(struct lg_client *c, enum lg_slot_type type, const char *name, const void *secret, size_t len)
+{
+    return slot_call(c, LG_MSG_SLOT_CHANGE, type, name, secret, len, NULL);
+}
+int lg_client_slot_remove(struct lg_client *c, const char *name) { return slot_call(c, LG_MSG_SLOT_REMOVE, 0, name, NULL, 0, NULL); }
+int lg_client_slot_test(struct lg_client *c, enum lg_slot_type type, const char *name, const void *secret, size_t len, unsigned *ret_wait_s)
+{
+    return slot_call(c, LG_MSG_SLOT_TEST, type, name, secret, len, ret_wait_s);
+}
+
+int lg_client_slot_list(struct lg_client *c, struct lg_slot_info ret[LG_SLOTS_MAX], unsigned *ret_n)
+{
+    struct lg_request q = { .type = LG_MSG_SLOT_LIST };
+    struct lg_answer a = { .slots = ret };
+    int rc = call(c, &q, &a, DEADLINE_MS);
+    if (!rc)
+        *ret_n = a.n_slots;
+    return rc;
+}
+
+int lg_client_rotate_root(struct lg_client *c)
+{
+    struct lg_request q = { .type = LG_MSG_ROTATE_ROOT };
+    struct lg_answer a = { 0 };
+    return call(c, &q, &a, UNLOCK_MS);
+}
+
+int lg_client_rotate_study(struct lg_client *c, const char *uid)
+{
+    struct lg_request q = { .type = LG_MSG_ROTATE_STUDY };
+    struct lg_answer a = { 0 };
+    if (strlen(uid) > LG_UID_MAX)
+        return -ENOENT;
+    set_str(q.uid, sizeof q.uid, uid);
+    return call(c, &q, &a, DEADLINE_MS);
+}
+
+int lg_client_rotate_studies(struct lg_client *c, const uint8_t *after, struct lg_rotated *ret)
+{
+    struct lg_request q = { .type = LG_MSG_ROTATE_STUDIES, .has_after = after != NULL };
+    struct lg_answer a = { 0 };
+    if (after)
+        memcpy(q.kid, after, LG_ID_LEN);
+    int rc = call(c, &q, &a, DEADLINE_MS);
+    if (!rc)
+        *ret = a.rotated;
+    return rc;
+}
+
 /* ---- for leadglass-fs --------------------------------------------------------------------------------------------------------------------- */
 
 static int vault_keys(struct lg_client *c, uint16_t type, const uint8_t vault_id[LG_ID_LEN], uint8_t ret_keyring_id[LG_ID_LEN], struct lg_key *v, struct lg_key *g)

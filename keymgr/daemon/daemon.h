@@ -81,6 +81,9 @@ struct lg_op {
     char uid_text[LG_UID_MAX + 1], reason[LG_REASON_MAX + 1];
     uint8_t *pass; /* secret memory */
     size_t pass_len;
+    enum lg_slot_type slot_type;
+    char slot_name[LG_SLOT_NAME_MAX + 1];
+    bool written; /* slot add, change: now it is tried */
 };
 
 struct lg_wait { /* after a wrong passphrase, per user */
@@ -109,15 +112,17 @@ struct lg_worker {
     } held[LG_CLIENTS_MAX * 4];
     unsigned n_held;
     bool stop;
-    struct unlocking { /* one at a time */
+    struct lg_derivation { /* scrypt, in a thread of its own; one at a time */
         bool busy;
-        const char *slot;
-        uint8_t *pass;
+        void (*run)(struct lg_derivation *d);
+        const char *slot, *name; /* name: of the one slot that is meant; NULL: any */
+        enum lg_slot_type type;
+        const uint8_t *pass;
         size_t pass_len;
-        int rc;
-        struct lg_roots roots;
-        int wake;
-    } unlocking;
+        int rc, wake;
+        struct lg_roots roots;       /* what lg_derive_unlock found */
+        struct lg_slot_draft *draft; /* what lg_derive_draft made */
+    } derivation;
 };
 
 int64_t lg_ms(void);
@@ -134,6 +139,22 @@ void lg_request_handle(struct lg_worker *w, struct lg_conn *c, const struct lg_r
 void lg_ops_step(struct lg_worker *w);
 int64_t lg_ops_deadline(const struct lg_worker *w); /* -1: none */
 
+/* For what takes several turns. done answers the op at the head of the queue and takes it out. */
+void lg_op_done(struct lg_worker *w, struct lg_answer *a);
+int lg_op_derive(struct lg_worker *w, struct lg_op *op, void (*run)(struct lg_derivation *d)) LG_MUST;
+void lg_derive_unlock(struct lg_derivation *d);
+void lg_derive_draft(struct lg_derivation *d);
+/* Wrong secrets are counted per user and make the next attempt wait. Too early: answers -EAGAIN and returns true. */
+bool lg_op_too_early(struct lg_worker *w, const struct lg_op *op, struct lg_answer *a);
+void lg_op_counted(struct lg_worker *w, const struct lg_op *op, struct lg_answer *a);
+
+/* ---- slots.c: slots, and rotation ---- */
+void lg_slot_begin(struct lg_worker *w, struct lg_op *op);
+void lg_slot_end(struct lg_worker *w, struct lg_op *op);
+void lg_on_slot_list(struct lg_worker *w, struct lg_conn *c, const struct lg_request *q);
+void lg_on_rotate_study(struct lg_worker *w, struct lg_conn *c, const struct lg_request *q);
+void lg_on_rotate_studies(struct lg_worker *w, struct lg_conn *c, const struct lg_request *q);
+
 /* ---- mounts.c ---- */
 bool lg_mount_alive(const struct lg_mount *m);
 struct lg_mount *lg_mount_of(struct lg_worker *w, uint64_t session);
@@ -142,6 +163,8 @@ void lg_mount_remove(struct lg_worker *w, struct lg_mount *m);
 void lg_mounts_reap(struct lg_worker *w); /* those whose process is gone and whose mountpoint is no longer mounted */
 /* Tells every mount; afterwards each has waits_for set that has still to acknowledge. */
 void lg_mounts_tell(struct lg_worker *w, const struct lg_event *e, uint64_t number);
+/* Tells every mount without caring for answers; what somebody else waits for is not disturbed. */
+void lg_mounts_notify(struct lg_worker *w, const struct lg_event *e);
 bool lg_mounts_waiting(const struct lg_worker *w, uint64_t number);
 void lg_mounts_unconfirmed(struct lg_worker *w, uint64_t number, struct lg_unconfirmed *ret);
 

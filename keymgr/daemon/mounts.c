@@ -95,6 +95,17 @@ void lg_mounts_tell(struct lg_worker *w, const struct lg_event *e, uint64_t numb
     }
 }
 
+void lg_mounts_notify(struct lg_worker *w, const struct lg_event *e)
+{
+    static uint8_t frame[LG_WIRE_HEADER + 8 + LG_WIRE_KIDS_MAX * LG_ID_LEN];
+    size_t len;
+    if (lg_event_encode(++w->next_event, e, frame, sizeof frame, &len))
+        return;
+    for (unsigned i = 0; i < LG_MOUNTS_MAX; i++)
+        if (w->mounts[i].used && w->mounts[i].watch)
+            lg_conn_send(w, w->mounts[i].watch, frame, len);
+}
+
 bool lg_mounts_waiting(const struct lg_worker *w, uint64_t number)
 {
     for (unsigned i = 0; i < LG_MOUNTS_MAX; i++)

@@ -40,6 +40,15 @@ static const struct {
     [LG_MSG_SESSION_CLOSE] = { on_close, ADMIN, false, true },
     [LG_MSG_WATCH] = { on_watch, ADMIN, false, false },
     [LG_MSG_ACK] = { on_ack, ADMIN, false, false },
+    [LG_MSG_SLOT_LIST] = { lg_on_slot_list, ADMIN, false, false },
+    [LG_MSG_SLOT_ADD] = { on_later, ADMIN, true, false },
+    [LG_MSG_SLOT_CHANGE] = { on_later, ADMIN, true, false },
+    [LG_MSG_SLOT_REMOVE] = { on_later, ADMIN, true, false },
+    [LG_MSG_UNLOCK_KEY] = { on_later, ADMIN, false, false },
+    [LG_MSG_SLOT_TEST] = { on_later, ADMIN, true, false },
+    [LG_MSG_ROTATE_ROOT] = { on_later, ADMIN, true, false },
+    [LG_MSG_ROTATE_STUDY] = { lg_on_rotate_study, ADMIN, true, true },
+    [LG_MSG_ROTATE_STUDIES] = { lg_on_rotate_studies, ADMIN, true, true },
 };
 
 static int begin(struct lg_worker *w) { return lg_keyring_in_txn(w->keyring) ? 0 : lg_keyring_begin(w->keyring); }
@@ -302,7 +311,7 @@ static void on_later(struct lg_worker *w, struct lg_conn *c, const struct lg_req
     }
     struct lg_op *op = &w->ops[w->n_ops];
     *op = (struct lg_op){ .type = q->type, .conn = c, .serial = c->serial, .id = q->id, .uid = c->uid };
-    if (q->type == LG_MSG_UNLOCK) {
+    if (q->pass) {
         op->pass = lg_secret_alloc(q->pass_len ? q->pass_len : 1);
         if (!op->pass) {
             lg_reply_status(w, c, q, -ENOMEM);
@@ -311,12 +320,14 @@ static void on_later(struct lg_worker *w, struct lg_conn *c, const struct lg_req
         memcpy(op->pass, q->pass, q->pass_len);
         op->pass_len = q->pass_len;
     }
+    op->slot_type = q->type == LG_MSG_UNLOCK ? LG_SLOT_PASSPHRASE : q->type == LG_MSG_UNLOCK_KEY ? LG_SLOT_KEY_FILE : (enum lg_slot_type)q->slot_type;
+    snprintf(op->slot_name, sizeof op->slot_name, "%s", q->slot_name);
     snprintf(op->uid_text, sizeof op->uid_text, "%s", q->uid);
     snprintf(op->reason, sizeof op->reason, "%s", q->reason);
     w->n_ops++;
 }
 
-static void op_done(struct lg_worker *w, struct lg_answer *a)
+void lg_op_done(struct lg_worker *w, struct lg_answer *a)
 {
     struct lg_op *op = &w->ops[0];
     a->type = op->type;
@@ -344,68 +355,89 @@ static struct lg_wait *wait_of(struct lg_worker *w, uid_t uid, bool make)
 
 static uint32_t seconds_left(int64_t until) { return (uint32_t)((until - lg_ms() + 999) / 1000); }
 
-static void *derive(void *arg)
+bool lg_op_too_early(struct lg_worker *w, const struct lg_op *op, struct lg_answer *a)
 {
-    struct unlocking *u = arg;
-    u->rc = lg_slotfile_unlock(u->slot, LG_SLOT_PASSPHRASE, u->pass, u->pass_len, &u->roots);
-    eventfd_write(u->wake, 1);
-    return NULL;
-}
-
-/* scrypt takes half a second and must not keep the others waiting. */
-static void unlock_begin(struct lg_worker *w, struct lg_op *op)
-{
-    struct lg_answer a = { 0 };
     const struct lg_wait *wait = wait_of(w, op->uid, false);
-    pthread_t t;
-    if (wait && wait->until > lg_ms()) {
-        a.status = -EAGAIN;
-        a.wait_s = seconds_left(wait->until);
-        op_done(w, &a);
-        return;
-    }
-    w->unlocking = (struct unlocking){ .busy = true, .slot = w->o.slot, .pass = op->pass, .pass_len = op->pass_len, .wake = w->wake };
-    int rc = pthread_create(&t, NULL, derive, &w->unlocking);
-    if (rc) {
-        w->unlocking.busy = false;
-        a.status = -rc;
-        op_done(w, &a);
-        return;
-    }
-    pthread_detach(t);
-    op->begun = true;
+    if (!wait || wait->until <= lg_ms())
+        return false;
+    a->status = -EAGAIN;
+    a->wait_s = seconds_left(wait->until);
+    return true;
 }
 
-static void unlock_end(struct lg_worker *w, struct lg_op *op)
+void lg_op_counted(struct lg_worker *w, const struct lg_op *op, struct lg_answer *a)
 {
-    struct lg_answer a = { .status = w->unlocking.rc };
-    if (!a.status && !lg_keyring_unlocked(w->keyring)) {
-        a.status = lg_keyring_unlock(w->keyring, &w->unlocking.roots);
-        if (!a.status)
-            a.status = lg_root_to_supervisor(w);
-        if (!a.status) {
-            struct lg_event e = { .kind = LG_EVENT_UNLOCK };
-            lg_mounts_tell(w, &e, ++w->next_event); /* nobody waits for the answers */
-            lg_log(LOG_NOTICE, "unlocked by user %u", (unsigned)op->uid);
-            if (lg_keyring_unfinished(w->keyring))
-                lg_log(LOG_ERR, "studies that were being destroyed still are (%s)", strerror(-lg_keyring_unfinished(w->keyring)));
-        }
-    }
-    lg_roots_done(&w->unlocking.roots);
-    struct lg_wait *wait = wait_of(w, op->uid, a.status == -EKEYREJECTED);
-    if (a.status == -EKEYREJECTED) {
+    struct lg_wait *wait = wait_of(w, op->uid, a->status == -EKEYREJECTED);
+    if (a->status == -EKEYREJECTED) {
         wait->failures++;
         unsigned s = wait->failures > 6 ? WAIT_CAP_S : 1u << (wait->failures - 1);
         if (s > WAIT_CAP_S)
             s = WAIT_CAP_S;
         wait->until = lg_ms() + (int64_t)s * 1000;
-        a.wait_s = s;
-        lg_log(LOG_WARNING, "wrong passphrase from user %u, process %d (%u in a row)", (unsigned)op->uid, (int)op->conn->pid, wait->failures);
-    } else if (!a.status && wait) {
+        a->wait_s = s;
+        lg_log(LOG_WARNING, "wrong %s from user %u, process %d (%u in a row)", op->slot_type == LG_SLOT_KEY_FILE ? "key file" : "passphrase", (unsigned)op->uid, (int)op->conn->pid,
+               wait->failures);
+    } else if (!a->status && wait) {
         wait->failures = 0;
     }
-    w->unlocking.busy = false;
-    op_done(w, &a);
+}
+
+void lg_derive_unlock(struct lg_derivation *d) { d->rc = lg_slotfile_unlock(d->slot, d->type, d->name, d->pass, d->pass_len, &d->roots); }
+void lg_derive_draft(struct lg_derivation *d) { d->rc = lg_slot_draft_new(d->slot, d->type, d->name, d->pass, d->pass_len, &d->draft); }
+
+static void *derive(void *arg)
+{
+    struct lg_derivation *d = arg;
+    d->run(d);
+    eventfd_write(d->wake, 1);
+    return NULL;
+}
+
+/* scrypt takes half a second and must not keep the others waiting. */
+int lg_op_derive(struct lg_worker *w, struct lg_op *op, void (*run)(struct lg_derivation *d))
+{
+    pthread_t t;
+    w->derivation = (struct lg_derivation){ .busy = true, .run = run, .slot = w->o.slot, .type = op->slot_type, .name = op->slot_name[0] ? op->slot_name : NULL,
+                                            .pass = op->pass, .pass_len = op->pass_len, .wake = w->wake };
+    int rc = pthread_create(&t, NULL, derive, &w->derivation);
+    if (rc) {
+        w->derivation.busy = false;
+        return -rc;
+    }
+    pthread_detach(t);
+    op->begun = true;
+    return 0;
+}
+
+static void unlock_begin(struct lg_worker *w, struct lg_op *op)
+{
+    struct lg_answer a = { 0 };
+    if (!lg_op_too_early(w, op, &a))
+        a.status = lg_op_derive(w, op, lg_derive_unlock);
+    if (a.status)
+        lg_op_done(w, &a);
+}
+
+static void unlock_end(struct lg_worker *w, struct lg_op *op)
+{
+    struct lg_answer a = { .status = w->derivation.rc };
+    if (!a.status && !lg_keyring_unlocked(w->keyring)) {
+        a.status = lg_keyring_unlock(w->keyring, &w->derivation.roots);
+        if (!a.status)
+            a.status = lg_root_to_supervisor(w);
+        if (!a.status) {
+            struct lg_event e = { .kind = LG_EVENT_UNLOCK };
+            lg_mounts_notify(w, &e);
+            lg_log(LOG_NOTICE, "unlocked by user %u", (unsigned)op->uid);
+            if (lg_keyring_unfinished(w->keyring))
+                lg_log(LOG_ERR, "studies that were being destroyed still are (%s)", strerror(-lg_keyring_unfinished(w->keyring)));
+        }
+    }
+    if (!a.status && lg_keyring_slot_proved(w->keyring, w->derivation.roots.slot))
+        lg_log(LOG_WARNING, "that this slot opens could not be noted in the slot file");
+    lg_roots_done(&w->derivation.roots);
+    lg_op_counted(w, op, &a);
+    lg_op_done(w, &a);
 }
 
 /* The mounts first, while their last bytes can still be given keys; then the keyring. */
@@ -426,7 +458,7 @@ static void finish(struct lg_worker *w, struct lg_op *op, int status, enum lg_ke
     else
         lg_mounts_unconfirmed(w, op->event, a.unconfirmed);
     struct lg_unconfirmed *u = a.unconfirmed;
-    op_done(w, &a);
+    lg_op_done(w, &a);
     free(u);
 }
 
@@ -451,7 +483,7 @@ static void revoke_begin(struct lg_worker *w, struct lg_op *op)
     else if (lg_keyring_in_txn(w->keyring))
         lg_keyring_abort(w->keyring);
     if (a.status) {
-        op_done(w, &a);
+        lg_op_done(w, &a);
         return;
     }
     struct lg_event e = { .kind = LG_EVENT_REVOKE, .n_kids = n < KIDS ? n : KIDS, .kids = (const uint8_t(*)[LG_ID_LEN])kids };
@@ -477,37 +509,37 @@ static void revoke_end(struct lg_worker *w, struct lg_op *op)
     finish(w, op, 0, rc ? LG_KEY_DESTROYING : LG_KEY_DESTROYED);
 }
 
+/* begin: alone with the keyring, nothing uncommitted. end: once the derivation is done, or every mount has answered or had its time. */
+static const struct {
+    void (*begin)(struct lg_worker *w, struct lg_op *op);
+    void (*end)(struct lg_worker *w, struct lg_op *op);
+} ops[LG_MSG_LAST + 1] = {
+    [LG_MSG_UNLOCK] = { unlock_begin, unlock_end },
+    [LG_MSG_UNLOCK_KEY] = { unlock_begin, unlock_end },
+    [LG_MSG_LOCK] = { lock_begin, lock_end },
+    [LG_MSG_REVOKE] = { revoke_begin, revoke_end },
+    [LG_MSG_SLOT_ADD] = { lg_slot_begin, lg_slot_end },
+    [LG_MSG_SLOT_CHANGE] = { lg_slot_begin, lg_slot_end },
+    [LG_MSG_SLOT_REMOVE] = { lg_slot_begin, lg_slot_end },
+    [LG_MSG_SLOT_TEST] = { lg_slot_begin, lg_slot_end },
+    [LG_MSG_ROTATE_ROOT] = { lg_slot_begin, lg_slot_end },
+};
+
 void lg_ops_step(struct lg_worker *w)
 {
-    while (w->n_ops) {
+    /* What is being changed in this turn is committed first, so that an op has the keyring to itself. */
+    while (w->n_ops && !lg_keyring_in_txn(w->keyring)) {
         struct lg_op *op = &w->ops[0];
         if (!op->begun) {
-            /* What is being changed in this turn is committed first, so that an op has the keyring to itself. */
-            if (lg_keyring_in_txn(w->keyring))
-                return;
-            if (op->type == LG_MSG_UNLOCK)
-                unlock_begin(w, op);
-            else if (op->type == LG_MSG_LOCK)
-                lock_begin(w, op);
-            else
-                revoke_begin(w, op);
+            ops[op->type].begin(w, op);
             continue;
         }
-        if (op->type == LG_MSG_UNLOCK) {
-            if (w->unlocking.busy)
-                return; /* unlock_end comes from the worker's loop */
-            unlock_end(w, op);
-            continue;
-        }
-        if (lg_mounts_waiting(w, op->event) && lg_ms() < op->deadline)
+        if (w->derivation.busy)
+            return; /* the worker's loop is woken */
+        if (op->event && lg_mounts_waiting(w, op->event) && lg_ms() < op->deadline)
             return;
-        if (lg_keyring_in_txn(w->keyring))
-            return;
-        if (op->type == LG_MSG_LOCK)
-            lock_end(w, op);
-        else
-            revoke_end(w, op);
+        ops[op->type].end(w, op);
     }
 }
 
-int64_t lg_ops_deadline(const struct lg_worker *w) { return w->n_ops && w->ops[0].begun && w->ops[0].type != LG_MSG_UNLOCK ? w->ops[0].deadline : -1; }
+int64_t lg_ops_deadline(const struct lg_worker *w) { return w->n_ops && w->ops[0].begun && w->ops[0].event ? w->ops[0].deadline : -1; }

@@ -101,7 +101,7 @@ static int parse(int argc, char **argv, struct keyd_options *o)
         case 'P':
         case 'm':
             n = strtoul(optarg, &end, 10);
-            if (*end || end == optarg || n > 60000)
+            if (*end || end == optarg || n > 60000 || (c == 'm' && !n))
                 return fail(LG_EXIT_USAGE, "expected a number", optarg);
             if (c == 'm')
                 o->scrypt_ms = (unsigned)n;

@@ -310,7 +310,7 @@ static void serve(struct lg_worker *w)
                 conn_accept(w);
             } else if (id == ID_WAKE) {
                 (void)!read(w->wake, &x, sizeof x);
-                w->unlocking.busy = false;
+                w->derivation.busy = false;
             } else if (id == ID_SIGNAL || id == ID_SUPER) {
                 w->stop = true; /* the supervisor says nothing unasked: it is gone */
             } else if (id < LG_CLIENTS_MAX && w->conns[id].fd >= 0) {

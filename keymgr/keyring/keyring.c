@@ -279,11 +279,11 @@ void lg_keyring_set_hook(struct lg_keyring *k, lg_keyring_hook hook, void *arg)
 
 /* ---- keys ---------------------------------------------------------------------------------------------------------------------------------------- */
 
-static int need(const struct lg_keyring *k, bool txn) { return !lg_keyring_unlocked(k) ? -ENOKEY : txn && !lg_keyring_in_txn(k) ? -EINVAL : 0; }
+int lg_keyring_need(const struct lg_keyring *k, bool txn) { return !lg_keyring_unlocked(k) ? -ENOKEY : txn && !lg_keyring_in_txn(k) ? -EINVAL : 0; }
 
 static int uid_hash(const struct lg_keyring *k, const char *uid, uint8_t out[LG_MAC_LEN]) { return lg_hmac(k->lookup, uid, strlen(uid), out); }
 
-static int record_key(struct lg_keyring *k, const struct lg_record *r, uint32_t i, struct lg_key *ret)
+int lg_record_key(struct lg_keyring *k, const struct lg_record *r, uint32_t i, struct lg_key *ret)
 {
     if (i >= r->n) /* the number of versions stands outside what is sealed: a record may claim to be active and have none */
         return -EPROTO;
@@ -327,7 +327,7 @@ static int key_make(struct lg_keyring *k, enum lg_key_kind kind, struct lg_recor
     return 0;
 }
 
-static int find(struct lg_keyring *k, const char *uid, struct lg_record *r)
+int lg_record_find(struct lg_keyring *k, const char *uid, struct lg_record *r)
 {
     uint8_t h[LG_MAC_LEN], kid[LG_ID_LEN];
     const uint8_t *p;
@@ -347,12 +347,12 @@ static int find(struct lg_keyring *k, const char *uid, struct lg_record *r)
 int lg_keyring_study_find(struct lg_keyring *k, const char *uid, struct lg_key *ret)
 {
     struct lg_record r;
-    int rc = need(k, false);
+    int rc = lg_keyring_need(k, false);
     if (!rc)
-        rc = find(k, uid, &r);
+        rc = lg_record_find(k, uid, &r);
     if (!rc && r.state != LG_KEY_ACTIVE)
         rc = -EKEYREVOKED;
-    return rc ? rc : record_key(k, &r, r.n - 1, ret);
+    return rc ? rc : lg_record_key(k, &r, r.n - 1, ret);
 }
 
 static bool learn(char *have, size_t cap, const char *more)
@@ -367,16 +367,16 @@ int lg_keyring_study_key(struct lg_keyring *k, const struct lg_study_info *info,
 {
     struct lg_record r;
     struct lg_key key;
-    int rc = need(k, true);
+    int rc = lg_keyring_need(k, true);
     if (!rc && !info->uid[0])
         rc = -EINVAL;
     if (!rc)
-        rc = find(k, info->uid, &r);
+        rc = lg_record_find(k, info->uid, &r);
     if (!rc) {
         struct lg_study_info old;
         if (r.state != LG_KEY_ACTIVE)
             return -EKEYREVOKED;
-        rc = record_key(k, &r, r.n - 1, &key);
+        rc = lg_record_key(k, &r, r.n - 1, &key);
         if (rc)
             return rc;
         rc = lg_info_open(k, &r, key.key, &old);
@@ -425,7 +425,7 @@ int lg_keyring_key_by_id(struct lg_keyring *k, const uint8_t kid[LG_ID_LEN], uin
 {
     static const uint8_t none[LG_ID_LEN];
     struct lg_record r, study;
-    int rc = need(k, false);
+    int rc = lg_keyring_need(k, false);
     if (!rc)
         rc = lg_record_get(k, kid, &r);
     if (rc)
@@ -443,7 +443,7 @@ int lg_keyring_key_by_id(struct lg_keyring *k, const uint8_t kid[LG_ID_LEN], uin
         return record_key(k, &r, r.n - 1, ret);
     for (uint32_t i = 0; i < r.n; i++)
         if (r.version[i] == version)
-            return record_key(k, &r, i, ret);
+            return lg_record_key(k, &r, i, ret);
     return -ENOKEY;
 }
 
@@ -451,7 +451,7 @@ int lg_keyring_provisional(struct lg_keyring *k, struct lg_key *ret)
 {
     struct lg_record r;
     struct lg_key key;
-    int rc = need(k, true);
+    int rc = lg_keyring_need(k, true);
     if (!rc)
         rc = key_make(k, LG_KIND_PROVISIONAL, &r, &key);
     if (rc)
@@ -471,7 +471,7 @@ int lg_keyring_attach(struct lg_keyring *k, const uint8_t kid[LG_ID_LEN], const 
     struct lg_key study;
     bool created;
     uint8_t pair[2 * LG_ID_LEN];
-    int rc = need(k, true);
+    int rc = lg_keyring_need(k, true);
     if (!rc)
         rc = lg_record_get(k, kid, &r);
     if (rc)
@@ -502,7 +502,7 @@ int lg_keyring_vault_add(struct lg_keyring *k, const uint8_t vault_id[LG_ID_LEN]
     const uint8_t *p;
     size_t len;
     uint8_t pair[2 * LG_ID_LEN];
-    int rc = need(k, true);
+    int rc = lg_keyring_need(k, true);
     if (!rc && lg_store_get(k->store, LG_T_VAULTS, vault_id, LG_ID_LEN, &p, &len) == 0)
         rc = -EEXIST;
     if (!rc)
@@ -536,7 +536,7 @@ int lg_keyring_vault_get(struct lg_keyring *k, const uint8_t vault_id[LG_ID_LEN]
     const uint8_t *p;
     size_t len;
     uint8_t pair[2 * LG_ID_LEN];
-    int rc = need(k, false);
+    int rc = lg_keyring_need(k, false);
     if (!rc)
         rc = lg_store_get(k->store, LG_T_VAULTS, vault_id, LG_ID_LEN, &p, &len);
     if (rc)
@@ -546,11 +546,11 @@ int lg_keyring_vault_get(struct lg_keyring *k, const uint8_t vault_id[LG_ID_LEN]
     memcpy(pair, p, sizeof pair);
     rc = lg_record_get(k, pair, &r);
     if (!rc)
-        rc = r.n ? record_key(k, &r, r.n - 1, &vault) : -EPROTO;
+        rc = r.n ? lg_record_key(k, &r, r.n - 1, &vault) : -EPROTO;
     if (!rc)
         rc = lg_record_get(k, pair + LG_ID_LEN, &r);
     if (!rc)
-        rc = r.n ? record_key(k, &r, r.n - 1, &general) : -EPROTO;
+        rc = r.n ? lg_record_key(k, &r, r.n - 1, &general) : -EPROTO;
     if (rc) {
         lg_secret_free(vault.key);
         return rc == -ENOENT ? -EPROTO : rc;
@@ -628,7 +628,7 @@ int lg_keyring_session_begin(struct lg_keyring *k, const uint8_t vault_id[LG_ID_
     uint8_t id[LG_ID_LEN];
     const uint8_t *p;
     size_t len;
-    int rc = need(k, true);
+    int rc = lg_keyring_need(k, true);
     if (!rc)
         rc = lg_store_get(k->store, LG_T_VAULTS, vault_id, LG_ID_LEN, &p, &len);
     memcpy(id, vault_id, LG_ID_LEN);
@@ -686,7 +686,7 @@ static int study_of(struct lg_keyring *k, const struct lg_record *r, struct lg_s
     memcpy(ret->reason, r->reason, sizeof ret->reason);
     if (!r->n || r->state == LG_KEY_DESTROYING || r->state == LG_KEY_DESTROYED)
         return 0;
-    int rc = record_key(k, r, r->n - 1, &key);
+    int rc = lg_record_key(k, r, r->n - 1, &key);
     if (!rc) {
         rc = lg_info_open(k, r, key.key, &ret->info);
         lg_secret_free(key.key);
@@ -700,7 +700,7 @@ int lg_keyring_studies(struct lg_keyring *k, const uint8_t *after, struct lg_stu
     size_t len = after ? LG_ID_LEN : 0, vlen;
     const uint8_t *p;
     unsigned n = 0;
-    int rc = need(k, false);
+    int rc = lg_keyring_need(k, false);
     if (after)
         memcpy(key, after, LG_ID_LEN);
     while (!rc && n < max) {
@@ -724,9 +724,9 @@ int lg_keyring_studies(struct lg_keyring *k, const uint8_t *after, struct lg_stu
 int lg_keyring_study_show(struct lg_keyring *k, const char *uid, struct lg_study *ret)
 {
     struct lg_record r;
-    int rc = need(k, false);
+    int rc = lg_keyring_need(k, false);
     if (!rc)
-        rc = find(k, uid, &r);
+        rc = lg_record_find(k, uid, &r);
     if (!rc)
         rc = study_of(k, &r, ret);
     if (!rc && !ret->info.uid[0])
@@ -741,9 +741,9 @@ int lg_keyring_revoke(struct lg_keyring *k, const char *uid, const char *reason,
     size_t len = LG_ID_LEN, vlen;
     const uint8_t *p;
     unsigned n = 0;
-    int rc = need(k, true);
+    int rc = lg_keyring_need(k, true);
     if (!rc)
-        rc = find(k, uid, &r);
+        rc = lg_record_find(k, uid, &r);
     if (rc)
         return rc;
     if (r.state == LG_KEY_DESTROYED)

@@ -66,6 +66,10 @@ int lg_version_wrap(const struct lg_keyring *k, const struct lg_secret *bucket, 
 int lg_version_unwrap(const struct lg_keyring *k, const struct lg_secret *bucket, const struct lg_record *r, uint32_t i, struct lg_secret *ret) LG_MUST;
 int lg_record_parse(struct lg_keyring *k, const uint8_t kid[LG_ID_LEN], const uint8_t *p, size_t len, struct lg_record *ret) LG_MUST;
 int lg_record_get(struct lg_keyring *k, const uint8_t kid[LG_ID_LEN], struct lg_record *ret) LG_MUST; /* -ENOENT */
+/* The key of version number i (its place, not its name). The caller owns it. */
+int lg_record_key(struct lg_keyring *k, const struct lg_record *r, uint32_t i, struct lg_key *ret) LG_MUST;
+int lg_record_find(struct lg_keyring *k, const char *uid, struct lg_record *ret) LG_MUST; /* -ENOENT */
+int lg_keyring_need(const struct lg_keyring *k, bool txn) LG_MUST; /* unlocked, and perhaps in a transaction? -ENOKEY, -EINVAL */
 int lg_record_put(struct lg_keyring *k, const struct lg_record *r) LG_MUST;
 /* What is known of a study, sealed under its newest key. */
 int lg_info_seal(const struct lg_keyring *k, struct lg_record *r, const struct lg_secret *key, const struct lg_study_info *info) LG_MUST;

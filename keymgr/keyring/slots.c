@@ -7,6 +7,8 @@
 #include "record.h"
 #include "leadglass/bytes.h"
 
+enum { SCRYPT_TEST = 10 };
+
 struct slot_ad {
     uint8_t b[8 + LG_ID_LEN + 2 + 8];
 };
@@ -104,6 +106,8 @@ int lg_slotfile_make(struct lg_slotfile *s, const uint8_t keyring_id[LG_ID_LEN],
 {
     struct lg_slot_draft d = { .slot = { .type = LG_SLOT_PASSPHRASE, .name = "passphrase" }, .kek = lg_secret_new() };
     int rc = d.kek ? lg_scrypt_calibrate(scrypt_ms, &d.slot.scrypt) : -ENOMEM;
+    if (!scrypt_ms)
+        d.slot.scrypt.log2_n = SCRYPT_TEST;
     if (!rc)
         rc = lg_scrypt_derive(&d.slot.scrypt, pass, pass_len, d.kek);
     *s = (struct lg_slotfile){ .generation = 1, .n_roots = 1, .n_slots = 1, .epoch = { root->epoch } };
@@ -285,7 +289,7 @@ static int slot_open(const struct lg_slotfile *s, unsigned i, const void *secret
     return rc == -EBADMSG ? -EPROTO : rc; /* the secret was right: the file is not */
 }
 
-int lg_slotfile_unlock(const char *slot_path, enum lg_slot_type type, const void *secret, size_t len, struct lg_roots *ret)
+int lg_slotfile_unlock(const char *slot_path, enum lg_slot_type type, const char *name, const void *secret, size_t len, struct lg_roots *ret)
 {
     uint8_t bytes[LG_SLOTFILE_MAX];
     size_t n;
@@ -298,7 +302,7 @@ int lg_slotfile_unlock(const char *slot_path, enum lg_slot_type type, const void
         return rc;
     rc = -EKEYREJECTED;
     for (unsigned i = 0; rc == -EKEYREJECTED && i < s.n_slots; i++)
-        if (s.slots[i].type == type && lg_slot_has_secret(type))
+        if (s.slots[i].type == type && lg_slot_has_secret(type) && (!name || strcmp(name, s.slots[i].name) == 0))
             rc = slot_open(&s, i, secret, len, &roots);
     if (!rc) {
         rc = lg_slotfile_verify(bytes, n, roots.r[roots.n - 1].key);

@@ -15,6 +15,7 @@ enum {
     R_NOW = 1 << 9,
     R_AFTER = 1 << 10,
     R_EVENT = 1 << 11,
+    R_SLOT = 1 << 12,
     /* answers */
     A_KEYD = 1 << 0,
     A_STATE = 1 << 1,
@@ -27,6 +28,9 @@ enum {
     A_LEASE = 1 << 8,
     A_SESSION = 1 << 9,
     A_UNCLEAN = 1 << 10,
+    A_SLOTS = 1 << 11,
+    A_ROTATED = 1 << 12,
+    NOTHING = 1 << 30, /* no fields, but known */
 };
 
 static const struct {
@@ -49,9 +53,18 @@ static const struct {
     [LG_MSG_SESSION_CLOSE] = { R_SESSION, 0 },
     [LG_MSG_WATCH] = { R_SESSION, 0 },
     [LG_MSG_ACK] = { R_EVENT, 0 },
+    [LG_MSG_SLOT_LIST] = { 0, A_SLOTS },
+    [LG_MSG_SLOT_ADD] = { R_PASS | R_SLOT, 0 },
+    [LG_MSG_SLOT_CHANGE] = { R_PASS | R_SLOT, 0 },
+    [LG_MSG_SLOT_REMOVE] = { R_SLOT, 0 },
+    [LG_MSG_UNLOCK_KEY] = { R_PASS, 0 },
+    [LG_MSG_SLOT_TEST] = { R_PASS | R_SLOT, 0 },
+    [LG_MSG_ROTATE_ROOT] = { NOTHING, 0 },
+    [LG_MSG_ROTATE_STUDY] = { R_UID, 0 },
+    [LG_MSG_ROTATE_STUDIES] = { R_KID | R_AFTER, A_ROTATED },
 };
 
-static bool known(unsigned type) { return type >= LG_MSG_STATUS && type <= LG_MSG_LAST; }
+static bool known(unsigned type) { return type <= LG_MSG_LAST && (fields[type].request | fields[type].answer); }
 
 int lg_wire_header(const uint8_t *buf, size_t len, struct lg_header *ret)
 {
@@ -162,6 +175,10 @@ int lg_request_encode(const struct lg_request *q, uint8_t *buf, size_t cap, size
         lg_wr_u64(&w, q->event);
         lg_wr_u32(&w, (uint32_t)q->event_result);
     }
+    if (f & R_SLOT) {
+        lg_wr_u8(&w, q->slot_type);
+        lg_wr_str(&w, q->slot_name);
+    }
     return frame_end(&w, ret_len);
 }
 
@@ -205,6 +222,10 @@ int lg_request_decode(const uint8_t *frame, size_t len, struct lg_request *ret)
     if (f & R_EVENT) {
         q.event = lg_rd_u64(&r);
         q.event_result = (int32_t)lg_rd_u32(&r);
+    }
+    if (f & R_SLOT) {
+        q.slot_type = lg_rd_u8(&r);
+        lg_rd_str(&r, q.slot_name, LG_SLOT_NAME_MAX);
     }
     if (!lg_rd_done(&r))
         return -EPROTO;
@@ -267,6 +288,26 @@ static int rd_key(struct lg_rd *r, struct lg_key *k)
     k->state = rd_state(r);
     lg_rd_copy(r, k->key->b, LG_KEY_LEN);
     return 0;
+}
+
+static void wr_slot(struct lg_wr *w, const struct lg_slot_info *s)
+{
+    lg_wr_u8(w, (uint8_t)s->number);
+    lg_wr_u8(w, (uint8_t)s->type);
+    lg_wr_str(w, s->name);
+    lg_wr_u64(w, s->created);
+    lg_wr_u64(w, s->proved);
+}
+static void rd_slot(struct lg_rd *r, struct lg_slot_info *s)
+{
+    s->number = lg_rd_u8(r);
+    uint8_t type = lg_rd_u8(r);
+    if (type < LG_SLOT_PASSPHRASE || type > LG_SLOT_TPM)
+        r->bad = true;
+    s->type = (enum lg_slot_type)type;
+    lg_rd_str(r, s->name, LG_SLOT_NAME_MAX);
+    s->created = lg_rd_u64(r);
+    s->proved = lg_rd_u64(r);
 }
 
 static void wr_keyd(struct lg_wr *w, const struct lg_keyd_status *s)
@@ -365,6 +406,17 @@ int lg_answer_encode(const struct lg_answer *a, uint8_t *buf, size_t cap, size_t
         for (unsigned i = 0; i < a->n_unclean; i++)
             lg_wr_u64(&w, a->unclean[i]);
     }
+    if (f & A_SLOTS) {
+        lg_wr_u32(&w, a->n_slots);
+        for (unsigned i = 0; i < a->n_slots; i++)
+            wr_slot(&w, &a->slots[i]);
+    }
+    if (f & A_ROTATED) {
+        lg_wr_u32(&w, a->rotated.n);
+        lg_wr_u32(&w, a->rotated.full);
+        lg_wr_u8(&w, a->rotated.end);
+        lg_wr_bytes(&w, a->rotated.last, LG_ID_LEN);
+    }
     return frame_end(&w, ret_len);
 }
 
@@ -413,6 +465,20 @@ static int answer_body(struct lg_rd *r, unsigned f, struct lg_answer *a)
         a->n_unclean = n;
         for (unsigned i = 0; i < n; i++)
             a->unclean[i] = lg_rd_u64(r);
+    }
+    if (f & A_SLOTS) {
+        uint32_t n = lg_rd_u32(r);
+        if (n > LG_SLOTS_MAX)
+            return -EPROTO;
+        a->n_slots = n;
+        for (unsigned i = 0; i < n; i++)
+            rd_slot(r, &a->slots[i]);
+    }
+    if (f & A_ROTATED) {
+        a->rotated.n = lg_rd_u32(r);
+        a->rotated.full = lg_rd_u32(r);
+        a->rotated.end = rd_bool(r);
+        lg_rd_copy(r, a->rotated.last, LG_ID_LEN);
     }
     return lg_rd_done(r) ? 0 : -EPROTO;
 }
@@ -479,7 +545,7 @@ int lg_event_decode(const uint8_t *frame, size_t len, uint64_t *ret_number, stru
     uint8_t kind = lg_rd_u8(&r);
     uint32_t n = lg_rd_u32(&r);
     /* resync is the watch's own, it never travels */
-    if (kind < LG_EVENT_LOCK || kind > LG_EVENT_UNLOCK || n > LG_WIRE_KIDS_MAX)
+    if (kind < LG_EVENT_LOCK || kind == LG_EVENT_RESYNC || kind > LG_EVENT_ROTATED || n > LG_WIRE_KIDS_MAX)
         return -EPROTO;
     const void *p = lg_rd_bytes(&r, (size_t)n * LG_ID_LEN);
     if (!lg_rd_done(&r))

@@ -15,7 +15,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
     if (len > 2 * LG_MAC_LEN && len < LG_SLOTFILE_MAX) { /* with the damage hash made good */
         uint8_t *p = malloc(len);
         memcpy(p, data, len);
-        memcpy(p, "LGSLOTS\0\1\0", 10);
+        memcpy(p, data[8] & 1 ? "LGSLOTS\0\1\0" : "LGSLOTS\0\2\0", 10);
         if (!lg_sha256(p, len - LG_MAC_LEN, p + len - LG_MAC_LEN))
             (void)!lg_slotfile_decode(p, len, &s);
         free(p);

@@ -65,7 +65,7 @@ static int teardown(void **state)
 static int unlock(struct lg_keyring *k, const char *with)
 {
     struct lg_roots roots;
-    int rc = lg_slotfile_unlock(slot, LG_SLOT_PASSPHRASE, with, strlen(with), &roots);
+    int rc = lg_slotfile_unlock(slot, LG_SLOT_PASSPHRASE, NULL, with, strlen(with), &roots);
     if (rc)
         return rc;
     rc = lg_keyring_unlock(k, &roots);
@@ -201,7 +201,7 @@ static void test_destroy(void **state)
         assert_int_equal(lg_keyring_commit(k), 0);
         assert_int_equal(lg_keyring_key_by_id(k, prov.kid, 1, &x), 0);
         lg_secret_free(x.key);
-        assert_int_equal(lg_slotfile_unlock(slot, LG_SLOT_PASSPHRASE, pass, strlen(pass), &old), 0);
+        assert_int_equal(lg_slotfile_unlock(slot, LG_SLOT_PASSPHRASE, NULL, pass, strlen(pass), &old), 0);
         snprintf(path, sizeof path, "%s/old.mdb", top);
         lg_keyring_close(k);
         copy(in("data.mdb"), path);

@@ -48,13 +48,13 @@ static void unlocks(void **state)
 {
     (void)state;
     struct lg_roots r = { 0 };
-    assert_int_equal(lg_slotfile_unlock(path, LG_SLOT_PASSPHRASE, "open", 4, &r), 0);
+    assert_int_equal(lg_slotfile_unlock(path, LG_SLOT_PASSPHRASE, NULL, "open", 4, &r), 0);
     assert_int_equal(r.n, 1);
     assert_int_equal(r.r[0].epoch, 7);
     assert_memory_equal(r.r[0].key->b, root.key->b, LG_KEY_LEN);
     lg_roots_done(&r);
-    assert_int_equal(lg_slotfile_unlock(path, LG_SLOT_PASSPHRASE, "opem", 4, &r), -EKEYREJECTED);
-    assert_int_equal(lg_slotfile_unlock("/nonexistent/x", LG_SLOT_PASSPHRASE, "open", 4, &r), -ENOENT);
+    assert_int_equal(lg_slotfile_unlock(path, LG_SLOT_PASSPHRASE, NULL, "opem", 4, &r), -EKEYREJECTED);
+    assert_int_equal(lg_slotfile_unlock("/nonexistent/x", LG_SLOT_PASSPHRASE, NULL, "open", 4, &r), -ENOENT);
     assert_int_equal(lg_slotfile_write(path, &made, root.key, true), -EEXIST);
 }
 
@@ -80,7 +80,7 @@ static void damage(void **state)
     assert_int_equal(lg_sha256(forged, len - LG_MAC_LEN, sum), 0);
     memcpy(forged + len - LG_MAC_LEN, sum, LG_MAC_LEN);
     put(forged, len);
-    assert_int_equal(lg_slotfile_unlock(path, LG_SLOT_PASSPHRASE, "open", 4, &r), -EPROTO);
+    assert_int_equal(lg_slotfile_unlock(path, LG_SLOT_PASSPHRASE, NULL, "open", 4, &r), -EPROTO);
     /* scrypt parameters beyond the bound are refused before they cost anything. */
     s = made;
     s.slots[0].scrypt.log2_n = 21;
@@ -98,14 +98,14 @@ static void changes_root(void **state)
     assert_non_null(fresh.key);
     assert_int_equal(lg_slotfile_root_add(&s, &root, &fresh), 0);
     assert_int_equal(lg_slotfile_write(path, &s, fresh.key, false), 0);
-    assert_int_equal(lg_slotfile_unlock(path, LG_SLOT_PASSPHRASE, "open", 4, &r), 0);
+    assert_int_equal(lg_slotfile_unlock(path, LG_SLOT_PASSPHRASE, NULL, "open", 4, &r), 0);
     assert_int_equal(r.n, 2);
     assert_memory_equal(r.r[0].key->b, root.key->b, LG_KEY_LEN);
     assert_memory_equal(r.r[1].key->b, fresh.key->b, LG_KEY_LEN);
     lg_roots_done(&r);
     lg_slotfile_root_drop(&s);
     assert_int_equal(lg_slotfile_write(path, &s, fresh.key, false), 0);
-    assert_int_equal(lg_slotfile_unlock(path, LG_SLOT_PASSPHRASE, "open", 4, &r), 0);
+    assert_int_equal(lg_slotfile_unlock(path, LG_SLOT_PASSPHRASE, NULL, "open", 4, &r), 0);
     assert_int_equal(r.n, 1);
     assert_int_equal(r.r[0].epoch, 8);
     assert_memory_equal(r.r[0].key->b, fresh.key->b, LG_KEY_LEN);

@@ -15,7 +15,8 @@ static struct lg_request full_request(unsigned type)
 {
     struct lg_request q = { .type = (uint16_t)type, .id = 0x1122334455667788u, .pass = (const uint8_t *)"open\0sesame", .pass_len = 11,
         .version = 7, .session = 99, .uid = "1.2.840.1", .reason = "consent withdrawn", .mountpoint = "/srv/pacs",
-        .info = { "1.2.3", "PAT^1", "ACC", "20240131", "CT" }, .now = true, .has_after = true, .event = 5, .event_result = -EIO };
+        .info = { "1.2.3", "PAT^1", "ACC", "20240131", "CT" }, .now = true, .has_after = true, .event = 5, .event_result = -EIO,
+        .slot_type = LG_SLOT_KEY_FILE, .slot_name = "desk" };
     memset(q.vault_id, 0xa1, LG_ID_LEN);
     memset(q.kid, 0xb2, LG_ID_LEN);
     return q;
@@ -27,7 +28,9 @@ static void requests_round_trip(void **state)
     for (unsigned t = LG_MSG_STATUS; t <= LG_MSG_LAST; t++) {
         struct lg_request q = full_request(t), back;
         size_t len = 0, again = 0;
-        assert_int_equal(lg_request_encode(&q, buf, sizeof buf, &len), 0);
+        if (lg_request_encode(&q, buf, sizeof buf, &len) == -EINVAL)
+            continue; /* no such message */
+        assert_true(len > 0);
         uint8_t first[LG_WIRE_REQUEST_MAX], second[LG_WIRE_REQUEST_MAX];
         assert_true(len <= sizeof first);
         memcpy(first, buf, len);
@@ -105,12 +108,13 @@ struct big {
     struct lg_unconfirmed un;
     struct lg_study studies[LG_WIRE_STUDIES_MAX];
     uint64_t unclean[LG_UNCLEAN_MAX];
+    struct lg_slot_info slots[LG_SLOTS_MAX];
 };
 
 static struct lg_answer lend(struct big *b, unsigned type)
 {
     return (struct lg_answer){ .type = (uint16_t)type, .id = 3, .keyd = &b->keyd, .unconfirmed = &b->un, .studies = b->studies,
-        .unclean = b->unclean };
+        .unclean = b->unclean, .slots = b->slots };
 }
 
 static void answers_round_trip(void **state)
@@ -138,6 +142,10 @@ static void answers_round_trip(void **state)
     }
     for (unsigned i = 0; i < LG_UNCLEAN_MAX; i++)
         in->unclean[i] = i + 1;
+    for (unsigned i = 0; i < LG_SLOTS_MAX; i++) {
+        in->slots[i] = (struct lg_slot_info){ .number = i, .type = LG_SLOT_TPM, .proved = 4 };
+        memset(in->slots[i].name, 'n', LG_SLOT_NAME_MAX);
+    }
     struct lg_secret *key = lg_secret_random();
     assert_non_null(key);
     for (unsigned t = LG_MSG_STATUS; t <= LG_MSG_LAST; t++) {
@@ -147,10 +155,13 @@ static void answers_round_trip(void **state)
         a.n_unclean = LG_UNCLEAN_MAX;
         a.lease_s = LG_LEASE_S;
         a.session = 12;
+        a.n_slots = LG_SLOTS_MAX;
+        a.rotated = (struct lg_rotated){ 3, 4, true, { 1 } };
         for (unsigned i = 0; i < 2; i++)
             a.key[i] = (struct lg_key){ .version = i + 1, .kind = LG_KIND_VAULT, .state = LG_KEY_ACTIVE, .key = key };
         size_t len = 0, again = 0;
-        assert_int_equal(lg_answer_encode(&a, buf, sizeof buf, &len), 0);
+        if (lg_answer_encode(&a, buf, sizeof buf, &len) == -EINVAL)
+            continue; /* no such message */
         assert_int_equal(lg_answer_decode(buf, len, &back), 0);
         assert_int_equal(back.type, t);
         if (t == LG_MSG_VAULT_GET)

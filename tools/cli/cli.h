@@ -17,7 +17,8 @@ struct cli {
     struct lg_passphrase_source pass;
     /* of single commands */
     const char *keyring, *reason, *mount_options;
-    bool foreground, now, allow_unlocked;
+    const char *key_file, *study;
+    bool foreground, now, allow_unlocked, generate, root, all_studies;
     unsigned chunk_kib;
     int argc; /* what is left after options */
     char **argv;
@@ -37,6 +38,12 @@ int cli_run(char *const argv[], int pass_fd); /* exit status */
 /* A key manager that answers and is unlocked: started if need be (and created, if create). An exit status. */
 int cli_need_keyd(struct cli *c, bool create, struct lg_client **ret);
 
+/* The secret that the options name: of a passphrase its bytes (asked for if need be), of a key file its SHA-256. ret: LG_PASSPHRASE_MAX + 1
+ * bytes of secret memory. An exit status. */
+int cli_secret(const struct cli *c, const char *prompt, bool fresh, enum lg_slot_type *ret_type, char *ret, size_t *ret_len);
+/* After -EKEYREJECTED and -EAGAIN. */
+int cli_rejected(int rc, enum lg_slot_type type, unsigned wait_s);
+
 int cmd_unlock(struct cli *c);
 int cmd_lock(struct cli *c);
 int cmd_status(struct cli *c);
@@ -44,6 +51,8 @@ int cmd_init(struct cli *c);
 int cmd_mount(struct cli *c);
 int cmd_umount(struct cli *c);
 int cmd_identify(struct cli *c);
+int cmd_slot(struct cli *c);
+int cmd_key(struct cli *c);
 int cmd_study(struct cli *c);
 
 #endif

@@ -7,20 +7,16 @@
 
 static int unlock_with(const struct cli *c, struct lg_client *k)
 {
-    LG_SECRET_BUF_AUTO char *pass = lg_secret_alloc(LG_PASSPHRASE_MAX + 1);
+    LG_SECRET_BUF_AUTO char *secret = lg_secret_alloc(LG_PASSPHRASE_MAX + 1);
+    enum lg_slot_type type;
     size_t len;
     unsigned wait = 0;
-    if (!pass)
-        return cli_fail(CLI_FAILED, "out of memory");
-    int rc = lg_passphrase_read(&c->pass, "Passphrase", false, pass, &len);
-    if (rc)
-        return cli_fail(CLI_PASSPHRASE, "passphrase%s%s: %s", c->pass.file ? " from " : "", c->pass.file ? c->pass.file : "",
-                        rc == -ENOTTY ? "there is no terminal to ask on; use --passphrase-file" : rc == -EINVAL ? "is empty" : strerror(-rc));
-    rc = lg_client_unlock(k, pass, len, &wait);
-    if (rc == -EKEYREJECTED)
-        return cli_fail(CLI_PASSPHRASE, "wrong passphrase. The next attempt is taken in %u s", wait);
-    if (rc == -EAGAIN)
-        return cli_fail(CLI_PASSPHRASE, "not tried: after wrong passphrases the next attempt is taken in %u s", wait);
+    int code = secret ? cli_secret(c, "Passphrase", false, &type, secret, &len) : cli_fail(CLI_FAILED, "out of memory");
+    if (code)
+        return code;
+    int rc = type == LG_SLOT_KEY_FILE ? lg_client_unlock_key(k, (uint8_t *)secret, &wait) : lg_client_unlock(k, secret, len, &wait);
+    if (rc == -EKEYREJECTED || rc == -EAGAIN)
+        return cli_rejected(rc, type, wait);
     if (rc == -ENOENT)
         return cli_fail(CLI_FAILED, "the key manager does not find its root-slot file; see `leadglass status` for where it looks");
     return rc ? cli_explain(c, rc, "unlock") : CLI_OK;

@@ -1,0 +1,136 @@
+/* Requests about slots and rotation. */
+#include <stdlib.h>
+#include <syslog.h>
+
+#include "daemon.h"
+
+enum { ROTATE_BATCH = 500 }; /* studies in one turn: a few milliseconds */
+
+static const char *verb(const struct lg_op *op)
+{
+    switch (op->type) {
+    case LG_MSG_SLOT_ADD: return "added";
+    case LG_MSG_SLOT_CHANGE: return "changed";
+    default: return "removed";
+    }
+}
+
+/* The root may have changed even if a later step failed. */
+static int after_root_change(struct lg_worker *w, int rc)
+{
+    int told = lg_root_to_supervisor(w);
+    return rc ? rc : told;
+}
+
+static int remove_slot(struct lg_worker *w, const struct lg_op *op)
+{
+    int rc = after_root_change(w, lg_keyring_slot_remove(w->keyring, op->slot_name));
+    if (!rc)
+        lg_log(LOG_NOTICE, "slot \"%s\" was removed by user %u", op->slot_name, (unsigned)op->uid);
+    return rc;
+}
+
+static int rotate_root(struct lg_worker *w, const struct lg_op *op)
+{
+    struct lg_keyring_stat st;
+    int rc = after_root_change(w, lg_keyring_rotate_root(w->keyring));
+    if (!rc)
+        rc = lg_keyring_stat(w->keyring, &st);
+    if (rc)
+        lg_log(LOG_ERR, "the change of the root key is not complete (%s): ask again, or the next unlock ends it", strerror(-rc));
+    else
+        lg_log(LOG_NOTICE, "root key changed by user %u: epoch %llu", (unsigned)op->uid, (unsigned long long)st.epoch);
+    return rc;
+}
+
+void lg_slot_begin(struct lg_worker *w, struct lg_op *op)
+{
+    struct lg_answer a = { 0 };
+    bool later = false;
+    if (!lg_keyring_unlocked(w->keyring)) {
+        a.status = -ENOKEY;
+    } else if (op->type == LG_MSG_SLOT_REMOVE) {
+        a.status = remove_slot(w, op);
+    } else if (op->type == LG_MSG_ROTATE_ROOT) {
+        a.status = rotate_root(w, op);
+    } else if (op->type == LG_MSG_SLOT_TEST) {
+        later = !lg_op_too_early(w, op, &a) && !(a.status = lg_op_derive(w, op, lg_derive_unlock));
+    } else {
+        a.status = op->slot_name[0] ? lg_op_derive(w, op, lg_derive_draft) : -EINVAL;
+        later = !a.status;
+    }
+    if (!later)
+        lg_op_done(w, &a);
+}
+
+/* The draft into the file. */
+static int write_slot(struct lg_worker *w, const struct lg_op *op)
+{
+    struct lg_derivation *d = &w->derivation;
+    int rc = d->rc;
+    if (!rc && op->type == LG_MSG_SLOT_ADD)
+        rc = lg_keyring_slot_add(w->keyring, d->draft);
+    else if (!rc)
+        rc = after_root_change(w, lg_keyring_slot_change(w->keyring, d->draft));
+    lg_slot_draft_free(d->draft);
+    d->draft = NULL;
+    if (!rc)
+        lg_log(LOG_NOTICE, "slot \"%s\" was %s by user %u", op->slot_name, verb(op), (unsigned)op->uid);
+    return rc;
+}
+
+void lg_slot_end(struct lg_worker *w, struct lg_op *op)
+{
+    struct lg_answer a = { 0 };
+    struct lg_derivation *d = &w->derivation;
+    if (op->type != LG_MSG_SLOT_TEST && !op->written) {
+        a.status = write_slot(w, op);
+        op->written = true;
+        if (!a.status)
+            a.status = lg_op_derive(w, op, lg_derive_unlock); /* as whoever unlocks next will */
+        if (!a.status)
+            return;
+    } else {
+        a.status = d->rc;
+        if (!a.status)
+            a.status = lg_keyring_slot_proved(w->keyring, d->roots.slot);
+        lg_roots_done(&d->roots);
+        if (op->type == LG_MSG_SLOT_TEST)
+            lg_op_counted(w, op, &a);
+        else if (a.status)
+            lg_log(LOG_ERR, "slot \"%s\" was %s but does not open: %s", op->slot_name, verb(op), strerror(-a.status));
+    }
+    lg_op_done(w, &a);
+}
+
+void lg_on_slot_list(struct lg_worker *w, struct lg_conn *c, const struct lg_request *q)
+{
+    struct lg_slot_info slots[LG_SLOTS_MAX];
+    struct lg_answer a = { .type = q->type, .id = q->id, .slots = slots };
+    a.status = lg_slotfile_list(w->o.slot, slots, &a.n_slots);
+    lg_reply(w, c, &a);
+}
+
+/* Answered, and told to the mounts, once it is committed: they ask in a later turn. */
+void lg_on_rotate_study(struct lg_worker *w, struct lg_conn *c, const struct lg_request *q)
+{
+    uint8_t kid[1][LG_ID_LEN];
+    int rc = lg_keyring_rotate_study(w->keyring, q->uid, kid[0]);
+    if (!rc) {
+        struct lg_event e = { .kind = LG_EVENT_ROTATED, .n_kids = 1, .kids = (const uint8_t(*)[LG_ID_LEN])kid };
+        lg_mounts_notify(w, &e);
+    }
+    lg_reply_status(w, c, q, rc);
+}
+
+void lg_on_rotate_studies(struct lg_worker *w, struct lg_conn *c, const struct lg_request *q)
+{
+    struct lg_answer a = { .type = q->type, .id = q->id };
+    a.status = lg_keyring_rotate_studies(w->keyring, q->has_after ? q->kid : NULL, ROTATE_BATCH, &a.rotated);
+    if (!a.status && a.rotated.end) {
+        struct lg_event e = { .kind = LG_EVENT_ROTATED };
+        lg_mounts_notify(w, &e);
+        lg_log(LOG_NOTICE, "every study has a new version of its key, by user %u", (unsigned)c->uid);
+    }
+    lg_reply(w, c, &a);
+}

@@ -1,0 +1,106 @@
+/* leadglass key: new root keys, new versions of study keys. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "cli.h"
+
+static int rotate_root(const struct cli *c, struct lg_client *k)
+{
+    struct lg_keyd_status *s = calloc(1, sizeof *s);
+    int rc = s ? lg_client_rotate_root(k) : -ENOMEM, code = CLI_OK;
+    if (!rc)
+        rc = lg_client_status(k, s);
+    if (rc)
+        code = cli_explain(c, rc, "key rotate --root");
+    else if (c->json) {
+        cJSON *j = cJSON_CreateObject();
+        cJSON_AddNumberToObject(j, "epoch", (double)s->keyring.epoch);
+        code = cli_print_json(j);
+    } else {
+        printf("the keyring has a new root key: epoch %llu\n", (unsigned long long)s->keyring.epoch);
+    }
+    free(s);
+    return code;
+}
+
+static int rotate_study(const struct cli *c, struct lg_client *k)
+{
+    struct lg_study *s = calloc(1, sizeof *s);
+    int rc = s ? lg_client_rotate_study(k, c->study) : -ENOMEM, code = CLI_OK;
+    if (!rc)
+        rc = lg_client_study_show(k, c->study, s);
+    if (rc == -ENOENT)
+        code = cli_fail(CLI_FAILED, "study %s is not known to this keyring", c->study);
+    else if (rc == -ENOSPC)
+        code = cli_fail(CLI_FAILED, "study %s has %u versions of its key, or no space is left on the disk", c->study, LG_KEY_VERSIONS_MAX);
+    else if (rc)
+        code = cli_explain(c, rc, c->study);
+    else if (c->json) {
+        cJSON *j = cJSON_CreateObject();
+        cJSON_AddStringToObject(j, "uid", c->study);
+        cJSON_AddNumberToObject(j, "key_version", s->version);
+        code = cli_print_json(j);
+    } else {
+        printf("%s: new files use version %u of its key\n", c->study, s->version);
+    }
+    free(s);
+    return code;
+}
+
+static int rotate_studies(const struct cli *c, struct lg_client *k)
+{
+    struct lg_rotated r = { 0 };
+    uint8_t after[LG_ID_LEN];
+    unsigned long long n = 0, full = 0;
+    bool tty = isatty(STDERR_FILENO) && !c->json;
+    int rc = lg_client_rotate_studies(k, NULL, &r);
+    while (!rc) {
+        n += r.n;
+        full += r.full;
+        if (tty)
+            fprintf(stderr, "\r%llu studies ", n);
+        if (r.end)
+            break;
+        memcpy(after, r.last, LG_ID_LEN);
+        rc = lg_client_rotate_studies(k, after, &r);
+    }
+    if (tty)
+        fputc('\n', stderr);
+    if (rc) {
+        if (n)
+            cli_fail(0, "%llu studies have a new version already; run the command again for the others (those get another)", n);
+        return cli_explain(c, rc, "key rotate --all-studies");
+    }
+    int code = CLI_OK;
+    if (c->json) {
+        cJSON *j = cJSON_CreateObject();
+        cJSON_AddNumberToObject(j, "rotated", (double)n);
+        cJSON_AddNumberToObject(j, "full", (double)full);
+        code = cli_print_json(j);
+    } else {
+        printf("%llu studies: new files use a new version of their keys\n", n);
+    }
+    if (full)
+        code = cli_fail(CLI_FAILED, "%llu studies were left alone: they have %u versions of their keys", full, LG_KEY_VERSIONS_MAX);
+    return code;
+}
+
+int cmd_key(struct cli *c)
+{
+    static const char *const later[] = { "reencrypt", "trim" };
+    struct lg_client *k;
+    const char *what = c->argc ? c->argv[0] : "";
+    for (size_t i = 0; i < sizeof later / sizeof *later; i++)
+        if (strcmp(what, later[i]) == 0)
+            return cli_fail(CLI_UNAVAILABLE, "`leadglass key %s` is not available in this version", what);
+    if (strcmp(what, "rotate") != 0 || c->argc != 1 || c->root + (c->study != NULL) + c->all_studies != 1)
+        return cli_fail(CLI_USAGE, "expected rotate and one of --root, --study UID, --all-studies; see leadglass key --help");
+    int code = cli_client(c, &k);
+    if (code)
+        return code;
+    code = c->root ? rotate_root(c, k) : c->study ? rotate_study(c, k) : rotate_studies(c, k);
+    lg_client_free(k);
+    return code;
+}

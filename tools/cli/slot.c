@@ -1,0 +1,200 @@
+/* leadglass slot: what unlocks the keyring. */
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "cli.h"
+#include "leadglass/bytes.h"
+#include "leadglass/crypto.h"
+
+enum { KEY_FILE_MAX = 65536, KEY_FILE_MIN = 16, GENERATED_LEN = 64 };
+
+/* ---- secrets -------------------------------------------------------------------------------------------------------------------------------- */
+
+static int key_file_read(const char *path, uint8_t *buf, size_t *ret_len)
+{
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK), rc = 0;
+    size_t len = 0;
+    if (fd < 0)
+        return -errno;
+    while (len <= KEY_FILE_MAX) {
+        ssize_t n = read(fd, buf + len, KEY_FILE_MAX + 1 - len);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0)
+            rc = -errno;
+        if (n <= 0)
+            break;
+        len += (size_t)n;
+    }
+    close(fd);
+    if (!rc && len > KEY_FILE_MAX)
+        rc = -EFBIG;
+    *ret_len = len;
+    return rc;
+}
+
+static int key_file_generate(const char *path)
+{
+    LG_SECRET_BUF_AUTO uint8_t *buf = lg_secret_alloc(GENERATED_LEN);
+    int rc = buf ? lg_random(buf, GENERATED_LEN) : -ENOMEM, fd = -1;
+    if (!rc && (fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0400)) < 0)
+        rc = -errno;
+    if (fd < 0)
+        return rc;
+    if (write(fd, buf, GENERATED_LEN) != GENERATED_LEN || fsync(fd))
+        rc = errno ? -errno : -EIO;
+    if (close(fd) && !rc)
+        rc = -errno;
+    if (rc)
+        unlink(path);
+    return rc;
+}
+
+static int key_file_secret(const struct cli *c, bool fresh, char *ret)
+{
+    LG_SECRET_BUF_AUTO uint8_t *buf = lg_secret_alloc(KEY_FILE_MAX + 1);
+    size_t len;
+    int rc = buf ? 0 : -ENOMEM;
+    if (!rc && fresh && c->generate)
+        rc = key_file_generate(c->key_file);
+    if (!rc)
+        rc = key_file_read(c->key_file, buf, &len);
+    if (!rc && fresh && len < KEY_FILE_MIN)
+        return cli_fail(CLI_USAGE, "%s: %zu bytes can be guessed; let one be made with --generate", c->key_file, len);
+    if (!rc)
+        rc = lg_sha256(buf, len, (uint8_t *)ret);
+    if (rc)
+        return cli_fail(CLI_PASSPHRASE, "key file %s: %s", c->key_file, rc == -EFBIG ? "is larger than 64 KiB" : strerror(-rc));
+    return CLI_OK;
+}
+
+int cli_secret(const struct cli *c, const char *prompt, bool fresh, enum lg_slot_type *ret_type, char *ret, size_t *ret_len)
+{
+    if (c->key_file && (c->pass.file || c->pass.fd >= 0))
+        return cli_fail(CLI_USAGE, "either a passphrase or a key file");
+    if (c->generate && !c->key_file)
+        return cli_fail(CLI_USAGE, "--generate needs --key-file FILE, where the new key shall stand");
+    if (c->key_file) {
+        *ret_type = LG_SLOT_KEY_FILE;
+        *ret_len = LG_MAC_LEN;
+        return key_file_secret(c, fresh, ret);
+    }
+    *ret_type = LG_SLOT_PASSPHRASE;
+    int rc = lg_passphrase_read(&c->pass, prompt, fresh, ret, ret_len);
+    if (rc)
+        return cli_fail(CLI_PASSPHRASE, "passphrase%s%s: %s", c->pass.file ? " from " : "", c->pass.file ? c->pass.file : "",
+                        rc == -ENOTTY         ? "there is no terminal to ask on; use --passphrase-file"
+                        : rc == -EINVAL       ? "is empty"
+                        : rc == -EKEYREJECTED ? "the two differ"
+                                              : strerror(-rc));
+    return CLI_OK;
+}
+
+int cli_rejected(int rc, enum lg_slot_type type, unsigned wait_s)
+{
+    const char *what = type == LG_SLOT_KEY_FILE ? "key file" : "passphrase";
+    return rc == -EAGAIN ? cli_fail(CLI_PASSPHRASE, "not tried: after wrong passphrases or key files the next attempt is taken in %u s", wait_s)
+                         : cli_fail(CLI_PASSPHRASE, "wrong %s. The next attempt is taken in %u s", what, wait_s);
+}
+
+/* ---- the commands --------------------------------------------------------------------------------------------------------------------------------- */
+
+static int explain(const struct cli *c, int rc, const char *name)
+{
+    switch (rc) {
+    case -ENOENT: return cli_fail(CLI_FAILED, "there is no slot named \"%s\"; see leadglass slot list", name);
+    case -EEXIST: return cli_fail(CLI_FAILED, "there is a slot named \"%s\" already; change it, or choose another name", name);
+    case -ENOSPC: return cli_fail(CLI_FAILED, "there are %u slots already, or no space is left on the disk; remove a slot that nobody uses", LG_SLOTS_MAX);
+    case -EPERM:
+        return cli_fail(CLI_FAILED, "\"%s\" is the last slot that was proved to work (a TPM one does not count). Add another, or prove one: leadglass slot test NAME", name);
+    case -EINVAL: return cli_fail(CLI_USAGE, "a slot's name is 1 to %u bytes without control characters", LG_SLOT_NAME_MAX);
+    default: return cli_explain(c, rc, "slot");
+    }
+}
+
+static int slot_list(const struct cli *c, struct lg_client *k)
+{
+    struct lg_slot_info s[LG_SLOTS_MAX];
+    unsigned n;
+    char created[32], proved[32];
+    int rc = lg_client_slot_list(k, s, &n);
+    if (rc)
+        return cli_explain(c, rc, "slot list");
+    cJSON *j = c->json ? cJSON_CreateArray() : NULL;
+    if (!c->json && isatty(STDOUT_FILENO))
+        printf("%-24s  %-10s  %-20s  %s\n", "SLOT", "TYPE", "CREATED", "PROVED TO WORK");
+    for (unsigned i = 0; i < n; i++) {
+        snprintf(created, sizeof created, "at first");
+        snprintf(proved, sizeof proved, s[i].proved ? "yes" : "never");
+        if (s[i].created > 1)
+            cli_time(s[i].created, created);
+        if (s[i].proved > 1)
+            cli_time(s[i].proved, proved);
+        if (!c->json) {
+            printf(isatty(STDOUT_FILENO) ? "%-24s  %-10s  %-20s  %s\n" : "%s\t%s\t%s\t%s\n", s[i].name, lg_slot_type_name(s[i].type), created, proved);
+            continue;
+        }
+        cJSON *o = cJSON_CreateObject();
+        cJSON_AddStringToObject(o, "name", s[i].name);
+        cJSON_AddStringToObject(o, "type", lg_slot_type_name(s[i].type));
+        cJSON_AddNumberToObject(o, "number", s[i].number);
+        cJSON_AddStringToObject(o, "created", created);
+        cJSON_AddBoolToObject(o, "proved", s[i].proved != 0);
+        cJSON_AddItemToArray(j, o);
+    }
+    return c->json ? cli_print_json(j) : CLI_OK;
+}
+
+static int slot_secret(const struct cli *c, struct lg_client *k, const char *what, const char *name)
+{
+    LG_SECRET_BUF_AUTO char *secret = lg_secret_alloc(LG_PASSPHRASE_MAX + 1);
+    bool test = strcmp(what, "test") == 0, add = strcmp(what, "add") == 0;
+    enum lg_slot_type type;
+    size_t len;
+    unsigned wait = 0;
+    int code = secret ? cli_secret(c, test ? "Passphrase" : "New passphrase", !test, &type, secret, &len) : cli_fail(CLI_FAILED, "out of memory");
+    if (code)
+        return code;
+    int rc = test  ? lg_client_slot_test(k, type, name, secret, len, &wait)
+             : add ? lg_client_slot_add(k, type, name, secret, len)
+                   : lg_client_slot_change(k, type, name, secret, len);
+    if (rc && c->generate)
+        unlink(c->key_file); /* opens nothing */
+    if (test && (rc == -EKEYREJECTED || rc == -EAGAIN))
+        return cli_rejected(rc, type, wait);
+    if (rc)
+        return explain(c, rc, name);
+    printf(test ? "slot \"%s\" opens with it\n" : add ? "slot \"%s\" was added and opens\n" : "slot \"%s\" was changed and opens; the keyring has a new root key\n", name);
+    return CLI_OK;
+}
+
+static int slot_remove(const struct cli *c, struct lg_client *k, const char *name)
+{
+    int rc = lg_client_slot_remove(k, name);
+    if (rc)
+        return explain(c, rc, name);
+    printf("slot \"%s\" was removed; the keyring has a new root key\n", name);
+    return CLI_OK;
+}
+
+int cmd_slot(struct cli *c)
+{
+    static const char *const verbs[] = { "list", "add", "change", "remove", "test" };
+    struct lg_client *k;
+    const char *what = c->argc ? c->argv[0] : "";
+    bool known = false, list = strcmp(what, "list") == 0;
+    for (size_t i = 0; i < sizeof verbs / sizeof *verbs; i++)
+        known = known || strcmp(what, verbs[i]) == 0;
+    if (!known || c->argc != (list ? 1 : 2))
+        return cli_fail(CLI_USAGE, "expected list, or add, change, remove or test with NAME; see leadglass slot --help");
+    int code = cli_client(c, &k);
+    if (code)
+        return code;
+    code = list ? slot_list(c, k) : strcmp(what, "remove") == 0 ? slot_remove(c, k, c->argv[1]) : slot_secret(c, k, what, c->argv[1]);
+    lg_client_free(k);
+    return code;
+}
