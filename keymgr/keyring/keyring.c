@@ -440,7 +440,7 @@ int lg_keyring_key_by_id(struct lg_keyring *k, const uint8_t kid[LG_ID_LEN], uin
             return -EKEYREVOKED;
     }
     if (!version && r.n)
-        return record_key(k, &r, r.n - 1, ret);
+        return lg_record_key(k, &r, r.n - 1, ret);
     for (uint32_t i = 0; i < r.n; i++)
         if (r.version[i] == version)
             return lg_record_key(k, &r, i, ret);
