@@ -1,7 +1,7 @@
 /* crypto.h: the only door to OpenSSL.
  *
  * Algorithms: AES-256-GCM (NIST SP 800-38D) for chunks, AES-256-SIV (RFC 5297) for wraps, names and records,
- * HKDF-SHA256 (RFC 5869) for derivation, HMAC-SHA256 (RFC 2104) for MACs, SHA-256, scrypt (RFC 7914).
+ * HKDF-SHA256 (RFC 5869) for derivation, HMAC-SHA256 (RFC 2104) for MACs, SHA-256, scrypt (RFC 7914), Ed25519 (RFC 8032) for signatures.
  * Functions are thread-safe; objects are not shared between threads unless said so. */
 #ifndef LEADGLASS_CRYPTO_H
 #define LEADGLASS_CRYPTO_H
@@ -50,6 +50,15 @@ int lg_key_wrap(const struct lg_secret *kek, const void *ad, size_t ad_len, cons
                 uint8_t out[LG_WRAPPED_LEN]) LG_MUST;
 int lg_key_unwrap(const struct lg_secret *kek, const void *ad, size_t ad_len, const uint8_t in[LG_WRAPPED_LEN],
                   struct lg_secret *out) LG_MUST;
+
+/* Ed25519 (RFC 8032). The private key is its 32-byte seed: any random secret is one. */
+#define LG_SIGN_PUB_LEN 32u
+#define LG_SIGN_LEN 64u
+int lg_sign_public(const struct lg_secret *seed, uint8_t ret_pub[LG_SIGN_PUB_LEN]) LG_MUST;
+int lg_sign(const struct lg_secret *seed, const void *msg, size_t len, uint8_t ret_sig[LG_SIGN_LEN]) LG_MUST;
+/* -EBADMSG unless the holder of pub's seed signed these bytes. Every signed message of ours begins with a magic of its own kind, so that none
+ * can be taken for another. */
+int lg_sign_verify(const uint8_t pub[LG_SIGN_PUB_LEN], const void *msg, size_t len, const uint8_t sig[LG_SIGN_LEN]) LG_MUST;
 
 /* AES-256-GCM under one key; several threads may use one object at a time (it keeps a pool of contexts). */
 struct lg_gcm;

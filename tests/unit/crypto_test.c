@@ -161,6 +161,31 @@ static void memory_is_guarded(void **state)
     assert_null(lg_secret_alloc(2 * 1024 * 1024));
 }
 
+/* RFC 8032 section 7.1, test 2. */
+static void test_sign(void **state)
+{
+    (void)state;
+    static const char seed_hex[] = "4ccd089b28ff96da9db6c346ec114e0f5b8a319f35aba624da8cf6ed4fb8a6fb", pub_hex[] = "3d4017c3e843895a92b70aa74d1b7ebc9c982ccf2ec4968cc0cd55f12af4660c",
+                      sig_hex[] = "92a009a9f0d4cab8720e820b5f642540a2b27b5416503f8fb3762223ebdb69da085ac1e43e15996e458f3613d0f11d8c387b2eaeb4302aeeb00d291612bb0c00";
+    LG_SECRET_AUTO seed = lg_secret_new();
+    uint8_t pub[LG_SIGN_PUB_LEN], want_pub[LG_SIGN_PUB_LEN], sig[LG_SIGN_LEN], want[LG_SIGN_LEN], msg[] = { 0x72 };
+    assert_int_equal(lg_hex_decode(seed_hex, seed->b, LG_KEY_LEN), 0);
+    assert_int_equal(lg_hex_decode(pub_hex, want_pub, sizeof want_pub), 0);
+    assert_int_equal(lg_hex_decode(sig_hex, want, sizeof want), 0);
+    assert_int_equal(lg_sign_public(seed, pub), 0);
+    assert_memory_equal(pub, want_pub, sizeof pub);
+    assert_int_equal(lg_sign(seed, msg, 1, sig), 0);
+    assert_memory_equal(sig, want, sizeof sig);
+    assert_int_equal(lg_sign_verify(pub, msg, 1, sig), 0);
+    for (unsigned i = 0; i < 8 * sizeof sig; i++) {
+        sig[i / 8] ^= (uint8_t)(1u << i % 8);
+        assert_int_equal(lg_sign_verify(pub, msg, 1, sig), -EBADMSG);
+        sig[i / 8] ^= (uint8_t)(1u << i % 8);
+    }
+    msg[0] ^= 1;
+    assert_int_equal(lg_sign_verify(pub, msg, 1, sig), -EBADMSG);
+}
+
 int main(void)
 {
     if (lg_secret_init(false) || lg_crypto_init())
@@ -170,6 +195,7 @@ int main(void)
         cmocka_unit_test(tampering_is_found),
         cmocka_unit_test(text_and_checksums),
         cmocka_unit_test(memory_is_guarded),
+        cmocka_unit_test(test_sign),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
