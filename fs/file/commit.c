@@ -5,7 +5,7 @@
 
 #include "internal.h"
 
-enum { RUN_MAX = 1024 * 1024 };
+enum { RUN_MAX = LG_SEAL_MAX, STEP = 128 * 1024 };
 
 static int count_writes(struct lg_file *f, uint64_t n)
 {
@@ -17,27 +17,46 @@ static int count_writes(struct lg_file *f, uint64_t n)
     return 0;
 }
 
+/* What several threads seal and write at a time: parts of STEP bytes, small enough to be written while still in a core's cache. */
+struct sealing {
+    const struct lg_file *f;
+    uint64_t i, off; /* first chunk, and where it stands below */
+    const uint8_t *plain;
+    uint8_t *entries;
+    size_t len, step;
+};
+
+static int seal_part(void *arg, unsigned n)
+{
+    const struct sealing *s = arg;
+    uint32_t cs = s->f->env->chunk_size;
+    size_t at = n * s->step, len = s->len - at < s->step ? s->len - at : s->step, chunk = at / cs;
+    uint8_t *cipher = malloc(len);
+    int rc = cipher ? 0 : -ENOMEM;
+    if (!rc)
+        rc = lg_chunks_seal(s->f->key, s->f->s0.file_id, s->i + chunk, cs, s->plain + at, len, cipher, s->entries + chunk * LG_ENTRY_LEN);
+    if (!rc)
+        rc = lg_sys_write_full(s->f->env->sys, s->f->fd, cipher, len, s->off + at);
+    free(cipher);
+    return rc;
+}
+
 int lg_seal_in_place(struct lg_file *f, uint64_t i, const uint8_t *plain, size_t len)
 {
     uint32_t cs = f->env->chunk_size;
     size_t n = (len + cs - 1) / cs;
-    uint8_t *cipher = malloc(len + n * LG_ENTRY_LEN), *entries = cipher + len;
-    int rc = cipher ? count_writes(f, n) : -ENOMEM;
-    for (size_t k = 0; !rc && k < n; k++) {
-        size_t at = k * cs;
-        rc = lg_chunk_seal(f->key, f->s0.file_id, i + k, plain + at, len - at < cs ? (uint32_t)(len - at) : cs, cipher + at, entries + k * LG_ENTRY_LEN);
-    }
-    uint64_t off = lg_format_chunk_off(cs, i);
-    if (!rc) {
-        f->unsynced = true;
-        if (off + len > f->phys)
-            f->phys = off + len;
-        rc = lg_sys_write_full(f->env->sys, f->fd, cipher, len, off);
-    }
-    if (!rc)
-        rc = lg_entries_set(f, i, entries, n);
-    free(cipher);
-    return rc;
+    uint8_t entries[RUN_MAX / LG_CHUNK_SIZE_MIN * LG_ENTRY_LEN];
+    struct sealing s = { .f = f, .i = i, .off = lg_format_chunk_off(cs, i), .plain = plain, .entries = entries, .len = len, .step = cs < STEP ? STEP : cs };
+    if (len > RUN_MAX)
+        return -EINVAL;
+    int rc = count_writes(f, n);
+    if (rc)
+        return rc;
+    f->unsynced = true;
+    if (s.off + len > f->phys)
+        f->phys = s.off + len;
+    rc = lg_pool_run(f->env->pool, (unsigned)((len + s.step - 1) / s.step), seal_part, &s);
+    return rc ? rc : lg_entries_set(f, i, entries, n);
 }
 
 /* ---- what a commit writes ------------------------------------------------------------------------------------------------------- */
@@ -85,13 +104,13 @@ static int flush_in_place(struct lg_file *f)
     int rc = 0;
     for (size_t k = 0; !rc && k < f->n_o;) {
         struct lg_ochunk *c = &f->o[k];
-        if (!c->dirty || !lg_in_place(f, c->i)) {
+        if (!c->dirty || !lg_chunk_in_place(f, c->i)) {
             k++;
             continue;
         }
         uint64_t i = c->i, most = lg_format_run(i);
         size_t n = 1, len = lg_chunk_len(f, i);
-        while (k + n < f->n_o && n < most && n < RUN_MAX / cs && c[n].dirty && c[n].i == i + n)
+        while (k + n < f->n_o && n < most && n < RUN_MAX / cs && c[n].dirty && c[n].i == i + n && lg_chunk_in_place(f, i + n))
             len += lg_chunk_len(f, i + n++);
         const uint8_t *plain = c->data;
         if (n > 1) {

@@ -13,6 +13,7 @@
 #define LG_OVERLAY_MAX (4u * 1024u * 1024u)
 /* Until its study is known, so much of a file is held in memory. */
 #define LG_UNDECIDED_MAX (2u * LG_CLASSIFY_MAX)
+#define LG_SEAL_MAX (1024u * 1024u)
 #define LG_SIZE_NONE UINT64_MAX
 
 /* 128 consecutive entries (80 in the first), contiguous below as well. */
@@ -50,6 +51,7 @@ struct lg_file {
     uint64_t committed_n; /* chunks that a slot which may still be needed names (R1) */
     uint64_t phys;        /* size below, once nothing is unretired */
     bool dirty, unsynced; /* unsynced: something went straight to the lower file since its last fdatasync */
+    bool cleared; /* an entry below committed_n was emptied, and a slot that names it may still be needed */
     bool committed_changed; /* an entry below committed_n was changed and not committed */
     uint64_t cut;           /* the smallest size below committed_size since the last commit, or LG_SIZE_NONE */
     uint64_t cut_record;    /* last journal record that shrank the file */
@@ -86,7 +88,7 @@ static inline uint32_t lg_chunk_len(const struct lg_file *f, uint64_t i)
 static inline uint64_t lg_n_chunks(const struct lg_file *f, uint64_t size) { return lg_format_chunks(f->env->chunk_size, size); }
 /* After an unretired truncation everything goes through the journal (R5). */
 static inline bool lg_cut_pending(struct lg_file *f) { return f->cut != LG_SIZE_NONE || f->cut_record > atomic_load(&f->j.retired); }
-/* May chunk i be written in place without the journal (R1)? */
+/* May what no slot names be written in place from chunk or entry i on, without the journal (R1)? */
 static inline bool lg_in_place(struct lg_file *f, uint64_t i) { return i >= f->committed_n && !lg_cut_pending(f); }
 /* Its key may still change: everything stays in memory. Either no key is known, or the first few bytes, which told nothing, had to be committed
  * under the general key. A provisional key stays. */
@@ -98,6 +100,11 @@ static inline size_t lg_page_of(uint64_t i) { return i < LG_HEAD_ENTRIES ? 0 : 1
 static inline uint64_t lg_page_first(size_t p) { return p ? LG_HEAD_ENTRIES + (uint64_t)(p - 1) * LG_REGION_ENTRIES : 0; }
 static inline uint32_t lg_page_count(size_t p) { return p ? LG_REGION_ENTRIES : LG_HEAD_ENTRIES; }
 const uint8_t *lg_entry_get(const struct lg_file *f, uint64_t i);
+/* May chunk i? A committed hole too: whatever stands below, it reads as zeros until its entry, which goes through the journal, says otherwise. */
+static inline bool lg_chunk_in_place(struct lg_file *f, uint64_t i)
+{
+    return lg_in_place(f, i) || (!f->cleared && !lg_cut_pending(f) && lg_entry_empty(lg_entry_get(f, i)));
+}
 /* Sets n consecutive entries; keeps the accumulator. */
 int lg_entries_set(struct lg_file *f, uint64_t i, const uint8_t *entries, size_t n) LG_MUST;
 /* Empties entries from .. to-1; whole pages are dropped and remembered in zero. */
@@ -143,7 +150,7 @@ int lg_decide_commit(struct lg_file *f) LG_MUST;
 int lg_commit(struct lg_file *f) LG_MUST;
 /* commit_mu held, lock not. */
 int lg_sync(struct lg_file *f) LG_MUST;
-/* Seals n chunks from i (all full but perhaps the last) out of plain and writes them in place. */
+/* Seals chunks from i (all full but perhaps the last) out of plain, at most LG_SEAL_MAX bytes, and writes them in place. */
 int lg_seal_in_place(struct lg_file *f, uint64_t i, const uint8_t *plain, size_t len) LG_MUST;
 
 #endif

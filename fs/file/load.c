@@ -238,7 +238,7 @@ int lg_file_load(struct lg_file *f)
         return rc;
     }
     f->phys = lg_format_cipher_size(f->env->chunk_size, f->size);
-    f->dirty = f->committed_changed = false;
+    f->dirty = f->committed_changed = f->cleared = false;
     f->cut = LG_SIZE_NONE;
     f->loaded = true;
     return 0;
@@ -273,6 +273,8 @@ void lg_file_settle(struct lg_file *f)
     f->durable_size = f->committed_size;
     f->durable_unknown = false;
     f->committed_n = lg_n_chunks(f, f->committed_size);
+    if (!f->committed_changed)
+        f->cleared = false;
 }
 
 int lg_lock_exclusive(struct lg_file *f)

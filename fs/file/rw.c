@@ -168,10 +168,10 @@ static int write_locked(struct lg_file *f, const uint8_t *buf, size_t len, uint6
         uint64_t i = off / cs;
         uint32_t at = (uint32_t)(off % cs);
         size_t n = len < cs - at ? len : cs - at;
-        bool direct = !lg_undecided(f) && lg_in_place(f, i);
+        bool direct = !lg_undecided(f) && lg_chunk_in_place(f, i);
         if (n == cs && direct) {
             uint64_t most = lg_format_run(i), k = 1;
-            while (k < most && k * cs + cs <= len && k < 64)
+            while (k < most && k * cs + cs <= len && k * cs + cs <= LG_SEAL_MAX && lg_chunk_in_place(f, i + k))
                 k++;
             n = (size_t)k * cs;
             rc = grow(f, off);

@@ -105,7 +105,7 @@ int lg_entries_clear(struct lg_file *f, uint64_t from, uint64_t to)
                 mark(pg, at, m);
             }
             if (from < f->committed_n)
-                f->committed_changed = true;
+                f->committed_changed = f->cleared = true;
         }
         from += m;
     }

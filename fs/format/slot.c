@@ -13,6 +13,7 @@ enum {
     WRAP_AD_LEN = 3 * LG_ID_LEN + 8,
     CHUNK_AD_LEN = LG_ID_LEN + 12,
     ACC_BATCH = 64,
+    NONCE_BATCH = 32,
 };
 
 static void crc_put(uint8_t sector[LG_SECTOR])
@@ -284,20 +285,42 @@ static void chunk_ad(const uint8_t file_id[LG_ID_LEN], uint64_t i, uint32_t len,
     lg_wr_u32(&w, len);
 }
 
-int lg_chunk_seal(const struct lg_filekey *k, const uint8_t file_id[LG_ID_LEN], uint64_t i, const void *plain, uint32_t len, void *cipher,
-                  uint8_t ret_entry[LG_ENTRY_LEN])
+static int seal_with(const struct lg_filekey *k, const uint8_t file_id[LG_ID_LEN], uint64_t i, const uint8_t nonce[LG_NONCE_LEN], const void *plain,
+                     uint32_t len, void *cipher, uint8_t ret_entry[LG_ENTRY_LEN])
 {
     uint8_t ad[CHUNK_AD_LEN], e[LG_ENTRY_LEN];
     chunk_ad(file_id, i, len, ad);
-    int rc = lg_random(e, LG_NONCE_LEN);
-    if (!rc)
-        rc = lg_gcm_seal(k->gcm, e, ad, sizeof ad, plain, len, cipher, e + LG_NONCE_LEN);
+    memcpy(e, nonce, LG_NONCE_LEN);
+    int rc = lg_gcm_seal(k->gcm, e, ad, sizeof ad, plain, len, cipher, e + LG_NONCE_LEN);
     if (rc)
         return rc;
     struct lg_wr w = lg_wr(e + LG_NONCE_LEN + LG_TAG_LEN, 4);
     lg_wr_u32(&w, lg_crc32c(0, cipher, len));
     memcpy(ret_entry, e, LG_ENTRY_LEN);
     return 0;
+}
+
+int lg_chunks_seal(const struct lg_filekey *k, const uint8_t file_id[LG_ID_LEN], uint64_t i, uint32_t chunk_size, const void *plain, size_t len, void *cipher,
+                   uint8_t *ret_entries)
+{
+    uint8_t nonce[NONCE_BATCH * LG_NONCE_LEN];
+    int rc = 0;
+    for (size_t at = 0, n = 0; !rc && at < len; at += chunk_size, n++) {
+        size_t left = (len - at + chunk_size - 1) / chunk_size;
+        uint32_t m = len - at < chunk_size ? (uint32_t)(len - at) : chunk_size;
+        if (n % NONCE_BATCH == 0)
+            rc = lg_random(nonce, (left < NONCE_BATCH ? left : NONCE_BATCH) * LG_NONCE_LEN);
+        if (!rc)
+            rc = seal_with(k, file_id, i + n, nonce + n % NONCE_BATCH * LG_NONCE_LEN, (const uint8_t *)plain + at, m, (uint8_t *)cipher + at,
+                           ret_entries + n * LG_ENTRY_LEN);
+    }
+    return rc;
+}
+
+int lg_chunk_seal(const struct lg_filekey *k, const uint8_t file_id[LG_ID_LEN], uint64_t i, const void *plain, uint32_t len, void *cipher,
+                  uint8_t ret_entry[LG_ENTRY_LEN])
+{
+    return lg_chunks_seal(k, file_id, i, len, plain, len, cipher, ret_entry);
 }
 
 int lg_chunk_open(const struct lg_filekey *k, const uint8_t file_id[LG_ID_LEN], uint64_t i, const void *cipher, uint32_t len,

@@ -6,10 +6,13 @@
 
 #include "internal.h"
 
+enum { HELPERS_MAX = 8 };
+
 static void volume_free(struct lg_volume *v)
 {
     lg_nodes_free(v);
     lg_names_free(v->names);
+    lg_pool_free(v->env.pool);
     if (v->rootfd >= 0)
         close(v->rootfd);
     if (v->lockfd >= 0)
@@ -70,6 +73,9 @@ int lg_volume_open(const char *dir, const struct lg_volume_options *opt, struct 
         .arg = opt->arg,
     };
     memcpy(v->env.vault_id, v->info.vault_id, LG_ID_LEN);
+    long cores = sysconf(_SC_NPROCESSORS_ONLN);
+    if (!rc && !opt->sys && cores > 1) /* an injected backend sees writes in the order of the code */
+        rc = lg_pool_new(cores > HELPERS_MAX ? HELPERS_MAX : (unsigned)cores - 1, &v->env.pool);
     if (!rc)
         rc = lg_journal_open(v->env.sys, v->dirfd, v->info.vault_id, opt->read_only, &v->env.journal);
     if (rc) {

@@ -6,6 +6,7 @@
 #define LEADGLASS_FILE_H
 
 #include "leadglass/keys.h"
+#include "leadglass/pool.h"
 #include "leadglass/sys.h"
 
 struct lg_journal;
@@ -30,6 +31,7 @@ struct lg_file_env {
     const uint64_t *unclean; /* sessions of this vault that ended uncleanly, ascending */
     unsigned n_unclean; /* becomes 0 when a sweep has been through (__atomic) */
     bool read_only;
+    struct lg_pool *pool; /* large requests are sealed and opened on several cores; NULL: in the calling thread, in order */
     /* Path rules: decides by path when bytes name no study. Returns 0 with info filled in, or -ENOENT for the general key. May be NULL. */
     int (*path_rule)(void *arg, const char *path, struct lg_study_info *ret);
     void (*finding)(void *arg, const struct lg_finding *f); /* may be NULL */

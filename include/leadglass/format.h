@@ -90,6 +90,10 @@ int lg_slot_verify(const uint8_t in[LG_SECTOR], const struct lg_slot *slot, cons
 /* ---- chunks and entries -------------------------------------------------------------------------------------------------------- */
 /* entry (32 bytes): nonce 12, tag 16, crc32c of the ciphertext 4. All zero: a hole. */
 bool lg_entry_empty(const uint8_t entry[LG_ENTRY_LEN]);
+/* Consecutive chunks from i: all of chunk_size but perhaps the last. Nonces come from one call of lg_random. ret_entries: one for each; on
+ * error some of them may have been written. */
+int lg_chunks_seal(const struct lg_filekey *k, const uint8_t file_id[LG_ID_LEN], uint64_t i, uint32_t chunk_size, const void *plain, size_t len, void *cipher,
+                   uint8_t *ret_entries) LG_MUST;
 int lg_chunk_seal(const struct lg_filekey *k, const uint8_t file_id[LG_ID_LEN], uint64_t i, const void *plain, uint32_t len, void *cipher,
                   uint8_t ret_entry[LG_ENTRY_LEN]) LG_MUST;
 /* plain may equal cipher. -EBADMSG. */

@@ -133,6 +133,14 @@ static void text_and_checksums(void **state)
     assert_int_equal(lg_b64_decode("Z", 1, raw, sizeof raw, &n), -EPROTO);
     assert_int_equal(lg_b64_decode("Zg==", 4, raw, sizeof raw, &n), -EPROTO);
     assert_int_equal(lg_b64_decode("Zm9v", 4, raw, 2, &n), -ENOSPC);
+    uint8_t *big = test_malloc(100000);
+    uint32_t pieces = 0;
+    assert_int_equal(lg_random(big, 100000), 0);
+    for (size_t at = 0; at < 100000; at += 500) /* short pieces take the plain way */
+        pieces = lg_crc32c(pieces, big + at, 500);
+    assert_true(lg_crc32c(0, big, 100000) == pieces);
+    assert_true(lg_crc32c(lg_crc32c(0, big, 7), big + 7, 99993) == pieces);
+    test_free(big);
     assert_true(lg_crc32c(0, "123456789", 9) == 0xe3069283u); /* RFC 3720 appendix B.4's polynomial, the usual check value */
     assert_int_equal(lg_hex_decode("0aFf", raw, 2), 0);
     assert_int_equal(raw[1], 0xff);

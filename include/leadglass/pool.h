@@ -1,0 +1,17 @@
+/* pool.h: helper threads for the parts of one large request. */
+#ifndef LEADGLASS_POOL_H
+#define LEADGLASS_POOL_H
+
+#include "leadglass/status.h"
+
+struct lg_pool;
+
+/* helpers: threads besides those that call lg_pool_run; 0 is fine. */
+int lg_pool_new(unsigned helpers, struct lg_pool **ret) LG_MUST;
+void lg_pool_free(struct lg_pool *p); /* no run is under way; NULL is fine */
+
+/* Calls part(arg, i) for every i below n, in no order, in this thread and in whichever helpers are idle; returns when all have returned: 0, or one
+ * of the errors (parts not yet begun are then left out). Parts must not wait for one another. p NULL: all in this thread, in order. */
+int lg_pool_run(struct lg_pool *p, unsigned n, int (*part)(void *arg, unsigned i), void *arg) LG_MUST;
+
+#endif
