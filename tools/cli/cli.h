@@ -2,6 +2,8 @@
 #ifndef LG_CLI_H
 #define LG_CLI_H
 
+#include <stddef.h>
+
 #include <cjson/cJSON.h>
 
 #include "leadglass/client.h"
@@ -12,17 +14,38 @@ enum { CLI_OK = 0, CLI_FAILED = 1, CLI_USAGE = 2, CLI_PASSPHRASE = 3, CLI_LOCKED
 
 struct cli {
     const char *command;
-    char socket[4096];
-    bool json;
+    const char *socket; /* as chosen, else in socket_buf */
+    char socket_buf[4096];
+    bool json, help;
     struct lg_passphrase_source pass;
     /* of single commands */
-    const char *keyring, *reason, *mount_options;
-    const char *key_file, *study;
+    const char *keyring, *reason, *mount_options, *key_file, *study;
     bool foreground, now, allow_unlocked, generate, root, all_studies;
     unsigned chunk_kib;
     int argc; /* what is left after options */
     char **argv;
 };
+
+/* One option of a command. A list ends with one without a name. */
+enum cli_kind { CLI_FLAG, CLI_TEXT, CLI_NUMBER };
+struct cli_option {
+    const char *name, *arg, *help; /* arg: as --help shows it; NULL for a flag. help: further lines follow a newline */
+    enum cli_kind kind;
+    size_t into; /* offset in struct cli of a bool, const char * or unsigned: CLI_INTO */
+    char letter; /* its short form, or 0 */
+};
+#define CLI_INTO(field) offsetof(struct cli, field)
+extern const struct cli_option cli_json_options[], cli_pass_options[], cli_key_file_options[], cli_keyring_options[]; /* main.c: of several commands */
+
+/* Each command describes itself beside its code; main.c lists them. */
+struct cli_command {
+    const char *name, *args, *what, *more; /* more: whole lines for --help */
+    const char *brief;                     /* args for the overview, when they are long */
+    const struct cli_option *options[4];
+    int (*run)(struct cli *c);
+    bool offline; /* needs no socket */
+};
+extern const struct cli_command cli_init, cli_mount, cli_umount, cli_unlock, cli_lock, cli_status, cli_identify, cli_study, cli_slot, cli_key;
 
 int cli_fail(int code, const char *fmt, ...) LG_PRINTF(2, 3);
 /* Explains an error of the client; the exit status. */
@@ -43,16 +66,5 @@ int cli_need_keyd(struct cli *c, bool create, struct lg_client **ret);
 int cli_secret(const struct cli *c, const char *prompt, bool fresh, enum lg_slot_type *ret_type, char *ret, size_t *ret_len);
 /* After -EKEYREJECTED and -EAGAIN. */
 int cli_rejected(int rc, enum lg_slot_type type, unsigned wait_s);
-
-int cmd_unlock(struct cli *c);
-int cmd_lock(struct cli *c);
-int cmd_status(struct cli *c);
-int cmd_init(struct cli *c);
-int cmd_mount(struct cli *c);
-int cmd_umount(struct cli *c);
-int cmd_identify(struct cli *c);
-int cmd_slot(struct cli *c);
-int cmd_key(struct cli *c);
-int cmd_study(struct cli *c);
 
 #endif

@@ -41,7 +41,7 @@ static int identify(const char *path, struct lg_study_info *info, const char **h
     return rc;
 }
 
-int cmd_identify(struct cli *c)
+static int run_identify(struct cli *c)
 {
     int code = CLI_OK;
     cJSON *all = c->json ? cJSON_CreateArray() : NULL;
@@ -78,3 +78,8 @@ int cmd_identify(struct cli *c)
     int rc = c->json ? cli_print_json(all) : CLI_OK;
     return code ? code : rc;
 }
+
+const struct cli_command cli_identify = {
+    "identify", "FILE...", "show which study each file belongs to, and how that was decided",
+    "Prints FILE <tab> study UID (or -) <tab> how. Needs no key manager.\n", NULL, { cli_json_options }, run_identify, true,
+};

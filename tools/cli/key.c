@@ -87,7 +87,7 @@ static int rotate_studies(const struct cli *c, struct lg_client *k)
     return code;
 }
 
-int cmd_key(struct cli *c)
+static int run_key(struct cli *c)
 {
     static const char *const later[] = { "reencrypt", "trim" };
     struct lg_client *k;
@@ -104,3 +104,16 @@ int cmd_key(struct cli *c)
     lg_client_free(k);
     return code;
 }
+
+static const struct cli_option key_options[] = {
+    { "root", NULL, "a new root key", CLI_FLAG, CLI_INTO(root), 0 },
+    { "study", "UID", "a new version of one study's key", CLI_TEXT, CLI_INTO(study), 0 },
+    { "all-studies", NULL, "of every study's key", CLI_FLAG, CLI_INTO(all_studies), 0 },
+    { 0 },
+};
+const struct cli_command cli_key = {
+    "key", "rotate --root | --study UID | --all-studies", "give the keyring a new root key, or studies new keys",
+    "--root wraps every bucket of keys anew under a new root key and forgets the old one. No data is touched, no study key changes.\n"
+    "--study and --all-studies make a new version of the study's key, which new files use from now on; what is there stays readable.\n",
+    "rotate", { key_options, cli_json_options }, run_key, false,
+};

@@ -22,7 +22,7 @@ static int unlock_with(const struct cli *c, struct lg_client *k)
     return rc ? cli_explain(c, rc, "unlock") : CLI_OK;
 }
 
-int cmd_unlock(struct cli *c)
+static int run_unlock(struct cli *c)
 {
     struct lg_client *k;
     if (c->argc)
@@ -43,6 +43,11 @@ int cmd_unlock(struct cli *c)
     return code;
 }
 
+const struct cli_command cli_unlock = {
+    "unlock", "", "give the key manager the passphrase, or a key file", "After a wrong one the next attempt of the same user is taken 1, 2, 4 ... 60 s later.\n", NULL,
+    { cli_key_file_options, cli_pass_options }, run_unlock, false,
+};
+
 static int report(const struct cli *c, const struct lg_unconfirmed *u, cJSON *j)
 {
     if (c->json) {
@@ -57,7 +62,7 @@ static int report(const struct cli *c, const struct lg_unconfirmed *u, cJSON *j)
     return u->n ? CLI_UNCONFIRMED : CLI_OK;
 }
 
-int cmd_lock(struct cli *c)
+static int run_lock(struct cli *c)
 {
     struct lg_client *k;
     struct lg_unconfirmed *u = calloc(1, sizeof *u);
@@ -71,7 +76,11 @@ int cmd_lock(struct cli *c)
     return code;
 }
 
-int cmd_status(struct cli *c)
+const struct cli_command cli_lock = {
+    "lock", "", "forget every key, here and in every mount", "Exit status 6 when a mount has not confirmed; it is named.\n", NULL, { cli_json_options }, run_lock, false,
+};
+
+static int run_status(struct cli *c)
 {
     struct lg_client *k;
     struct lg_keyd_status *s = calloc(1, sizeof *s);
@@ -131,6 +140,8 @@ int cmd_status(struct cli *c)
     free(s);
     return code;
 }
+
+const struct cli_command cli_status = { "status", "", "show the key manager, its keyring and its mounts", NULL, NULL, { cli_json_options }, run_status, false };
 
 /* ---- studies ---------------------------------------------------------------------------------------------------------------------------------- */
 
@@ -260,7 +271,7 @@ static int study_revoke(const struct cli *c, struct lg_client *k, const char *ui
     return code;
 }
 
-int cmd_study(struct cli *c)
+static int run_study(struct cli *c)
 {
     static const char *const later[] = { "due", "assign", "hold", "release", "retain", "suspend", "resume", "readmit", "approve", "cancel", "certificate" };
     struct lg_client *k;
@@ -278,3 +289,16 @@ int cmd_study(struct cli *c)
     lg_client_free(k);
     return code;
 }
+
+static const struct cli_option study_options[] = {
+    { "reason", "TEXT", "why (kept with the study's tombstone)", CLI_TEXT, CLI_INTO(reason), 0 },
+    { "now", NULL, "one administrator alone, at once", CLI_FLAG, CLI_INTO(now), 0 },
+    { 0 },
+};
+const struct cli_command cli_study = {
+    "study", "list | show UID | revoke UID --reason TEXT --now", "list and show studies; revoke one",
+    "revoke destroys the study's key: the study, its backups included, can then be read by nobody. It cannot be undone.\n"
+    "While no officers are registered, one administrator may do it, and says so with --now.\n"
+    "Exit status 6 when a mount has not confirmed; it is named.\n",
+    "list|show|revoke", { study_options, cli_json_options }, run_study, false,
+};

@@ -1,4 +1,5 @@
 #include <getopt.h>
+#include <limits.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -8,45 +9,31 @@
 #include "cli.h"
 #include "leadglass/bytes.h"
 #include "leadglass/crypto.h"
+#include "leadglass/volume.h"
 
-enum { O_SOCKET = 256, O_JSON, O_PASS_FILE, O_PASS_FD, O_KEYRING, O_REASON, O_NOW, O_FOREGROUND, O_CHUNK, O_UNLOCKED, O_KEY_FILE, O_GENERATE, O_ROOT, O_STUDY, O_ALL_STUDIES };
-enum { WITH_PASS = 1, WITH_KEYRING = 2, WITH_JSON = 4, WITH_MOUNT = 8, WITH_REVOKE = 16, WITH_CHUNK = 32, WITH_KEY_FILE = 64, WITH_GENERATE = 128, WITH_ROTATE = 256 };
+static const struct cli_command *const commands[] = { &cli_init, &cli_mount, &cli_umount, &cli_unlock, &cli_lock, &cli_status, &cli_identify, &cli_study, &cli_slot,
+                                                     &cli_key };
+enum { N_COMMANDS = sizeof commands / sizeof *commands, OPTIONS_MAX = 48 };
 
-static const struct command {
-    const char *name, *args, *what, *more;
-    unsigned with;
-    int (*run)(struct cli *c);
-} commands[] = {
-    { "init", "VAULT", "make a new, empty vault and register it with the key manager",
-      "When no key manager answers, a keyring is created (asking for a passphrase) and a key manager started.\n", WITH_PASS | WITH_KEYRING | WITH_CHUNK, cmd_init },
-    { "mount", "VAULT MOUNTPOINT", "mount a vault",
-      "When no key manager answers, one is started for an existing keyring; if it is locked, the passphrase is asked for.\n"
-      "Options of -o: see leadglass-fs --help.\n",
-      WITH_PASS | WITH_KEYRING | WITH_MOUNT, cmd_mount },
-    { "umount", "MOUNTPOINT", "unmount, and wait until everything is on disk", "", 0, cmd_umount },
-    { "unlock", "", "give the key manager the passphrase, or a key file",
-      "After a wrong one the next attempt of the same user is taken 1, 2, 4 ... 60 s later.\n", WITH_PASS | WITH_KEY_FILE, cmd_unlock },
-    { "lock", "", "forget every key, here and in every mount", "Exit status 6 when a mount has not confirmed; it is named.\n", WITH_JSON, cmd_lock },
-    { "status", "", "show the key manager, its keyring and its mounts", "", WITH_JSON, cmd_status },
-    { "identify", "FILE...", "show which study each file belongs to, and how that was decided",
-      "Prints FILE <tab> study UID (or -) <tab> how. Needs no key manager.\n", WITH_JSON, cmd_identify },
-    { "study", "list | show UID | revoke UID --reason TEXT --now", "list and show studies; revoke one",
-      "revoke destroys the study's key: the study, its backups included, can then be read by nobody. It cannot be undone.\n"
-      "While no officers are registered, one administrator may do it, and says so with --now.\n"
-      "Exit status 6 when a mount has not confirmed; it is named.\n",
-      WITH_JSON | WITH_REVOKE, cmd_study },
-    { "slot", "list | add NAME | change NAME | remove NAME | test NAME", "show and change what unlocks the keyring",
-      "The keyring must be unlocked; no other slot's secret is needed. The secret of add, change and test is a passphrase (asked for), or a key file.\n"
-      "change and remove give the keyring a new root key, so that the old secret opens nothing of what comes. A copy of the slot file from before,\n"
-      "with the old secret, still opens copies of the keyring from before; see docs/KEYS.md for what to do when both have leaked.\n"
-      "test tells whether a secret opens its slot. The last slot that was proved to work cannot be removed.\n",
-      WITH_PASS | WITH_KEY_FILE | WITH_GENERATE | WITH_JSON, cmd_slot },
-    { "key", "rotate --root | --study UID | --all-studies", "give the keyring a new root key, or studies new keys",
-      "--root wraps every bucket of keys anew under a new root key and forgets the old one. No data is touched, no study key changes.\n"
-      "--study and --all-studies make a new version of the study's key, which new files use from now on; what is there stays readable.\n",
-      WITH_ROTATE | WITH_JSON, cmd_key },
+const struct cli_option cli_json_options[] = { { "json", NULL, "for scripts", CLI_FLAG, CLI_INTO(json), 0 }, { 0 } };
+const struct cli_option cli_pass_options[] = {
+    { "passphrase-file", "FILE", "the passphrase instead of a prompt (`-`: standard input)", CLI_TEXT, CLI_INTO(pass.file), 0 },
+    { "passphrase-fd", "N", "the same from a descriptor", CLI_NUMBER, CLI_INTO(pass.fd), 0 },
+    { 0 },
 };
-enum { N_COMMANDS = sizeof commands / sizeof *commands };
+const struct cli_option cli_key_file_options[] = {
+    { "key-file", "FILE", "a file instead of a passphrase: whoever has its bytes can unlock", CLI_TEXT, CLI_INTO(key_file), 0 }, { 0 }
+};
+const struct cli_option cli_keyring_options[] = {
+    { "keyring", "DIR", "the keyring of a key manager that has to be started", CLI_TEXT, CLI_INTO(keyring), 0 },
+    { "allow-unlocked-memory", NULL, "go on when key memory cannot be locked", CLI_FLAG, CLI_INTO(allow_unlocked), 0 },
+    { 0 },
+};
+static const struct cli_option every[] = {
+    { "socket", "PATH", "the key manager's socket (or LEADGLASS_SOCKET)", CLI_TEXT, CLI_INTO(socket), 0 },
+    { "help", NULL, "this", CLI_FLAG, CLI_INTO(help), 'h' },
+    { 0 },
+};
 
 static const char *const absent[] = { "officer", "audit", "backup", "scrub", "import", "doctor" };
 
@@ -109,17 +96,11 @@ void cli_time(uint64_t t, char out[32])
         snprintf(out, 32, "-");
 }
 
-/* For the overview: without what does not fit. */
-static const char *short_args(const struct command *k)
-{
-    return strcmp(k->name, "study") == 0 ? "list|show|revoke" : strcmp(k->name, "slot") == 0 ? "list|add|change|..." : strcmp(k->name, "key") == 0 ? "rotate" : k->args;
-}
-
 static void usage(FILE *f)
 {
     fputs("usage: leadglass COMMAND [options] ...\n\n", f);
     for (unsigned i = 0; i < N_COMMANDS; i++)
-        fprintf(f, "  %-9s %-18s %s\n", commands[i].name, short_args(&commands[i]), commands[i].what);
+        fprintf(f, "  %-9s %-18s %s\n", commands[i]->name, commands[i]->brief ? commands[i]->brief : commands[i]->args, commands[i]->what);
     fputs("\nleadglass COMMAND --help tells more. The key manager is found by --socket PATH, LEADGLASS_SOCKET, or its default place.\n"
           "Not in this version: study assign, hold, release, retain, suspend, resume, readmit, approve, cancel, certificate, due; key reencrypt, key trim, officer, audit,\n"
           "backup, scrub, import, doctor.\n\n"
@@ -128,89 +109,107 @@ static void usage(FILE *f)
           f);
 }
 
-static void command_usage(const struct command *k)
+static void option_usage(const struct cli_option *o)
 {
-    printf("usage: leadglass %s %s [options]\n\n%s.\n%s\n", k->name, k->args, k->what, k->more);
-    if (k->with & WITH_REVOKE)
-        puts("  --reason TEXT           why (kept with the study's tombstone)\n  --now                   one administrator alone, at once");
-    if (k->with & WITH_PASS)
-        puts("  --passphrase-file FILE  the passphrase instead of a prompt (`-`: standard input)\n  --passphrase-fd N       the same from a descriptor");
-    if (k->with & WITH_KEY_FILE)
-        puts("  --key-file FILE         a file instead of a passphrase: whoever has its bytes can unlock");
-    if (k->with & WITH_GENERATE)
-        puts("  --generate              for add and change: make the key file, which must not exist, of random bytes");
-    if (k->with & WITH_ROTATE)
-        puts("  --root                  a new root key\n  --study UID             a new version of one study's key\n  --all-studies           of every study's key");
-    if (k->with & WITH_KEYRING)
-        puts("  --keyring DIR           the keyring of a key manager that has to be started\n  --allow-unlocked-memory go on when key memory cannot be locked");
-    if (k->with & WITH_MOUNT)
-        puts("  -o opt,...              mount options\n  --foreground            stay in the foreground");
-    if (k->with & WITH_CHUNK)
-        puts("  --chunk-size KIB        4 to 256, a power of two; for the whole vault, for ever (default 16)");
-    if (k->with & WITH_JSON)
-        puts("  --json                  for scripts");
-    puts("  --socket PATH           the key manager's socket (or LEADGLASS_SOCKET)\n  --help");
+    char left[64];
+    snprintf(left, sizeof left, "%s%s%s%s%s", o->letter ? (char[]){ '-', o->letter, 0 } : "", o->letter && o->name[1] ? ", " : "", o->name[1] ? "--" : "", o->name[1] ? o->name : "",
+             o->arg ? " " : "");
+    printf("  %s%-*s ", left, (int)(23 - strlen(left) > 23 ? 0 : 23 - strlen(left)), o->arg ? o->arg : "");
+    for (const char *p = o->help; *p; p++) {
+        putchar(*p);
+        if (*p == '\n')
+            printf("%26s", "");
+    }
+    putchar('\n');
 }
 
-static int parse(const struct command *k, struct cli *c, int argc, char **argv)
+static int command_usage(const struct cli_command *k)
 {
-    static const struct option all[] = { { "socket", 1, NULL, O_SOCKET },   { "json", 0, NULL, O_JSON },
-                                         { "passphrase-file", 1, NULL, O_PASS_FILE }, { "passphrase-fd", 1, NULL, O_PASS_FD },
-                                         { "keyring", 1, NULL, O_KEYRING }, { "reason", 1, NULL, O_REASON },
-                                         { "now", 0, NULL, O_NOW },         { "foreground", 0, NULL, O_FOREGROUND },
-                                         { "chunk-size", 1, NULL, O_CHUNK }, { "allow-unlocked-memory", 0, NULL, O_UNLOCKED },
-                                         { "key-file", 1, NULL, O_KEY_FILE }, { "generate", 0, NULL, O_GENERATE },
-                                         { "root", 0, NULL, O_ROOT },       { "study", 1, NULL, O_STUDY },
-                                         { "all-studies", 0, NULL, O_ALL_STUDIES },
-                                         { "help", 0, NULL, 'h' },          { NULL, 0, NULL, 0 } };
+    printf("usage: leadglass %s %s [options]\n\n%s.\n%s\n", k->name, k->args, k->what, k->more ? k->more : "");
+    for (unsigned i = 0; i < 4 && k->options[i]; i++)
+        for (const struct cli_option *o = k->options[i]; o->name; o++)
+            option_usage(o);
+    for (const struct cli_option *o = every; o->name; o++)
+        option_usage(o);
+    return CLI_OK;
+}
+
+/* Puts an option's value where it belongs. */
+static int take(struct cli *c, const struct cli_option *o, const char *value)
+{
+    void *into = (char *)c + o->into;
     char *end;
-    unsigned long n;
-    for (int o; (o = getopt_long(argc, argv, "ho:f", all, NULL)) != -1;) {
-        unsigned need = o == O_JSON ? WITH_JSON : o == O_PASS_FILE || o == O_PASS_FD ? WITH_PASS : o == O_KEYRING || o == O_UNLOCKED ? WITH_KEYRING :
-                        o == O_REASON || o == O_NOW ? WITH_REVOKE : o == O_FOREGROUND || o == 'o' || o == 'f' ? WITH_MOUNT : o == O_CHUNK ? WITH_CHUNK :
-                        o == O_KEY_FILE ? WITH_KEY_FILE : o == O_GENERATE ? WITH_GENERATE : o == O_ROOT || o == O_STUDY || o == O_ALL_STUDIES ? WITH_ROTATE : 0;
-        if (need & ~k->with)
-            return cli_fail(CLI_USAGE, "`leadglass %s` has no such option as %s; see leadglass %s --help", k->name, argv[optind - 1], k->name);
-        switch (o) {
-        case O_SOCKET: snprintf(c->socket, sizeof c->socket, "%s", optarg); break;
-        case O_JSON: c->json = true; break;
-        case O_PASS_FILE: c->pass.file = optarg; break;
-        case O_PASS_FD:
-        case O_CHUNK:
-            n = strtoul(optarg, &end, 10);
-            if (*end || end == optarg || n > 1000000)
-                return cli_fail(CLI_USAGE, "%s: expected a number", optarg);
-            if (o == O_CHUNK)
-                c->chunk_kib = (unsigned)n;
-            else
-                c->pass.fd = (int)n;
-            break;
-        case O_KEYRING: c->keyring = optarg; break;
-        case O_REASON: c->reason = optarg; break;
-        case O_NOW: c->now = true; break;
-        case O_FOREGROUND:
-        case 'f': c->foreground = true; break;
-        case O_UNLOCKED: c->allow_unlocked = true; break;
-        case O_KEY_FILE: c->key_file = optarg; break;
-        case O_GENERATE: c->generate = true; break;
-        case O_ROOT: c->root = true; break;
-        case O_STUDY: c->study = optarg; break;
-        case O_ALL_STUDIES: c->all_studies = true; break;
-        case 'o': c->mount_options = optarg; break;
-        case 'h': command_usage(k); exit(CLI_OK);
-        default: return cli_fail(CLI_USAGE, "see leadglass %s --help", k->name);
+    if (o->kind == CLI_FLAG) {
+        *(bool *)into = true;
+    } else if (o->kind == CLI_TEXT) {
+        *(const char **)into = value;
+    } else {
+        unsigned long n = strtoul(value, &end, 10);
+        if (*end || end == value || *value == '-' || n > INT_MAX)
+            return cli_fail(CLI_USAGE, "--%s %s: expected a number", o->name, value);
+        *(unsigned *)into = (unsigned)n;
+    }
+    return 0;
+}
+
+static int parse(const struct cli_command *k, struct cli *c, int argc, char **argv)
+{
+    const struct cli_option *of[OPTIONS_MAX];
+    struct option longs[OPTIONS_MAX + 1] = { 0 };
+    char shorts[2 * OPTIONS_MAX + 1];
+    unsigned n = 0, s = 0;
+    for (unsigned i = 0; i < 5; i++)
+        for (const struct cli_option *o = i == 4 ? every : k->options[i]; o && o->name && n < OPTIONS_MAX; o++) {
+            longs[n] = (struct option){ o->name, o->arg != NULL, NULL, (int)(256 + n) };
+            of[n++] = o;
+            if (o->letter) {
+                shorts[s++] = o->letter;
+                if (o->arg)
+                    shorts[s++] = ':';
+            }
         }
+    shorts[s] = 0;
+    opterr = 0;
+    for (int v; (v = getopt_long(argc, argv, shorts, longs, NULL)) != -1;) {
+        const struct cli_option *o = v >= 256 ? of[v - 256] : NULL;
+        for (unsigned i = 0; !o && i < n; i++)
+            if (of[i]->letter && of[i]->letter == v)
+                o = of[i];
+        if (!o)
+            return cli_fail(CLI_USAGE, "`leadglass %s` has no such option as %s, or it lacks its argument; see leadglass %s --help", k->name, argv[optind - 1], k->name);
+        int code = take(c, o, optarg);
+        if (code)
+            return code;
     }
     c->argc = argc - optind;
     c->argv = argv + optind;
-    if (!c->socket[0] && lg_client_default_socket(c->socket, sizeof c->socket) && k->run != cmd_identify)
-        return cli_fail(CLI_USAGE, "no default socket: say --socket PATH or set LEADGLASS_SOCKET");
     return 0;
+}
+
+static int run(const struct cli_command *k, struct cli *c, int argc, char **argv)
+{
+    c->command = k->name;
+    int code = parse(k, c, argc, argv);
+    if (code || c->help)
+        return code ? code : command_usage(k);
+    if (!c->socket && !k->offline) {
+        if (lg_client_default_socket(c->socket_buf, sizeof c->socket_buf))
+            return cli_fail(CLI_USAGE, "no default socket: say --socket PATH or set LEADGLASS_SOCKET");
+        c->socket = c->socket_buf;
+    }
+    if (lg_secret_init(true) || lg_crypto_init()) /* a passphrase at most passes through here */
+        return cli_fail(CLI_FAILED, "OpenSSL lacks an algorithm that is needed");
+    return k->run(c);
 }
 
 int main(int argc, char **argv)
 {
-    struct cli c = { .pass = { NULL, -1 }, .chunk_kib = 16 };
+    struct cli c = { .pass = { NULL, -1 }, .chunk_kib = LG_CHUNK_SIZE_DEFAULT / 1024 };
+    if (argc > 3 && strcmp(argv[1], "--socket") == 0) { /* before the command too */
+        c.socket = argv[2];
+        argc -= 2;
+        argv += 2;
+    }
     if (argc < 2) {
         usage(stderr);
         return CLI_USAGE;
@@ -223,17 +222,9 @@ int main(int argc, char **argv)
         puts("leadglass " LEADGLASS_VERSION);
         return CLI_OK;
     }
-    for (unsigned i = 0; i < N_COMMANDS; i++) {
-        if (strcmp(argv[1], commands[i].name) != 0)
-            continue;
-        c.command = commands[i].name;
-        int code = parse(&commands[i], &c, argc - 1, argv + 1);
-        if (code)
-            return code;
-        if (commands[i].run != cmd_identify && (lg_secret_init(true) || lg_crypto_init())) /* a passphrase at most passes through here */
-            return cli_fail(CLI_FAILED, "OpenSSL lacks an algorithm that is needed");
-        return commands[i].run(&c);
-    }
+    for (unsigned i = 0; i < N_COMMANDS; i++)
+        if (strcmp(argv[1], commands[i]->name) == 0)
+            return run(commands[i], &c, argc - 1, argv + 1);
     for (unsigned i = 0; i < sizeof absent / sizeof *absent; i++)
         if (strcmp(argv[1], absent[i]) == 0)
             return cli_fail(CLI_UNAVAILABLE, "`leadglass %s` is not available in this version", argv[1]);

@@ -181,7 +181,7 @@ static int slot_remove(const struct cli *c, struct lg_client *k, const char *nam
     return CLI_OK;
 }
 
-int cmd_slot(struct cli *c)
+static int run_slot(struct cli *c)
 {
     static const char *const verbs[] = { "list", "add", "change", "remove", "test" };
     struct lg_client *k;
@@ -198,3 +198,15 @@ int cmd_slot(struct cli *c)
     lg_client_free(k);
     return code;
 }
+
+static const struct cli_option slot_options[] = {
+    { "generate", NULL, "for add and change: make the key file, which must not exist, of random bytes", CLI_FLAG, CLI_INTO(generate), 0 }, { 0 }
+};
+const struct cli_command cli_slot = {
+    "slot", "list | add NAME | change NAME | remove NAME | test NAME", "show and change what unlocks the keyring",
+    "The keyring must be unlocked; no other slot's secret is needed. The secret of add, change and test is a passphrase (asked for), or a key file.\n"
+    "change and remove give the keyring a new root key, so that the old secret opens nothing of what comes. A copy of the slot file from before,\n"
+    "with the old secret, still opens copies of the keyring from before; see docs/KEYS.md for what to do when both have leaked.\n"
+    "test tells whether a secret opens its slot. The last slot that was proved to work cannot be removed.\n",
+    "list|add|change|...", { cli_key_file_options, cli_pass_options, slot_options, cli_json_options }, run_slot, false,
+};

@@ -173,7 +173,7 @@ int cli_need_keyd(struct cli *c, bool create, struct lg_client **ret)
 
 /* ---- init -------------------------------------------------------------------------------------------------------------------------------------- */
 
-int cmd_init(struct cli *c)
+static int run_init(struct cli *c)
 {
     struct lg_client *k;
     struct lg_vault_info info = { .version = 1, .chunk_size = c->chunk_kib * 1024 }, old;
@@ -213,9 +213,18 @@ int cmd_init(struct cli *c)
     return code;
 }
 
+static const struct cli_option init_options[] = {
+    { "chunk-size", "KIB", "4 to 256, a power of two; for the whole vault, for ever (default 16)", CLI_NUMBER, CLI_INTO(chunk_kib), 0 }, { 0 }
+};
+const struct cli_command cli_init = {
+    "init", "VAULT", "make a new, empty vault and register it with the key manager",
+    "When no key manager answers, a keyring is created (asking for a passphrase) and a key manager started.\n", NULL,
+    { init_options, cli_pass_options, cli_keyring_options }, run_init, false,
+};
+
 /* ---- mount, umount --------------------------------------------------------------------------------------------------------------------------------- */
 
-int cmd_mount(struct cli *c)
+static int run_mount(struct cli *c)
 {
     struct lg_client *k;
     char prog[4096];
@@ -237,7 +246,7 @@ int cmd_mount(struct cli *c)
     int n = 0;
     argv[n++] = prog;
     argv[n++] = socket;
-    argv[n++] = c->socket;
+    argv[n++] = (char *)(uintptr_t)c->socket;
     if (c->mount_options) {
         argv[n++] = options;
         argv[n++] = (char *)(uintptr_t)c->mount_options;
@@ -252,6 +261,18 @@ int cmd_mount(struct cli *c)
     execv(prog, argv);
     return cli_fail(CLI_FAILED, "%s: %s", prog, strerror(errno));
 }
+
+static const struct cli_option mount_options[] = {
+    { "o", "opt,...", "mount options", CLI_TEXT, CLI_INTO(mount_options), 'o' },
+    { "foreground", NULL, "stay in the foreground", CLI_FLAG, CLI_INTO(foreground), 'f' },
+    { 0 },
+};
+const struct cli_command cli_mount = {
+    "mount", "VAULT MOUNTPOINT", "mount a vault",
+    "When no key manager answers, one is started for an existing keyring; if it is locked, the passphrase is asked for.\n"
+    "Options of -o: see leadglass-fs --help.\n",
+    NULL, { mount_options, cli_pass_options, cli_keyring_options }, run_mount, false,
+};
 
 static bool mounted(const char *mountpoint)
 {
@@ -302,7 +323,7 @@ static pid_t daemon_of(const struct cli *c, const char *mountpoint)
     return pid;
 }
 
-int cmd_umount(struct cli *c)
+static int run_umount(struct cli *c)
 {
     char path[PATH_MAX];
     if (c->argc != 1)
@@ -334,3 +355,5 @@ int cmd_umount(struct cli *c)
     }
     return CLI_OK;
 }
+
+const struct cli_command cli_umount = { "umount", "MOUNTPOINT", "unmount, and wait until everything is on disk", NULL, NULL, { NULL }, run_umount, false };
