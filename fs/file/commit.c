@@ -6,6 +6,7 @@
 #include "internal.h"
 
 enum { RUN_MAX = LG_SEAL_MAX, STEP = 128 * 1024 };
+#define MTIME_GRAIN_NS 10000000 /* how coarse the kernel's own file times are: a tick, at 100 a second */
 
 static int count_writes(struct lg_file *f, uint64_t n)
 {
@@ -233,6 +234,17 @@ static void slot_done(struct lg_file *f, unsigned target, const uint8_t raw[LG_S
     f->dirty = f->committed_changed = false;
 }
 
+/* The last write was so shortly before the commit's own, and nobody has seen its time: the lower file's may stand for it. */
+static bool mtime_is_below(const struct lg_file *f)
+{
+    struct timespec t;
+    if (f->mtime.tv_nsec == UTIME_OMIT || f->mtime_set || atomic_load(&f->mtime_seen))
+        return false;
+    clock_gettime(CLOCK_REALTIME, &t);
+    int64_t age = (int64_t)(t.tv_sec - f->mtime.tv_sec) * 1000000000 + t.tv_nsec - f->mtime.tv_nsec;
+    return age >= 0 && age <= MTIME_GRAIN_NS;
+}
+
 /* Only what no slot names yet was written: everything straight to its place, in any order (R3). */
 static int commit_in_place(struct lg_file *f)
 {
@@ -270,9 +282,13 @@ static int commit_in_place(struct lg_file *f)
     if (f->n_page && f->page[0])
         f->page[0]->dirty = 0;
     slot_done(f, target, raw, 0);
-    struct timespec ts[2] = { { 0, UTIME_OMIT }, f->mtime };
-    if (f->mtime.tv_nsec != UTIME_OMIT)
+    if (mtime_is_below(f)) {
+        f->mtime.tv_nsec = UTIME_OMIT;
+        f->mtime_below = true;
+    } else if (f->mtime.tv_nsec != UTIME_OMIT) {
+        struct timespec ts[2] = { { 0, UTIME_OMIT }, f->mtime };
         (void)!sys->futimens(sys->arg, f->fd, ts);
+    }
     return 0;
 }
 

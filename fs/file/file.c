@@ -127,8 +127,13 @@ uint64_t lg_file_size(struct lg_file *f)
 
 void lg_file_mtime(struct lg_file *f, struct timespec *ret)
 {
+    struct stat st;
     pthread_rwlock_rdlock(&f->lock);
     *ret = f->mtime;
+    /* The lower file's own time stands for that of a write: what the caller knows of it may be older. */
+    if (f->mtime.tv_nsec == UTIME_OMIT && f->mtime_below && f->env->sys->fstat(f->env->sys->arg, f->fd, &st) == 0)
+        *ret = st.st_mtim;
+    atomic_store_explicit(&f->mtime_seen, true, memory_order_relaxed);
     pthread_rwlock_unlock(&f->lock);
 }
 
@@ -141,6 +146,7 @@ int lg_file_utimens(struct lg_file *f, const struct timespec ts[2])
         rc = f->env->sys->futimens(f->env->sys->arg, f->fd, ts);
     if (!rc && ts[1].tv_nsec != UTIME_OMIT) {
         f->mtime = ts[1];
+        f->mtime_set = true;
         atomic_store(&f->j.mtime_s, ts[1].tv_sec);
         atomic_store(&f->j.mtime_ns, (uint32_t)ts[1].tv_nsec);
     }

@@ -76,7 +76,10 @@ struct lg_file {
     uint64_t decided; /* bytes that the decision was made from */
     bool decided_reported;
 
-    struct timespec mtime; /* tv_nsec UTIME_OMIT: the lower file's own */
+    struct timespec mtime;   /* tv_nsec UTIME_OMIT: the lower file's own */
+    bool mtime_below;        /* the lower file's own is that of a write through this object */
+    bool mtime_set;          /* by the application, not by a write */
+    _Atomic bool mtime_seen; /* told to somebody since it changed */
     struct lg_jfile j;
 };
 
@@ -110,9 +113,9 @@ int lg_entries_set(struct lg_file *f, uint64_t i, const uint8_t *entries, size_t
 /* Empties entries from .. to-1; whole pages are dropped and remembered in zero. */
 int lg_entries_clear(struct lg_file *f, uint64_t from, uint64_t to) LG_MUST;
 void lg_table_free(struct lg_file *f);
-/* Reads the table for n chunks from below into memory, computing the accumulator into acc. ret_exact: nothing but zeros stands in the
- * unused entries behind. */
-int lg_table_load(struct lg_file *f, uint64_t n, uint8_t acc[LG_PRF_OUT], bool *ret_exact) LG_MUST;
+/* Reads the table for n chunks from below into memory, computing the accumulator into acc. head: the LG_HEAD_ENTRIES of the header, read already.
+ * ret_exact: nothing but zeros stands in the unused entries behind. */
+int lg_table_load(struct lg_file *f, uint64_t n, const uint8_t *head, uint8_t acc[LG_PRF_OUT], bool *ret_exact) LG_MUST;
 
 /* ---- overlay.c ---- */
 struct lg_ochunk *lg_o_find(const struct lg_file *f, uint64_t i);

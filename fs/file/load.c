@@ -35,7 +35,7 @@ static void forget(struct lg_file *f)
 }
 
 /* Key, accumulator and table as slot s says. ret_acc_ok: the table is the one that the slot speaks of. */
-static int try_slot(struct lg_file *f, unsigned n, const struct lg_slot *s, bool *ret_acc_ok, bool *ret_exact)
+static int try_slot(struct lg_file *f, unsigned n, const struct lg_slot *s, const uint8_t *head_entries, bool *ret_acc_ok, bool *ret_exact)
 {
     struct lg_kref *kref;
     uint8_t want[LG_PRF_OUT];
@@ -49,7 +49,7 @@ static int try_slot(struct lg_file *f, unsigned n, const struct lg_slot *s, bool
     if (!rc)
         rc = lg_slot_verify(f->slot_raw[n], s, f->key, f->s0_raw, want);
     if (!rc)
-        rc = lg_table_load(f, lg_n_chunks(f, s->size), f->acc, ret_exact);
+        rc = lg_table_load(f, lg_n_chunks(f, s->size), head_entries, f->acc, ret_exact);
     if (!rc)
         *ret_acc_ok = lg_equal(want, f->acc, LG_PRF_OUT);
     return rc;
@@ -149,7 +149,7 @@ static bool locked(const struct lg_file *f)
     return rc != 0;
 }
 
-static int load_slots(struct lg_file *f)
+static int load_slots(struct lg_file *f, const uint8_t *head_entries)
 {
     struct lg_slot s[2];
     bool have[2];
@@ -165,7 +165,7 @@ static int load_slots(struct lg_file *f)
     }
     unsigned first = have[1] && (!have[0] || s[1].seq > s[0].seq);
     bool lenient = false, acc_ok = false, exact = false, hash_ok = false;
-    int rc = try_slot(f, first, &s[first], &acc_ok, &exact);
+    int rc = try_slot(f, first, &s[first], head_entries, &acc_ok, &exact);
     if (!rc)
         rc = other_hash_ok(f, first, &s[first], &hash_ok);
     if (!rc) {
@@ -182,7 +182,7 @@ static int load_slots(struct lg_file *f)
     unsigned n = first;
     if (rc == -EBADMSG && lenient && have[1 - first]) {
         n = 1 - first;
-        rc = try_slot(f, n, &s[n], &acc_ok, &exact);
+        rc = try_slot(f, n, &s[n], head_entries, &acc_ok, &exact);
         if (!rc && !acc_ok)
             rc = -EBADMSG;
         if (!rc) {
@@ -206,7 +206,7 @@ static int load_slots(struct lg_file *f)
 
 int lg_file_load(struct lg_file *f)
 {
-    uint8_t head[3 * LG_SECTOR];
+    uint8_t head[LG_HEADER_LEN];
     struct lg_s0 s0;
     struct stat st;
     if (f->loaded)
@@ -219,7 +219,7 @@ int lg_file_load(struct lg_file *f)
     ssize_t n = lg_sys_read_full(f->env->sys, f->fd, head, sizeof head, 0);
     if (n < 0)
         return (int)n;
-    rc = n < (ssize_t)sizeof head ? -EPROTO : lg_s0_decode(head, &s0);
+    rc = n < 3 * (ssize_t)LG_SECTOR ? -EPROTO : lg_s0_decode(head, &s0);
     if (!rc && (memcmp(s0.vault_id, f->env->vault_id, LG_ID_LEN) != 0 || s0.chunk_size != f->env->chunk_size))
         rc = -EPROTO;
     if (rc) {
@@ -232,7 +232,8 @@ int lg_file_load(struct lg_file *f)
     f->phys = (uint64_t)st.st_size;
     memcpy(f->s0_raw, head, LG_SECTOR);
     memcpy(f->slot_raw, head + LG_SECTOR, 2 * LG_SECTOR);
-    rc = load_slots(f);
+    memset(head + n, 0, sizeof head - (size_t)n);
+    rc = load_slots(f, head + 3 * LG_SECTOR);
     if (rc) {
         forget(f);
         return rc;

@@ -104,6 +104,8 @@ ssize_t lg_file_read(struct lg_file *f, void *buf, size_t len, uint64_t off)
 static void touched(struct lg_file *f)
 {
     clock_gettime(CLOCK_REALTIME, &f->mtime);
+    f->mtime_set = false;
+    atomic_store_explicit(&f->mtime_seen, false, memory_order_relaxed);
     f->dirty = true;
 }
 

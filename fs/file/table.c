@@ -131,7 +131,35 @@ static bool zeros(const uint8_t *p, size_t n)
 
 enum { LOAD_STEP = 64 * 1024 };
 
-/* Entries first .. first+count-1, contiguous below at off; those from used on must be zero. */
+/* len bytes of entries from i on, as read; those from used on must be zero. */
+static int take(struct lg_file *f, uint64_t i, const uint8_t *buf, size_t len, uint64_t used, uint8_t acc[LG_PRF_OUT], bool *exact)
+{
+    while (len) {
+        size_t p = lg_page_of(i), m = lg_page_count(p) * LG_ENTRY_LEN, keep = 0;
+        struct lg_tpage *pg;
+        if (m > len)
+            m = len;
+        if (!zeros(buf, m)) {
+            if (i < used)
+                keep = used - i < m / LG_ENTRY_LEN ? (size_t)(used - i) * LG_ENTRY_LEN : m;
+            if (!zeros(buf + keep, m - keep))
+                *exact = false;
+            int rc = keep ? page_get(f, p, &pg) : 0;
+            if (!rc && keep) {
+                memcpy(pg->e, buf, keep);
+                rc = lg_acc_xor(f->key, i, buf, keep / LG_ENTRY_LEN, acc);
+            }
+            if (rc)
+                return rc;
+        }
+        buf += m;
+        len -= m;
+        i += m / LG_ENTRY_LEN;
+    }
+    return 0;
+}
+
+/* Entries first .. first+count-1, contiguous below. */
 static int load_run(struct lg_file *f, uint64_t first, uint64_t count, uint64_t used, uint8_t *buf, uint8_t acc[LG_PRF_OUT], bool *exact)
 {
     const struct lg_sys *sys = f->env->sys;
@@ -152,40 +180,22 @@ static int load_run(struct lg_file *f, uint64_t first, uint64_t count, uint64_t 
         if (got < 0)
             return (int)got;
         memset(buf + got, 0, n - (size_t)got);
-        for (size_t b = 0; b < n;) {
-            uint64_t i = first + (at + b) / LG_ENTRY_LEN;
-            size_t p = lg_page_of(i), m = lg_page_count(p) * LG_ENTRY_LEN, keep = 0;
-            struct lg_tpage *pg;
-            if (m > n - b)
-                m = n - b;
-            if (!zeros(buf + b, m)) {
-                if (i < used)
-                    keep = used - i < m / LG_ENTRY_LEN ? (size_t)(used - i) * LG_ENTRY_LEN : m;
-                if (!zeros(buf + b + keep, m - keep))
-                    *exact = false;
-                int rc = keep ? page_get(f, p, &pg) : 0;
-                if (!rc && keep) {
-                    memcpy(pg->e, buf + b, keep);
-                    rc = lg_acc_xor(f->key, i, buf + b, keep / LG_ENTRY_LEN, acc);
-                }
-                if (rc)
-                    return rc;
-            }
-            b += m;
-        }
+        int rc = take(f, first + at / LG_ENTRY_LEN, buf, n, used, acc, exact);
+        if (rc)
+            return rc;
         at += n;
     }
     return 0;
 }
 
-int lg_table_load(struct lg_file *f, uint64_t n, uint8_t acc[LG_PRF_OUT], bool *ret_exact)
+int lg_table_load(struct lg_file *f, uint64_t n, const uint8_t *head, uint8_t acc[LG_PRF_OUT], bool *ret_exact)
 {
-    uint8_t *buf = malloc(LOAD_STEP);
-    if (!buf)
-        return -ENOMEM;
     bool exact = true;
     memset(acc, 0, LG_PRF_OUT);
-    int rc = load_run(f, 0, LG_HEAD_ENTRIES, n, buf, acc, &exact);
+    int rc = take(f, 0, head, LG_HEAD_ENTRIES * LG_ENTRY_LEN, n, acc, &exact);
+    uint8_t *buf = !rc && n > LG_HEAD_ENTRIES ? malloc(LOAD_STEP) : NULL;
+    if (!rc && n > LG_HEAD_ENTRIES && !buf)
+        rc = -ENOMEM;
     for (uint64_t i = LG_HEAD_ENTRIES; !rc && i < n; i += lg_format_run(i))
         rc = load_run(f, i, lg_format_run(i), n, buf, acc, &exact);
     free(buf);

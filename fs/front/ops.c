@@ -187,6 +187,7 @@ static void opened(struct fuse_file_info *fi, struct lg_handle *h)
 {
     fi->fh = (uintptr_t)h;
     fi->keep_cache = 1;
+    fi->noflush = (fi->flags & O_ACCMODE) == O_RDONLY; /* nothing to commit */
 }
 
 static void op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)

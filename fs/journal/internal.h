@@ -36,6 +36,9 @@ int lg_jrec_decode(const uint8_t *buf, size_t len, uint64_t generation, struct l
 /* Carries out the ops of a decoded record on fd. */
 int lg_jrec_apply(const struct lg_sys *sys, const struct lg_jrec *r, int fd) LG_MUST;
 
+/* Learns the file's handle, once. */
+void lg_jfile_locate(struct lg_jfile *f);
+
 /* An area's own header. Generations only grow, and are kept when an area is retired: no record left behind by an earlier use of the area can
  * pass for one of the present use. */
 struct lg_area_header {

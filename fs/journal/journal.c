@@ -66,6 +66,7 @@ int lg_journal_create(const struct lg_sys *sys, int vault_dirfd, const uint8_t v
     free(z);
     struct lg_jfile self;
     lg_jfile_init(&self, fd, vault_id);
+    lg_jfile_locate(&self);
     for (unsigned a = 0; !rc && a < 2; a++)
         rc = lg_area_header_write(sys, &self, a, 0, false);
     file_header(vault_id, h);
@@ -112,6 +113,7 @@ int lg_journal_open(const struct lg_sys *sys, int vault_dirfd, const uint8_t vau
         rc = header_check(sys, j->fd, vault_id);
     if (!rc) {
         lg_jfile_init(&j->self, j->fd, vault_id);
+        lg_jfile_locate(&j->self);
         rc = lg_journal_replay(sys, vault_dirfd, &j->self, vault_id, read_only);
     }
     /* Everything is in place and durable: retire both areas, then begin anew in the first. */
@@ -150,19 +152,27 @@ int lg_journal_open(const struct lg_sys *sys, int vault_dirfd, const uint8_t vau
 
 void lg_jfile_init(struct lg_jfile *f, int fd, const uint8_t file_id[LG_ID_LEN])
 {
-    union {
-        struct file_handle h;
-        uint8_t room[sizeof(struct file_handle) + LG_JOURNAL_HANDLE_MAX];
-    } u = { .h.handle_bytes = LG_JOURNAL_HANDLE_MAX };
-    int mount_id;
     f->fd = fd;
     memcpy(f->file_id, file_id, LG_ID_LEN);
+    f->located = false;
     f->handle_len = 0;
     f->appended = 0;
     atomic_store(&f->retired, 0);
     atomic_store(&f->mtime_s, 0);
     atomic_store(&f->mtime_ns, UTIME_OMIT);
-    if (name_to_handle_at(fd, "", &u.h, &mount_id, AT_EMPTY_PATH) == 0 && u.h.handle_bytes <= LG_JOURNAL_HANDLE_MAX) {
+}
+
+void lg_jfile_locate(struct lg_jfile *f)
+{
+    union {
+        struct file_handle h;
+        uint8_t room[sizeof(struct file_handle) + LG_JOURNAL_HANDLE_MAX];
+    } u = { .h.handle_bytes = LG_JOURNAL_HANDLE_MAX };
+    int mount_id;
+    if (f->located)
+        return;
+    f->located = true;
+    if (name_to_handle_at(f->fd, "", &u.h, &mount_id, AT_EMPTY_PATH) == 0 && u.h.handle_bytes <= LG_JOURNAL_HANDLE_MAX) {
         f->handle_len = u.h.handle_bytes;
         f->handle_type = u.h.handle_type;
         memcpy(f->handle, u.room + offsetof(struct file_handle, f_handle), f->handle_len);
@@ -216,6 +226,7 @@ int lg_journal_append(struct lg_journal *j, struct lg_jfile *f, uint64_t seq, co
     uint64_t len = (LG_JREC_FIXED + ops_len + LG_SECTOR - 1) / LG_SECTOR * LG_SECTOR;
     if (len > LG_AREA_LEN - LG_AREA_DATA)
         return -EFBIG;
+    lg_jfile_locate(f);
     pthread_mutex_lock(&j->mu);
     while (j->area[j->active].used + len > LG_AREA_LEN) {
         pthread_mutex_unlock(&j->mu);

@@ -12,10 +12,13 @@ int lg_volume_getattr(struct lg_volume *v, uint64_t node, struct stat *ret)
     struct lg_node *n = lg_node_ref(v, node);
     if (!n)
         return -ESTALE;
-    int fd = lg_node_open(v, n, O_PATH | O_NOFOLLOW), rc = fd < 0 ? fd : 0;
+    bool dir = S_ISDIR(n->type); /* its descriptor is mostly kept */
+    int fd = dir ? lg_node_dirfd(v, n) : lg_node_open(v, n, O_PATH | O_NOFOLLOW), rc = fd < 0 ? fd : 0;
     if (!rc && fstat(fd, ret))
         rc = -errno;
-    if (fd >= 0)
+    if (dir)
+        lg_node_done(n, fd);
+    else if (fd >= 0)
         close(fd);
     if (!rc)
         lg_node_stat(v, n, ret);
@@ -67,6 +70,8 @@ int lg_volume_setattr(struct lg_volume *v, uint64_t node, const struct stat *st,
         rc = -errno;
     if (!rc && set & LG_SET_MODE && chmod(path, st->st_mode & 07777))
         rc = -errno;
+    if (set & (LG_SET_MODE | LG_SET_UID | LG_SET_GID))
+        lg_dir_changed(n);
     if (!rc && set & LG_SET_KILL_SUIDGID) {
         struct stat now;
         if (!fstat(fd, &now) && now.st_mode & (S_ISUID | S_ISGID)) {
@@ -247,6 +252,7 @@ int lg_volume_setxattr(struct lg_volume *v, uint64_t node, const char *name, con
         __atomic_store_n(&n->no_capability, false, __ATOMIC_RELAXED);
     if (!is_user(name)) {
         rc = setxattr(path, lower, value, size, flags) ? -errno : 0;
+        lg_dir_changed(n);
     } else {
         uint8_t *raw = malloc(size + LG_XATTR_OVERHEAD);
         rc = raw ? lg_xattr_seal(v->names, name, value, size, raw) : -ENOMEM;
@@ -269,6 +275,7 @@ int lg_volume_removexattr(struct lg_volume *v, uint64_t node, const char *name)
     if (rc)
         return rc == -ENAMETOOLONG ? -ENODATA : lg_errno(rc);
     rc = removexattr(path, lower) ? -errno : 0;
+    lg_dir_changed(n);
     xattr_end(v, name, true, n, fd);
     return rc;
 }

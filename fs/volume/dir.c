@@ -50,6 +50,7 @@ int lg_volume_readdir(struct lg_dir *d, uint64_t cookie, bool plus,
     int rc = lg_ns_shared(v);
     if (rc)
         return lg_errno(rc);
+    pthread_rwlock_rdlock(d->n->entries);
     pthread_mutex_lock(&d->mu);
     int fd = dirfd(d->d);
     rc = lg_dirid_get(v, d->n, fd, id);
@@ -108,6 +109,7 @@ int lg_volume_readdir(struct lg_dir *d, uint64_t cookie, bool plus,
         d->at = next;
     }
     pthread_mutex_unlock(&d->mu);
+    pthread_rwlock_unlock(d->n->entries);
     lg_ns_unlock(v);
     return lg_errno(rc);
 }

@@ -1,4 +1,8 @@
-/* Inside the volume. Lock order: ns (names below: shared to look, exclusively to change), then a node's mu, then table. */
+/* Inside the volume. Lock order: ns, then directories by node id, then a node's mu, then table.
+ *
+ * ns is held shared by every call that looks at names or changes them: exclusively only to forget the keys of names and to put another lower
+ * file in a node's place. What may not happen at the same time in one directory is kept apart by that directory's own lock, so that a slow
+ * lower filesystem holds up nobody elsewhere. */
 #ifndef LG_VOLUME_INTERNAL_H
 #define LG_VOLUME_INTERNAL_H
 
@@ -35,6 +39,9 @@ struct lg_node {
     uint64_t parent; /* where it was seen last, under table */
     char *name;
 
+    pthread_rwlock_t *entries; /* of a directory: shared to look, exclusively to change */
+    _Atomic uint32_t traits;   /* of a directory, LG_DIR_*; above these bits a count of changes */
+
     pthread_mutex_t mu; /* the rest */
     struct lg_file *f;
     unsigned opens;
@@ -47,12 +54,20 @@ struct lg_node {
     uint8_t dirid[LG_ID_LEN];
 };
 
+/* What decides about the owner and mode of what is made in a directory, once known. */
+#define LG_DIR_KNOWN 1u
+#define LG_DIR_SETGID 2u
+#define LG_DIR_ACL 4u
+#define LG_DIR_CHANGE 8u
+
 struct lg_volume {
     struct lg_volume_options opt;
     struct lg_file_env env;
     struct lg_vault_info info;
     int dirfd, rootfd, lockfd;
     pthread_rwlock_t ns;
+    uid_t uid; /* this process's own */
+    gid_t gid;
     struct lg_names *names; /* under ns; NULL: locked */
     pthread_mutex_t table;
     struct lg_node **by_id, **by_key;
@@ -97,9 +112,13 @@ void lg_node_done(const struct lg_node *n, int fd);
 void lg_node_stat(struct lg_volume *v, struct lg_node *n, struct stat *st);
 void lg_nodes_free(struct lg_volume *v);
 
+/* The owner, mode or ACL of a directory has been changed. */
+void lg_dir_changed(struct lg_node *n);
+
 /* ---- tree.c: ns held ---- */
-/* ns, shared or exclusive, with names at hand. On error it is not held. */
+/* ns, with names at hand. On error it is not held. */
 int lg_ns_shared(struct lg_volume *v) LG_MUST;
+int lg_ns_change(struct lg_volume *v) LG_MUST; /* shared, unless the mount is read-only: -EROFS */
 int lg_ns_exclusive(struct lg_volume *v) LG_MUST;
 void lg_ns_unlock(struct lg_volume *v);
 int lg_dirid_get(struct lg_volume *v, struct lg_node *dir, int dirfd, uint8_t ret[LG_ID_LEN]) LG_MUST;
@@ -108,22 +127,26 @@ int lg_lower_name(struct lg_volume *v, struct lg_node *dir, int dirfd, const cha
                   char lower[LG_LOWER_NAME_MAX + 1]) LG_MUST;
 int lg_sidecar_make(int dirfd, const char *sealed, const char *lower) LG_MUST;
 void lg_sidecar_drop(int dirfd, const char *lower);
-/* Owner of something created below: a set-gid directory gives its group. */
-int lg_own(int fd, int dirfd, const struct lg_cred *c, mode_t mode) LG_MUST;
 /* Returns -EIO. */
 int lg_volume_report(struct lg_volume *v, const struct lg_node *n, const char *kind);
 
 /* ---- sweep.c ---- */
-/* Tells a sweep that this node has a name that it may miss. ns held exclusively. */
+/* Tells a sweep that this node has a name that it may miss. ns held. */
 void lg_sweep_moved(struct lg_volume *v, struct lg_node *n);
 
 /* One directory and a name in it, for a call. ns held. Filled in even on error: give back with lg_place_done. */
+enum lg_hold {
+    LG_HOLD_NONE,   /* who holds ns exclusively, or locks by itself */
+    LG_HOLD_SHARED, /* to look */
+    LG_HOLD_CHANGE,
+};
 struct lg_place {
     struct lg_node *dir;
     int fd;
+    enum lg_hold hold;
     char sealed[LG_SEALED_NAME_MAX + 1], lower[LG_LOWER_NAME_MAX + 1];
 };
-int lg_place_get(struct lg_volume *v, uint64_t dir, const char *name, struct lg_place *p) LG_MUST;
+int lg_place_get(struct lg_volume *v, uint64_t dir, const char *name, enum lg_hold hold, struct lg_place *p) LG_MUST;
 void lg_place_done(struct lg_volume *v, struct lg_place *p);
 /* A hidden name that nobody has. */
 void lg_tmp_name(char out[32]);

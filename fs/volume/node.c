@@ -56,6 +56,9 @@ static void node_free(struct lg_volume *v, struct lg_node *n)
             v->n_dirfds--;
     }
     pthread_mutex_destroy(&n->mu);
+    if (n->entries)
+        pthread_rwlock_destroy(n->entries);
+    free(n->entries);
     for (struct lg_handle_bytes *h = n->handle, *earlier; h; h = earlier) {
         earlier = h->earlier;
         free(h);
@@ -152,7 +155,8 @@ static int node_get(struct lg_volume *v, const struct lg_node *parent, const uni
         n = n->next_key;
     if (!rc && !n) {
         n = calloc(1, sizeof *n);
-        if (n && len && !(n->handle = handle_keep(u, NULL))) {
+        if (n && ((S_ISDIR(st->st_mode) && !(n->entries = malloc(sizeof *n->entries))) || (len && !(n->handle = handle_keep(u, NULL))))) {
+            free(n->entries);
             free(n);
             n = NULL;
         }
@@ -167,6 +171,8 @@ static int node_get(struct lg_volume *v, const struct lg_node *parent, const uni
             n->handle_len = len;
             n->handle_type = u->h.handle_type;
             pthread_mutex_init(&n->mu, NULL);
+            if (n->entries)
+                pthread_rwlock_init(n->entries, NULL);
             n->next_id = v->by_id[n->id % v->n_buckets];
             v->by_id[n->id % v->n_buckets] = n;
             uint64_t k = key_hash(n->dev, n->ino) % v->n_buckets;
@@ -354,7 +360,14 @@ int lg_node_dirfd(struct lg_volume *v, struct lg_node *n)
     pthread_mutex_lock(&v->table);
     int fd = n->fd;
     pthread_mutex_unlock(&v->table);
-    return fd >= 0 ? fd : lg_node_open(v, n, O_RDONLY | O_DIRECTORY);
+    return fd >= 0 ? fd : lg_node_open(v, n, O_PATH | O_DIRECTORY);
+}
+
+void lg_dir_changed(struct lg_node *n)
+{
+    uint32_t t = atomic_load(&n->traits);
+    while (!atomic_compare_exchange_weak(&n->traits, &t, (t & ~(LG_DIR_CHANGE - 1)) + LG_DIR_CHANGE))
+        ;
 }
 
 void lg_node_done(const struct lg_node *n, int fd)

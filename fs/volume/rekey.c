@@ -105,7 +105,7 @@ static int place_of(struct lg_volume *v, struct lg_node *n, struct lg_place *p)
     uint64_t parent = n->parent;
     char *name = n->name && n->name[0] ? strdup(n->name) : NULL;
     pthread_mutex_unlock(&v->table);
-    int rc = name ? lg_place_get(v, parent, name, p) : -ENOENT;
+    int rc = name ? lg_place_get(v, parent, name, LG_HOLD_NONE, p) : -ENOENT;
     free(name);
     return rc;
 }

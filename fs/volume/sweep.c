@@ -179,17 +179,24 @@ void lg_sweep_moved(struct lg_volume *v, struct lg_node *n)
     pthread_mutex_unlock(&v->table);
 }
 
-/* NULL: none is left, and from now on none is added. No rename is under way then. */
-static struct lg_node *next_moved(struct lg_volume *v, bool end)
+static struct lg_node *pop_moved(struct lg_volume *v, bool last)
 {
-    struct lg_node *n = NULL;
-    pthread_rwlock_rdlock(&v->ns);
     pthread_mutex_lock(&v->table);
-    if (v->n_moved && !end)
-        n = v->moved[--v->n_moved];
-    else
+    struct lg_node *n = v->n_moved ? v->moved[--v->n_moved] : NULL;
+    if (!n && last)
         v->sweeping = false;
     pthread_mutex_unlock(&v->table);
+    return n;
+}
+
+/* NULL: none is left, and from now on none is added. No rename is under way then. */
+static struct lg_node *next_moved(struct lg_volume *v)
+{
+    struct lg_node *n = pop_moved(v, false);
+    if (n)
+        return n;
+    pthread_rwlock_wrlock(&v->ns);
+    n = pop_moved(v, true);
     pthread_rwlock_unlock(&v->ns);
     return n;
 }
@@ -219,12 +226,11 @@ int lg_volume_sweep(struct lg_volume *v, bool (*stop)(void *arg), void *arg, str
     int fd = openat(v->rootfd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC), rc = fd < 0 ? -errno : 0;
     if (!rc)
         rc = sweep_dir(&s, fd, DEPTH_MAX);
-    while ((m = next_moved(v, rc != 0)) != NULL) {
-        rc = sweep_moved(&s, m);
+    while ((m = next_moved(v)) != NULL) {
+        if (!rc)
+            rc = sweep_moved(&s, m);
         lg_node_unref(v, m);
     }
-    while (v->n_moved) /* only after an error; nothing is added any more */
-        lg_node_unref(v, v->moved[--v->n_moved]);
     free(v->moved);
     v->moved = NULL;
     v->cap_moved = 0;

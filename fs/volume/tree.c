@@ -44,6 +44,7 @@ static int ns_lock(struct lg_volume *v, int (*lock)(pthread_rwlock_t *))
 }
 
 int lg_ns_shared(struct lg_volume *v) { return ns_lock(v, pthread_rwlock_rdlock); }
+int lg_ns_change(struct lg_volume *v) { return v->opt.read_only ? -EROFS : lg_ns_shared(v); }
 int lg_ns_exclusive(struct lg_volume *v) { return v->opt.read_only ? -EROFS : ns_lock(v, pthread_rwlock_wrlock); }
 void lg_ns_unlock(struct lg_volume *v) { pthread_rwlock_unlock(&v->ns); }
 
@@ -138,13 +139,30 @@ void lg_sidecar_drop(int dirfd, const char *lower)
 
 int lg_fd_path(int fd, char out[32]) { return snprintf(out, 32, "/proc/self/fd/%d", fd); }
 
-int lg_own(int fd, int dirfd, const struct lg_cred *c, mode_t mode)
+/* What is made in a directory depends on that much of it; asked for once. */
+static uint32_t dir_traits(const struct lg_place *p)
 {
+    uint32_t was = atomic_load(&p->dir->traits), t = was | LG_DIR_KNOWN;
     struct stat st;
-    if (fstat(dirfd, &st))
-        return -errno;
-    gid_t gid = st.st_mode & S_ISGID ? (gid_t)-1 : c->gid;
-    if (c->uid == geteuid() && gid == getegid())
+    char path[32];
+    if (was & LG_DIR_KNOWN)
+        return was;
+    bool known = fstat(p->fd, &st) == 0;
+    lg_fd_path(p->fd, path); /* kept directories are O_PATH */
+    if (known && st.st_mode & S_ISGID)
+        t |= LG_DIR_SETGID;
+    if (getxattr(path, "system.posix_acl_default", NULL, 0) > 0)
+        t |= LG_DIR_ACL;
+    if (known)
+        atomic_compare_exchange_strong(&p->dir->traits, &was, t); /* not if it changed meanwhile */
+    return t;
+}
+
+/* Owner of something created below: a set-gid directory gives its group. */
+static int own(const struct lg_volume *v, int fd, const struct lg_place *p, const struct lg_cred *c, mode_t mode)
+{
+    gid_t gid = dir_traits(p) & LG_DIR_SETGID ? (gid_t)-1 : c->gid;
+    if (c->uid == v->uid && gid == v->gid)
         return 0;
     if (fchownat(fd, "", c->uid, gid, AT_EMPTY_PATH))
         return -errno;
@@ -159,22 +177,37 @@ int lg_own(int fd, int dirfd, const struct lg_cred *c, mode_t mode)
 
 /* ---- one directory for a call ------------------------------------------------------------------------------------------------------ */
 
-int lg_place_get(struct lg_volume *v, uint64_t dir, const char *name, struct lg_place *p)
+/* Without its name. */
+static int place_dir(struct lg_volume *v, uint64_t dir, enum lg_hold hold, struct lg_place *p)
 {
     p->fd = -1;
+    p->hold = LG_HOLD_NONE;
     p->dir = lg_node_ref(v, dir);
     if (!p->dir)
         return -ESTALE;
     p->fd = lg_node_dirfd(v, p->dir);
     if (p->fd < 0)
         return p->fd;
-    return lg_lower_name(v, p->dir, p->fd, name, p->sealed, p->lower);
+    if (hold == LG_HOLD_SHARED)
+        pthread_rwlock_rdlock(p->dir->entries);
+    else if (hold == LG_HOLD_CHANGE)
+        pthread_rwlock_wrlock(p->dir->entries);
+    p->hold = hold;
+    return 0;
+}
+
+int lg_place_get(struct lg_volume *v, uint64_t dir, const char *name, enum lg_hold hold, struct lg_place *p)
+{
+    int rc = place_dir(v, dir, hold, p);
+    return rc ? rc : lg_lower_name(v, p->dir, p->fd, name, p->sealed, p->lower);
 }
 
 void lg_place_done(struct lg_volume *v, struct lg_place *p)
 {
     if (!p->dir)
         return;
+    if (p->hold != LG_HOLD_NONE)
+        pthread_rwlock_unlock(p->dir->entries);
     lg_node_done(p->dir, p->fd);
     lg_node_unref(v, p->dir);
 }
@@ -197,7 +230,7 @@ int lg_volume_lookup(struct lg_volume *v, uint64_t parent, const char *name, str
     int rc = lg_ns_shared(v);
     if (rc)
         return lg_errno(rc);
-    rc = lg_place_get(v, parent, name, &p);
+    rc = lg_place_get(v, parent, name, LG_HOLD_SHARED, &p);
     if (!rc)
         rc = entry_of(v, &p, name, ret);
     lg_place_done(v, &p);
@@ -217,13 +250,7 @@ void lg_tmp_name(char out[32])
 }
 
 /* The umask counts only where no default ACL does. */
-static mode_t masked(int dirfd, mode_t mode, const struct lg_cred *c)
-{
-    char path[32];
-    lg_fd_path(dirfd, path); /* kept directories are O_PATH */
-    bool acl = c->umask && getxattr(path, "system.posix_acl_default", NULL, 0) > 0;
-    return acl ? mode : mode & ~c->umask;
-}
+static mode_t masked(const struct lg_place *p, mode_t mode, const struct lg_cred *c) { return dir_traits(p) & LG_DIR_ACL ? mode : mode & ~c->umask; }
 
 static int exists(int dirfd, const char *lower)
 {
@@ -245,7 +272,7 @@ static int mkdir_at(struct lg_volume *v, struct lg_place *p, mode_t mode, const 
     int fd = openat(p->fd, tmp, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
     rc = fd < 0 ? -errno : dirid_make(v, fd, id);
     if (!rc)
-        rc = lg_own(fd, p->fd, c, S_IFDIR | mode);
+        rc = own(v, fd, p, c, S_IFDIR | mode);
     if (!rc)
         rc = lg_sidecar_make(p->fd, p->sealed, p->lower);
     if (!rc && renameat2(p->fd, tmp, p->fd, p->lower, RENAME_NOREPLACE)) {
@@ -265,12 +292,12 @@ static int mkdir_at(struct lg_volume *v, struct lg_place *p, mode_t mode, const 
 int lg_volume_mkdir(struct lg_volume *v, uint64_t parent, const char *name, mode_t mode, const struct lg_cred *c, struct lg_entry *ret)
 {
     struct lg_place p;
-    int rc = lg_ns_exclusive(v);
+    int rc = lg_ns_change(v);
     if (rc)
         return lg_errno(rc);
-    rc = lg_place_get(v, parent, name, &p);
+    rc = lg_place_get(v, parent, name, LG_HOLD_CHANGE, &p);
     if (!rc)
-        rc = mkdir_at(v, &p, masked(p.fd, mode, c), c);
+        rc = mkdir_at(v, &p, masked(&p, mode, c), c);
     if (!rc)
         rc = entry_of(v, &p, name, ret);
     lg_place_done(v, &p);
@@ -282,7 +309,7 @@ int lg_volume_mkdir(struct lg_volume *v, uint64_t parent, const char *name, mode
 static int made(struct lg_volume *v, struct lg_place *p, const char *name, mode_t mode, const struct lg_cred *c, struct lg_entry *ret)
 {
     int fd = openat(p->fd, p->lower, O_PATH | O_NOFOLLOW | O_CLOEXEC);
-    int rc = fd < 0 ? -errno : lg_own(fd, p->fd, c, mode);
+    int rc = fd < 0 ? -errno : own(v, fd, p, c, mode);
     if (fd >= 0)
         close(fd);
     if (!rc)
@@ -304,15 +331,15 @@ int lg_volume_mknod(struct lg_volume *v, uint64_t parent, const char *name, mode
         return rc;
     }
     struct lg_place p;
-    int rc = lg_ns_exclusive(v);
+    int rc = lg_ns_change(v);
     if (rc)
         return lg_errno(rc);
-    rc = lg_place_get(v, parent, name, &p);
+    rc = lg_place_get(v, parent, name, LG_HOLD_CHANGE, &p);
     if (!rc)
         rc = exists(p.fd, p.lower);
     if (!rc)
         rc = lg_sidecar_make(p.fd, p.sealed, p.lower);
-    if (!rc && mknodat(p.fd, p.lower, masked(p.fd, mode, c), rdev))
+    if (!rc && mknodat(p.fd, p.lower, masked(&p, mode, c), rdev))
         rc = -errno;
     else if (!rc)
         rc = made(v, &p, name, mode, c, ret);
@@ -351,10 +378,10 @@ int lg_volume_symlink(struct lg_volume *v, uint64_t parent, const char *name, co
 {
     struct lg_place p;
     char text[LG_TARGET_SEALED_MAX + 1];
-    int rc = lg_ns_exclusive(v);
+    int rc = lg_ns_change(v);
     if (rc)
         return lg_errno(rc);
-    rc = lg_place_get(v, parent, name, &p);
+    rc = lg_place_get(v, parent, name, LG_HOLD_CHANGE, &p);
     if (!rc)
         rc = lg_target_seal(v->names, target, text, sizeof text);
     if (!rc)
@@ -400,12 +427,12 @@ int lg_volume_link(struct lg_volume *v, uint64_t node, uint64_t new_parent, cons
 {
     struct lg_place p = { 0 };
     char path[32];
-    int rc = lg_ns_exclusive(v);
+    int rc = lg_ns_change(v);
     if (rc)
         return lg_errno(rc);
     struct lg_node *n = lg_node_ref(v, node);
     int fd = n ? lg_node_open(v, n, O_PATH | O_NOFOLLOW) : -ESTALE;
-    rc = fd < 0 ? fd : lg_place_get(v, new_parent, new_name, &p);
+    rc = fd < 0 ? fd : lg_place_get(v, new_parent, new_name, LG_HOLD_CHANGE, &p);
     if (!rc)
         rc = exists(p.fd, p.lower);
     if (!rc)
@@ -437,10 +464,10 @@ int lg_volume_link(struct lg_volume *v, uint64_t node, uint64_t new_parent, cons
 int lg_volume_unlink(struct lg_volume *v, uint64_t parent, const char *name)
 {
     struct lg_place p;
-    int rc = lg_ns_exclusive(v);
+    int rc = lg_ns_change(v);
     if (rc)
         return lg_errno(rc);
-    rc = lg_place_get(v, parent, name, &p);
+    rc = lg_place_get(v, parent, name, LG_HOLD_CHANGE, &p);
     if (!rc && unlinkat(p.fd, p.lower, 0))
         rc = -errno;
     if (!rc)
@@ -485,34 +512,64 @@ static int discard_dir(int parentfd, const char *lower)
     return rc;
 }
 
+/* Exclusively, each once, in the order of their ids. NULL and others are passed over; the order in set is changed. */
+static void lock_dirs(struct lg_node **set, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        for (size_t k = i + 1; k < n; k++)
+            if (!set[i] || (set[k] && set[k]->id < set[i]->id)) {
+                struct lg_node *x = set[i];
+                set[i] = set[k];
+                set[k] = x;
+            }
+    for (size_t i = 0; i < n; i++)
+        if (set[i] && set[i]->entries && (!i || set[i] != set[i - 1]))
+            pthread_rwlock_wrlock(set[i]->entries);
+}
+
+static void unlock_dirs(struct lg_node **set, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        if (set[i] && set[i]->entries && (!i || set[i] != set[i - 1]))
+            pthread_rwlock_unlock(set[i]->entries);
+}
+
 int lg_volume_rmdir(struct lg_volume *v, uint64_t parent, const char *name)
 {
     struct lg_place p;
-    int rc = lg_ns_exclusive(v);
+    struct lg_node *dir = NULL, *now = NULL;
+    int rc = lg_ns_change(v);
     if (rc)
         return lg_errno(rc);
-    rc = lg_place_get(v, parent, name, &p);
-    if (!rc)
-        rc = discard_dir(p.fd, p.lower);
-    if (!rc)
-        lg_sidecar_drop(p.fd, p.lower);
+    rc = lg_place_get(v, parent, name, LG_HOLD_NONE, &p);
+    for (bool again = !rc; again;) { /* until the directory that is there is the one locked */
+        struct stat st;
+        struct lg_node *set[] = { p.dir, dir };
+        lock_dirs(set, 2);
+        rc = lg_node_at(v, NULL, p.fd, p.lower, NULL, false, &now, &st);
+        again = !rc && S_ISDIR(now->type) && now != dir;
+        if (!rc && !again)
+            rc = discard_dir(p.fd, p.lower);
+        if (!rc && !again)
+            lg_sidecar_drop(p.fd, p.lower);
+        unlock_dirs(set, 2);
+        lg_node_unref(v, dir);
+        dir = now;
+        now = NULL;
+    }
+    lg_node_unref(v, dir);
     lg_place_done(v, &p);
     lg_ns_unlock(v);
     return lg_errno(rc);
 }
 
-static int rename_at(struct lg_place *a, struct lg_place *b, unsigned flags)
+/* Both directories are locked, and to too if it is one. to: what stands at b, NULL: nothing. */
+static int rename_at(struct lg_place *a, struct lg_place *b, const struct lg_node *from, const struct lg_node *to, unsigned flags)
 {
-    struct stat from, to;
-    if (fstatat(a->fd, a->lower, &from, AT_SYMLINK_NOFOLLOW))
-        return -errno;
-    bool have = fstatat(b->fd, b->lower, &to, AT_SYMLINK_NOFOLLOW) == 0;
-    if (!have && errno != ENOENT)
-        return -errno;
     int rc = lg_sidecar_make(b->fd, b->sealed, b->lower);
     if (rc)
         return rc;
-    if (!flags && have && S_ISDIR(from.st_mode) && S_ISDIR(to.st_mode) && from.st_ino != to.st_ino) {
+    if (!flags && to && S_ISDIR(from->type) && S_ISDIR(to->type) && from != to) {
         /* Over an empty directory: its id stands in the way of an ordinary rename. */
         int fd = openat(b->fd, b->lower, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
         rc = fd < 0 ? -errno : dir_empty(fd);
@@ -524,7 +581,7 @@ static int rename_at(struct lg_place *a, struct lg_place *b, unsigned flags)
     }
     if (renameat2(a->fd, a->lower, b->fd, b->lower, flags)) {
         rc = -errno;
-        if (!have)
+        if (!to)
             lg_sidecar_drop(b->fd, b->lower);
     }
     return rc;
@@ -533,35 +590,44 @@ static int rename_at(struct lg_place *a, struct lg_place *b, unsigned flags)
 int lg_volume_rename(struct lg_volume *v, uint64_t parent, const char *name, uint64_t new_parent, const char *new_name, unsigned flags)
 {
     struct lg_place a, b = { 0 };
-    struct lg_node *n = NULL, *m = NULL;
-    struct stat st;
+    struct lg_node *dir = NULL;
     if (flags & ~(unsigned)(RENAME_NOREPLACE | RENAME_EXCHANGE))
         return -EINVAL;
-    int rc = lg_ns_exclusive(v);
+    int rc = lg_ns_change(v);
     if (rc)
         return lg_errno(rc);
-    rc = lg_place_get(v, parent, name, &a);
+    rc = lg_place_get(v, parent, name, LG_HOLD_NONE, &a);
     if (!rc)
-        rc = lg_place_get(v, new_parent, new_name, &b);
-    if (!rc)
+        rc = lg_place_get(v, new_parent, new_name, LG_HOLD_NONE, &b);
+    for (bool again = !rc; again;) { /* until the directory that is to be replaced is the one locked */
+        struct lg_node *n = NULL, *m = NULL, *set[] = { a.dir, b.dir, dir };
+        struct stat st;
+        lock_dirs(set, 3);
         rc = lg_node_at(v, NULL, a.fd, a.lower, NULL, false, &n, &st);
-    if (!rc && flags & RENAME_EXCHANGE)
-        rc = lg_node_at(v, NULL, b.fd, b.lower, NULL, false, &m, &st);
-    if (!rc)
-        rc = rename_at(&a, &b, flags);
-    if (!rc) {
-        bool same = a.dir == b.dir && strcmp(a.lower, b.lower) == 0;
-        if (!same && !(flags & RENAME_EXCHANGE) && exists(a.fd, a.lower) == 0) /* two links to one inode stay both */
-            lg_sidecar_drop(a.fd, a.lower);
-        lg_node_moved(v, n, new_parent, new_name);
-        lg_sweep_moved(v, n);
-        if (m) {
-            lg_node_moved(v, m, parent, name);
-            lg_sweep_moved(v, m);
+        if (!rc)
+            rc = lg_node_at(v, NULL, b.fd, b.lower, NULL, false, &m, &st);
+        if (rc == -ENOENT && n && !(flags & RENAME_EXCHANGE))
+            rc = 0;
+        again = !rc && !flags && m && m != n && S_ISDIR(m->type) && m != dir;
+        if (!rc && !again)
+            rc = rename_at(&a, &b, n, m, flags);
+        if (!rc && !again) {
+            bool same = a.dir == b.dir && strcmp(a.lower, b.lower) == 0;
+            if (!same && !(flags & RENAME_EXCHANGE) && lg_name_is_long(a.lower) && exists(a.fd, a.lower) == 0) /* two links to one inode stay both */
+                lg_sidecar_drop(a.fd, a.lower);
+            lg_node_moved(v, n, new_parent, new_name);
+            lg_sweep_moved(v, n);
+            if (flags & RENAME_EXCHANGE) {
+                lg_node_moved(v, m, parent, name);
+                lg_sweep_moved(v, m);
+            }
         }
+        unlock_dirs(set, 3);
+        lg_node_unref(v, n);
+        lg_node_unref(v, dir);
+        dir = m;
     }
-    lg_node_unref(v, n);
-    lg_node_unref(v, m);
+    lg_node_unref(v, dir);
     lg_place_done(v, &a);
     lg_place_done(v, &b);
     lg_ns_unlock(v);
@@ -570,14 +636,14 @@ int lg_volume_rename(struct lg_volume *v, uint64_t parent, const char *name, uin
 
 /* ---- files come into being ------------------------------------------------------------------------------------------------------------ */
 
-static int file_begin(struct lg_volume *v, const struct lg_node *parent, int fd, int dirfd, const char *name, mode_t mode, const struct lg_cred *c,
-                      struct lg_entry *ret, struct lg_handle **ret_h)
+static int file_begin(struct lg_volume *v, const struct lg_place *p, int fd, const char *name, mode_t mode, const struct lg_cred *c, struct lg_entry *ret,
+                      struct lg_handle **ret_h)
 {
     struct lg_node *n = NULL;
     struct lg_handle *h = calloc(1, sizeof *h);
-    int rc = h ? lg_own(fd, dirfd, c, S_IFREG | mode) : -ENOMEM;
+    int rc = h ? own(v, fd, p, c, S_IFREG | mode) : -ENOMEM;
     if (!rc)
-        rc = lg_node_of_fd(v, parent, fd, name, true, &n, &ret->st);
+        rc = lg_node_of_fd(v, p->dir, fd, name, true, &n, &ret->st);
     if (rc) {
         free(h);
         close(fd);
@@ -596,6 +662,7 @@ static int file_begin(struct lg_volume *v, const struct lg_node *parent, int fd,
     if (!rc) {
         n->opens = 1;
         n->was_open = true;
+        n->no_capability = true;
         n->dirty_since = time(NULL);
     }
     pthread_mutex_unlock(&n->mu);
@@ -617,21 +684,21 @@ int lg_volume_create_file(struct lg_volume *v, uint64_t parent, const char *name
                           struct lg_handle **ret_h)
 {
     struct lg_place p;
-    int rc = lg_ns_exclusive(v);
+    int rc = lg_ns_change(v);
     if (rc)
         return lg_errno(rc);
-    rc = lg_place_get(v, parent, name, &p);
+    rc = lg_place_get(v, parent, name, LG_HOLD_CHANGE, &p);
     if (!rc)
         rc = lg_sidecar_make(p.fd, p.sealed, p.lower);
     if (!rc) {
-        mode = masked(p.fd, mode, c);
+        mode = masked(&p, mode, c);
         int fd = openat(p.fd, p.lower, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, mode & 07777);
         if (fd < 0) {
             rc = -errno;
             if (rc != -EEXIST)
                 lg_sidecar_drop(p.fd, p.lower);
         } else {
-            rc = file_begin(v, p.dir, fd, p.fd, name, mode, c, ret, ret_h);
+            rc = file_begin(v, &p, fd, name, mode, c, ret, ret_h);
             if (rc) {
                 unlinkat(p.fd, p.lower, 0);
                 lg_sidecar_drop(p.fd, p.lower);
@@ -657,22 +724,18 @@ int lg_volume_create_file(struct lg_volume *v, uint64_t parent, const char *name
 
 int lg_volume_tmpfile(struct lg_volume *v, uint64_t parent, int flags, mode_t mode, const struct lg_cred *c, struct lg_entry *ret, struct lg_handle **ret_h)
 {
+    struct lg_place p;
     (void)flags;
-    int rc = lg_ns_exclusive(v);
+    int rc = lg_ns_change(v);
     if (rc)
         return lg_errno(rc);
-    struct lg_node *dir = lg_node_ref(v, parent);
-    int dirfd = dir ? lg_node_dirfd(v, dir) : -ESTALE;
-    rc = dirfd < 0 ? dirfd : 0;
+    rc = place_dir(v, parent, LG_HOLD_NONE, &p);
     if (!rc) {
-        mode = masked(dirfd, mode, c);
-        int fd = openat(dirfd, ".", O_RDWR | O_TMPFILE | O_CLOEXEC, mode & 07777);
-        rc = fd < 0 ? -errno : file_begin(v, dir, fd, dirfd, "", mode, c, ret, ret_h);
+        mode = masked(&p, mode, c);
+        int fd = openat(p.fd, ".", O_RDWR | O_TMPFILE | O_CLOEXEC, mode & 07777);
+        rc = fd < 0 ? -errno : file_begin(v, &p, fd, "", mode, c, ret, ret_h);
     }
-    if (dir) {
-        lg_node_done(dir, dirfd);
-        lg_node_unref(v, dir);
-    }
+    lg_place_done(v, &p);
     lg_ns_unlock(v);
     return lg_errno(rc);
 }

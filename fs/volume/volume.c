@@ -32,6 +32,8 @@ int lg_volume_open(const char *dir, const struct lg_volume_options *opt, struct 
         return -ENOMEM;
     v->opt = *opt;
     v->rootfd = v->lockfd = -1;
+    v->uid = geteuid();
+    v->gid = getegid();
     pthread_mutex_init(&v->table, NULL);
     pthread_rwlockattr_t attr; /* a stream of lookups must not keep a create waiting for ever */
     pthread_rwlockattr_init(&attr);

@@ -37,6 +37,7 @@ int lg_journal_close(struct lg_journal *j) LG_MUST;
 struct lg_jfile {
     int fd;
     uint8_t file_id[LG_ID_LEN];
+    bool located;        /* the handle was asked for: with its first record, as most files never have one */
     uint32_t handle_len; /* 0: the lower filesystem gives none */
     int32_t handle_type;
     uint8_t handle[LG_JOURNAL_HANDLE_MAX];
