@@ -356,11 +356,18 @@ void lg_keys_lock(struct lg_keys *k)
     pthread_mutex_unlock(&k->mu);
 }
 
+static bool no_longer_sure(const struct held *h, const void *arg)
+{
+    (void)arg;
+    return !h->k;
+}
+
 void lg_keys_unlock(struct lg_keys *k)
 {
     pthread_mutex_lock(&k->mu);
     k->locked = false;
     k->epoch++;
+    sweep(k, no_longer_sure, NULL); /* what was revoked may have been taken back: ask again */
     pthread_mutex_unlock(&k->mu);
 }
 

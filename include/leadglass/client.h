@@ -7,6 +7,7 @@
 #ifndef LEADGLASS_CLIENT_H
 #define LEADGLASS_CLIENT_H
 
+#include "leadglass/certificate.h"
 #include "leadglass/keyring.h"
 #include "leadglass/secret.h"
 #include "leadglass/study.h"
@@ -28,7 +29,9 @@ struct lg_keyd_status {
     struct lg_keyring_stat keyring;
     char keyring_dir[4096], slot_path[4096];
     bool memory_unlocked;  /* --allow-unlocked-memory took effect */
-    unsigned officers;     /* 0: single-administrator mode */
+    unsigned officers;     /* registered; 0 too while locked */
+    bool officer_mode;     /* false while unlocked: one administrator alone may destroy */
+    uint8_t frozen;        /* enum lg_frozen */
     unsigned n_mounts;
     struct lg_keyd_mount {
         uint8_t vault_id[LG_ID_LEN];
@@ -73,6 +76,27 @@ int lg_client_rotate_root(struct lg_client *c) LG_MUST;
 int lg_client_rotate_study(struct lg_client *c, const char *uid) LG_MUST;
 /* One batch of all studies, from *after on (NULL: from the start); go on after ret->last until ret->end. */
 int lg_client_rotate_studies(struct lg_client *c, const uint8_t *after, struct lg_rotated *ret) LG_MUST;
+
+/* ---- officers (leadglass/act.h; errors of lg_keyring_act_submit and lg_keyring_act_approve) ---- */
+
+struct lg_governance {
+    uint8_t keyring_id[LG_ID_LEN], sign_pub[LG_SIGN_PUB_LEN]; /* sign_pub: the key that signs tombstones and certificates */
+    bool officer_mode;
+    unsigned n_officers;
+    struct lg_officer officers[LG_OFFICERS_MAX];
+    struct lg_policy policy;
+    struct lg_keyring_time time;
+};
+int lg_client_governance(struct lg_client *c, struct lg_governance *ret) LG_MUST;
+/* sig NULL: single-administrator mode. */
+int lg_client_act_submit(struct lg_client *c, const uint8_t *doc, size_t len, const uint8_t *sig, struct lg_act_record *ret, struct lg_unconfirmed *ret_u) LG_MUST;
+int lg_client_act_approve(struct lg_client *c, const uint8_t id[LG_ID_LEN], const uint8_t pub[LG_SIGN_PUB_LEN], const uint8_t sig[LG_SIGN_LEN], struct lg_act_record *ret,
+                          struct lg_unconfirmed *ret_u) LG_MUST;
+int lg_client_act_get(struct lg_client *c, const uint8_t id[LG_ID_LEN], struct lg_act_record *ret) LG_MUST;
+/* Calls back for every act (open: pending, approved and waiting ones); stops when it returns non-zero and returns that. */
+int lg_client_act_list(struct lg_client *c, bool open, int (*each)(void *arg, const struct lg_act_record *r), void *arg) LG_MUST;
+/* doc: room for LG_CERT_MAX. -EALREADY: not destroyed. -ENOTCONN: a mount has not confirmed. */
+int lg_client_certificate(struct lg_client *c, const char *uid, uint8_t *ret_doc, size_t *ret_len, uint8_t ret_sig[LG_SIGN_LEN]) LG_MUST;
 
 /* ---- for leadglass-fs --------------------------------------------------------------------------------------------------- */
 

@@ -11,6 +11,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "leadglass/act.h"
 #include "leadglass/secret.h"
 #include "leadglass/study.h"
 
@@ -181,6 +182,13 @@ struct lg_study {
     uint64_t changed;    /* last change of state */
     uint32_t changed_by; /* uid of the actor of it */
     char reason[LG_REASON_MAX + 1];
+    bool held;             /* a legal hold is on it */
+    uint8_t hold[LG_ID_LEN]; /* the act that placed it: reason and author stand there */
+    uint8_t act[LG_ID_LEN];  /* the act that made the present state; zero: none */
+    uint64_t retain_until; /* seconds since 1970; 0: not set */
+    unsigned rule;         /* of the policy */
+    uint64_t due;          /* destroy-approved: not destroyed before this time; else 0 */
+    bool unconfirmed;      /* revoked, and a mount has not confirmed that it dropped everything */
 };
 
 /* Studies in key-id order, starting after *after (NULL: from the start), at most max; *ret_n tells how many. */
@@ -198,6 +206,93 @@ int lg_keyring_revoke(struct lg_keyring *k, const char *uid, const char *reason,
  * marks them destroyed. Call without an open transaction. On error the state stays destroying; calling it
  * again, or the next unlock, goes on from there. The root may have changed even so. */
 int lg_keyring_destroy(struct lg_keyring *k, unsigned *ret_destroyed) LG_MUST;
+
+/* ---- time ------------------------------------------------------------------------------------------------------------------ */
+
+/* What keeps things waiting is compared with clocks that nobody can set: docs/ERASURE.md, "Time". */
+enum lg_frozen {
+    LG_FROZEN_NOT = 0,
+    LG_FROZEN_FORWARD = 1, /* the wall clock ran ahead of CLOCK_BOOTTIME */
+    LG_FROZEN_BACK = 2,    /* it fell behind, or behind the last time that was stored */
+    LG_FROZEN_DOWN = 3,    /* the host was off for longer than can be believed */
+};
+struct lg_keyring_time {
+    uint64_t wall_s, last_s; /* now; when it was last stored */
+    uint64_t run_s;          /* how long the key manager has served unlocked, in all its life */
+    enum lg_frozen frozen;   /* while it is, nothing becomes due and no act of two officers is taken but LG_ACT_CLOCK */
+    uint64_t frozen_at;
+};
+/* Takes the clocks in; call every minute or so while unlocked. Needs begin. */
+int lg_keyring_tick(struct lg_keyring *k, struct lg_keyring_time *ret) LG_MUST;
+int lg_keyring_time(struct lg_keyring *k, struct lg_keyring_time *ret) LG_MUST; /* as of the last tick; changes nothing */
+
+struct lg_clock {
+    uint64_t wall_s, boot_s, run_s; /* CLOCK_REALTIME, CLOCK_BOOTTIME, CLOCK_MONOTONIC */
+    uint8_t boot_id[LG_ID_LEN];
+};
+/* For tests: other clocks. NULL: the system's. */
+typedef void (*lg_keyring_clock)(void *arg, struct lg_clock *ret);
+void lg_keyring_set_clock(struct lg_keyring *k, lg_keyring_clock clock, void *arg);
+
+/* ---- officers, policy, acts ---------------------------------------------------------------------------------------------------- */
+
+int lg_keyring_officers(struct lg_keyring *k, struct lg_officer ret[LG_OFFICERS_MAX], unsigned *ret_n) LG_MUST;
+/* True from the moment on when a security officer and a retention officer were registered, for ever: destruction and what equals it then need two
+ * officers. False: single-administrator mode. */
+int lg_keyring_officer_mode(struct lg_keyring *k, bool *ret) LG_MUST;
+/* After a commit that changed officers: brings the hash in the slot file up to date. Without an open transaction; 0 when there is nothing to do. */
+int lg_keyring_officers_note(struct lg_keyring *k) LG_MUST;
+/* After unlocking: does the set agree with the slot file? -EBADMSG: no; from then on no act is taken (-EBADMSG) until the next unlock. */
+int lg_keyring_officers_check(struct lg_keyring *k) LG_MUST;
+
+int lg_keyring_policy(struct lg_keyring *k, struct lg_policy *ret) LG_MUST;
+
+struct lg_asker { /* whose process hands it in, as the kernel says */
+    uint32_t account;
+    bool admin;
+};
+/* What the mounts have to be told once the change is committed. The study is the act's subject. */
+enum lg_act_effect { LG_EFFECT_NONE, LG_EFFECT_DROP /* LG_EVENT_REVOKE */, LG_EFFECT_AGAIN /* LG_EVENT_UNLOCK: keys may be asked for again */ };
+
+/* Takes an act: with sig (64 bytes) from the officer it names; without (NULL) from an administrator in single-administrator mode. What one officer
+ * alone may do, or anything in single-administrator mode, is carried out at once; the rest is pending. Needs begin; on any error abort the transaction.
+ *   -EPROTO    no document         -EXDEV  another keyring's    -EINVAL  no reason, or fields that the action does not take
+ *   -ETIME     expired, made in the future, or for too long     -EKEYREJECTED  the signature is not a registered officer's
+ *   -EPERM     officers are registered: it needs their signatures   -EACCES  not this role, or not from this account
+ *   -EALREADY  the document was used, or things are so already  -ESTALE  the UID has another key by now   -ENOENT
+ *   -EBUSY     a legal hold        -EDOM  retention has not ended (or longer where shorter was said, and the reverse)
+ *   -EDQUOT    too many suspensions  -ECANCELED  the clock is frozen  -EUSERS  too few officers would be left  -EEXIST  officer's key, name or account
+ *   -EKEYREVOKED  destroyed        -EBADMSG  the officers are not those the slot file vouches for */
+int lg_keyring_act_submit(struct lg_keyring *k, const uint8_t *doc, size_t len, const uint8_t *sig, const struct lg_asker *who, struct lg_act_record *ret,
+                          enum lg_act_effect *ret_effect) LG_MUST;
+/* The second signature; carries the act out, or allows it to be claimed. Errors as above, and -ELOOP: nobody approves their own request. */
+int lg_keyring_act_approve(struct lg_keyring *k, const uint8_t id[LG_ID_LEN], const uint8_t pub[LG_SIGN_PUB_LEN], const uint8_t sig[LG_SIGN_LEN], const struct lg_asker *who,
+                           struct lg_act_record *ret, enum lg_act_effect *ret_effect) LG_MUST;
+/* For actions that are carried out elsewhere (assign, trim, backup void ...): takes the approval, once. Call it in the transaction of what is done, or of
+ * its first lasting step. kid: the subject it must have, or NULL. -EPERM: not approved yet. -ETIME, -EALREADY, -EINVAL (another action or subject), -ENOENT.
+ * In single-administrator mode submit approves at once: the same path serves both. */
+int lg_keyring_act_claim(struct lg_keyring *k, const uint8_t id[LG_ID_LEN], enum lg_action action, const uint8_t *kid, struct lg_act *ret) LG_MUST;
+int lg_keyring_act_get(struct lg_keyring *k, const uint8_t id[LG_ID_LEN], struct lg_act_record *ret) LG_MUST;
+/* In order of id, starting after *after (NULL: from the start); open: only those that are pending, approved or waiting. 1: there are no more behind
+ * these; 0: go on after ret_last. */
+int lg_keyring_acts(struct lg_keyring *k, const uint8_t *after, bool open, struct lg_act_record *ret, unsigned max, unsigned *ret_n, uint8_t ret_last[LG_ID_LEN]) LG_MUST;
+
+/* ---- destruction after the waiting period ---------------------------------------------------------------------------------------- */
+
+/* Studies whose waiting period has ended by the wall clock and by running time, that no hold and no retention keeps, become destroying: at most max.
+ * Then tell the mounts, and lg_keyring_destroy. Needs begin. */
+int lg_keyring_due(struct lg_keyring *k, unsigned max, uint8_t (*ret)[LG_ID_LEN], unsigned *ret_n) LG_MUST;
+int lg_keyring_due_next(struct lg_keyring *k, uint64_t *ret_wall_s) LG_MUST; /* when the first may be; -ENOENT: none waits */
+/* A study's key id and those of the provisional keys attached to it, at most max. */
+int lg_keyring_kids(struct lg_keyring *k, const uint8_t kid[LG_ID_LEN], uint8_t (*ret)[LG_ID_LEN], unsigned max, unsigned *ret_n) LG_MUST;
+/* Every mount has dropped what it had of the study. Needs begin. */
+int lg_keyring_confirmed(struct lg_keyring *k, const uint8_t kid[LG_ID_LEN]) LG_MUST;
+
+/* The keyring's own signing key (Ed25519), made when it is first needed (then it needs begin; -ENOENT without). */
+int lg_keyring_sign_pub(struct lg_keyring *k, uint8_t ret_pub[LG_SIGN_PUB_LEN]) LG_MUST;
+/* The certificate of the newest destroyed key of this UID: a document (leadglass/certificate.h) and the keyring's signature of it.
+ * -ENOENT: no such study, or it is not destroyed: -EALREADY. -ENOTCONN: a mount has not confirmed; ret_kid then names the key. */
+int lg_keyring_certificate(struct lg_keyring *k, const char *uid, uint8_t *ret_doc, size_t cap, size_t *ret_len, uint8_t ret_sig[LG_SIGN_LEN], uint8_t ret_kid[LG_ID_LEN]) LG_MUST;
 
 /* For crash tests: called before each step of destruction that writes (numbered from 1) with a name; returning non-zero stops there with
  * that error, as a crash would. NULL: none. */

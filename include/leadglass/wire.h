@@ -19,6 +19,9 @@
 #define LG_WIRE_MOUNTS_MAX 64u
 #define LG_WIRE_STUDIES_MAX 64u /* in one answer to LG_MSG_STUDY_LIST */
 #define LG_WIRE_KIDS_MAX 1024u  /* in one event */
+#define LG_WIRE_BLOB_MAX 65536u /* bytes whose form is described elsewhere, in an answer */
+#define LG_ACTS_PER_ANSWER 16u
+#define LG_WIRE_ACT_MAX 4096u   /* the same in a request */
 #define LG_WIRE_ANSWER 0x8000u  /* type bit of an answer */
 
 enum lg_msg {
@@ -48,6 +51,13 @@ enum lg_msg {
     LG_MSG_ROTATE_ROOT = 30,
     LG_MSG_ROTATE_STUDY = 31,
     LG_MSG_ROTATE_STUDIES = 32, /* some of all, from a key id on */
+    LG_MSG_ACT_SUBMIT = 40,
+    LG_MSG_ACT_APPROVE = 41,
+    LG_MSG_ACT_GET = 42,
+    LG_MSG_ACT_LIST = 43,
+    LG_MSG_GOVERNANCE = 44, /* officers, policy, time */
+    LG_MSG_CERTIFICATE = 45,
+    LG_MSG_DUE = 59, /* never on the wire: the key manager's own */
     LG_MSG_LAST = 127,
     LG_MSG_EVENT = 64, /* key manager to mount */
 };
@@ -61,7 +71,7 @@ struct lg_header {
 struct lg_request {
     uint16_t type;
     uint64_t id;
-    const uint8_t *pass; /* borrowed: points into the frame after decoding */
+    const uint8_t *pass; /* or the bytes of an act; borrowed: points into the frame after decoding */
     size_t pass_len;
     uint8_t vault_id[LG_ID_LEN], kid[LG_ID_LEN];
     uint32_t version;
@@ -94,9 +104,15 @@ struct lg_answer {
     struct lg_slot_info *slots; /* room for LG_SLOTS_MAX */
     unsigned n_slots;
     struct lg_rotated rotated;
+    uint8_t *blob; /* room for LG_WIRE_BLOB_MAX */
+    size_t blob_len;
     uint64_t *unclean; /* room for LG_UNCLEAN_MAX */
     unsigned n_unclean;
 };
+
+/* The answer to LG_MSG_GOVERNANCE, as a blob. */
+int lg_governance_encode(const struct lg_governance *g, uint8_t *out, size_t cap, size_t *ret_len) LG_MUST;
+int lg_governance_decode(const uint8_t *untrusted, size_t len, struct lg_governance *ret) LG_MUST;
 
 /* Reads the header of a frame of which at least LG_WIRE_HEADER bytes are there. -EPROTO: not ours, or a length out of bounds.
  * The version is not judged here, so that a newer one can be answered. */

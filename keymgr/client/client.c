@@ -250,6 +250,126 @@ int lg_client_rotate_studies(struct lg_client *c, const uint8_t *after, struct l
     return rc;
 }
 
+/* ---- officers --------------------------------------------------------------------------------------------------------------------------------- */
+
+/* An answer that is a blob; decode gets its bytes. */
+static int blob_call(struct lg_client *c, struct lg_request *q, struct lg_unconfirmed *u, int64_t ms, int (*decode)(void *arg, const uint8_t *p, size_t len), void *arg)
+{
+    struct lg_answer a = { .unconfirmed = u, .blob = malloc(LG_WIRE_BLOB_MAX) };
+    int rc = a.blob ? call(c, q, &a, ms) : -ENOMEM;
+    if (!rc)
+        rc = decode(arg, a.blob, a.blob_len);
+    free(a.blob);
+    return rc;
+}
+
+static int to_governance(void *arg, const uint8_t *p, size_t len) { return lg_governance_decode(p, len, arg); }
+static int to_record(void *arg, const uint8_t *p, size_t len) { return lg_act_record_decode(p, len, arg); }
+
+int lg_client_governance(struct lg_client *c, struct lg_governance *ret)
+{
+    struct lg_request q = { .type = LG_MSG_GOVERNANCE };
+    return blob_call(c, &q, NULL, DEADLINE_MS, to_governance, ret);
+}
+
+int lg_client_act_submit(struct lg_client *c, const uint8_t *doc, size_t len, const uint8_t *sig, struct lg_act_record *ret, struct lg_unconfirmed *ret_u)
+{
+    uint8_t b[LG_WIRE_ACT_MAX];
+    struct lg_wr w = lg_wr(b, sizeof b);
+    lg_wr_u8(&w, sig != NULL);
+    lg_wr_u16(&w, (uint16_t)len);
+    lg_wr_bytes(&w, doc, len);
+    lg_wr_bytes(&w, sig ? sig : doc, sig ? LG_SIGN_LEN : 0);
+    struct lg_request q = { .type = LG_MSG_ACT_SUBMIT, .pass = b, .pass_len = w.len };
+    return w.bad ? -EINVAL : blob_call(c, &q, ret_u, REVOKE_MS, to_record, ret);
+}
+
+int lg_client_act_approve(struct lg_client *c, const uint8_t id[LG_ID_LEN], const uint8_t pub[LG_SIGN_PUB_LEN], const uint8_t sig[LG_SIGN_LEN], struct lg_act_record *ret,
+                          struct lg_unconfirmed *ret_u)
+{
+    uint8_t b[LG_SIGN_PUB_LEN + LG_SIGN_LEN];
+    memcpy(b, pub, LG_SIGN_PUB_LEN);
+    memcpy(b + LG_SIGN_PUB_LEN, sig, LG_SIGN_LEN);
+    struct lg_request q = { .type = LG_MSG_ACT_APPROVE, .pass = b, .pass_len = sizeof b };
+    memcpy(q.kid, id, LG_ID_LEN);
+    return blob_call(c, &q, ret_u, REVOKE_MS, to_record, ret);
+}
+
+int lg_client_act_get(struct lg_client *c, const uint8_t id[LG_ID_LEN], struct lg_act_record *ret)
+{
+    struct lg_request q = { .type = LG_MSG_ACT_GET };
+    memcpy(q.kid, id, LG_ID_LEN);
+    return blob_call(c, &q, NULL, DEADLINE_MS, to_record, ret);
+}
+
+struct acts {
+    int (*each)(void *arg, const struct lg_act_record *r);
+    void *arg;
+    bool end;
+    uint8_t last[LG_ID_LEN];
+};
+
+static int to_acts(void *arg, const uint8_t *p, size_t len)
+{
+    struct acts *x = arg;
+    struct lg_rd r = lg_rd(p, len);
+    struct lg_act_record one;
+    int rc = 0;
+    x->end = lg_rd_u8(&r) != 0;
+    lg_rd_copy(&r, x->last, LG_ID_LEN);
+    unsigned n = lg_rd_u16(&r);
+    for (unsigned i = 0; !rc && i < n; i++) {
+        size_t m = lg_rd_u16(&r);
+        const uint8_t *b = lg_rd_bytes(&r, m);
+        rc = b ? lg_act_record_decode(b, m, &one) : -EPROTO;
+        if (!rc)
+            rc = x->each(x->arg, &one);
+    }
+    return rc ? rc : lg_rd_done(&r) ? 0 : -EPROTO;
+}
+
+int lg_client_act_list(struct lg_client *c, bool open, int (*each)(void *arg, const struct lg_act_record *r), void *arg)
+{
+    struct lg_request q = { .type = LG_MSG_ACT_LIST, .now = open };
+    struct acts x = { .each = each, .arg = arg };
+    int rc = 0;
+    while (!rc && !x.end) {
+        rc = blob_call(c, &q, NULL, DEADLINE_MS, to_acts, &x);
+        memcpy(q.kid, x.last, LG_ID_LEN);
+        q.has_after = true;
+    }
+    return rc;
+}
+
+struct cert {
+    uint8_t *doc, *sig;
+    size_t *len;
+};
+
+static int to_cert(void *arg, const uint8_t *p, size_t len)
+{
+    struct cert *x = arg;
+    struct lg_rd r = lg_rd(p, len);
+    size_t n = lg_rd_u16(&r);
+    const uint8_t *doc = lg_rd_bytes(&r, n), *sig = lg_rd_bytes(&r, LG_SIGN_LEN);
+    if (!lg_rd_done(&r) || n > LG_CERT_MAX)
+        return -EPROTO;
+    memcpy(x->doc, doc, n);
+    memcpy(x->sig, sig, LG_SIGN_LEN);
+    *x->len = n;
+    return 0;
+}
+
+int lg_client_certificate(struct lg_client *c, const char *uid, uint8_t *ret_doc, size_t *ret_len, uint8_t ret_sig[LG_SIGN_LEN])
+{
+    struct lg_request q = { .type = LG_MSG_CERTIFICATE };
+    struct cert x = { ret_doc, ret_sig, ret_len };
+    if (strlen(uid) > LG_UID_MAX)
+        return -ENOENT;
+    set_str(q.uid, sizeof q.uid, uid);
+    return blob_call(c, &q, NULL, REVOKE_MS, to_cert, &x);
+}
+
 /* ---- for leadglass-fs --------------------------------------------------------------------------------------------------------------------- */
 
 static int vault_keys(struct lg_client *c, uint16_t type, const uint8_t vault_id[LG_ID_LEN], uint8_t ret_keyring_id[LG_ID_LEN], struct lg_key *v, struct lg_key *g)

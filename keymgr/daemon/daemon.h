@@ -84,6 +84,7 @@ struct lg_op {
     enum lg_slot_type slot_type;
     char slot_name[LG_SLOT_NAME_MAX + 1];
     bool written; /* slot add, change: now it is tried */
+    uint8_t kid[LG_ID_LEN], study[LG_ID_LEN]; /* acts: the act's id, the key id of the study that mounts drop */
 };
 
 struct lg_wait { /* after a wrong passphrase, per user */
@@ -112,6 +113,8 @@ struct lg_worker {
     } held[LG_CLIENTS_MAX * 4];
     unsigned n_held;
     bool stop;
+    int64_t tick_at;  /* when the clocks are looked at again */
+    bool frozen_said; /* that they cannot be believed was logged */
     struct lg_derivation { /* scrypt, in a thread of its own; one at a time */
         bool busy;
         void (*run)(struct lg_derivation *d);
@@ -154,6 +157,22 @@ void lg_slot_end(struct lg_worker *w, struct lg_op *op);
 void lg_on_slot_list(struct lg_worker *w, struct lg_conn *c, const struct lg_request *q);
 void lg_on_rotate_study(struct lg_worker *w, struct lg_conn *c, const struct lg_request *q);
 void lg_on_rotate_studies(struct lg_worker *w, struct lg_conn *c, const struct lg_request *q);
+
+/* ---- officers.c: acts, certificates, what becomes due ---- */
+enum { LG_OP_DUE = LG_MSG_DUE };
+bool lg_officer_account(struct lg_worker *w, uid_t uid);
+void lg_officers_unlocked(struct lg_worker *w); /* after every unlock */
+void lg_on_act_get(struct lg_worker *w, struct lg_conn *c, const struct lg_request *q);
+void lg_on_act_list(struct lg_worker *w, struct lg_conn *c, const struct lg_request *q);
+void lg_on_governance(struct lg_worker *w, struct lg_conn *c, const struct lg_request *q);
+void lg_act_begin(struct lg_worker *w, struct lg_op *op);
+void lg_act_end(struct lg_worker *w, struct lg_op *op);
+void lg_certificate_begin(struct lg_worker *w, struct lg_op *op);
+void lg_certificate_end(struct lg_worker *w, struct lg_op *op);
+void lg_due_begin(struct lg_worker *w, struct lg_op *op);
+void lg_due_end(struct lg_worker *w, struct lg_op *op);
+void lg_revoke_confirmed(struct lg_worker *w, const char *uid); /* every mount has answered a revocation */
+void lg_tick(struct lg_worker *w); /* every turn; does something once a minute, or when something is due */
 
 /* ---- mounts.c ---- */
 bool lg_mount_alive(const struct lg_mount *m);

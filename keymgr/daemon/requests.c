@@ -13,7 +13,7 @@ enum { WAIT_CAP_S = 60, KIDS = LG_WIRE_KIDS_MAX };
 
 /* ---- who may ask what: everything that is not in this table is refused -------------------------------------------------------------- */
 
-enum { ANYBODY = 1, ADMIN = 2 }; /* ADMIN: root, and the user whom the key manager runs as */
+enum { ANYBODY = 1, ADMIN = 2, OFFICER = 4 }; /* ADMIN: root, and the user whom the key manager runs as; OFFICER: accounts of registered officers */
 
 typedef void handler(struct lg_worker *w, struct lg_conn *c, const struct lg_request *q);
 static handler on_status, on_later, on_show, on_list, on_vault_add, on_vault_get, on_study_key, on_key_by_id, on_provisional, on_attach, on_begin, on_end, on_close, on_watch, on_ack;
@@ -27,8 +27,8 @@ static const struct {
     [LG_MSG_UNLOCK] = { on_later, ADMIN, false, false },
     [LG_MSG_LOCK] = { on_later, ADMIN, false, false },
     [LG_MSG_REVOKE] = { on_later, ADMIN, true, false },
-    [LG_MSG_STUDY_SHOW] = { on_show, ADMIN, true, false },
-    [LG_MSG_STUDY_LIST] = { on_list, ADMIN, true, false },
+    [LG_MSG_STUDY_SHOW] = { on_show, ADMIN | OFFICER, true, false },
+    [LG_MSG_STUDY_LIST] = { on_list, ADMIN | OFFICER, true, false },
     [LG_MSG_VAULT_ADD] = { on_vault_add, ADMIN, true, true },
     [LG_MSG_VAULT_GET] = { on_vault_get, ADMIN, true, false },
     [LG_MSG_STUDY_KEY] = { on_study_key, ADMIN, true, false }, /* begins by itself when the study is new */
@@ -49,6 +49,12 @@ static const struct {
     [LG_MSG_ROTATE_ROOT] = { on_later, ADMIN, true, false },
     [LG_MSG_ROTATE_STUDY] = { lg_on_rotate_study, ADMIN, true, true },
     [LG_MSG_ROTATE_STUDIES] = { lg_on_rotate_studies, ADMIN, true, true },
+    [LG_MSG_ACT_SUBMIT] = { on_later, ADMIN | OFFICER, true, false },
+    [LG_MSG_ACT_APPROVE] = { on_later, ADMIN | OFFICER, true, false },
+    [LG_MSG_ACT_GET] = { lg_on_act_get, ADMIN | OFFICER, true, false },
+    [LG_MSG_ACT_LIST] = { lg_on_act_list, ADMIN | OFFICER, true, false },
+    [LG_MSG_GOVERNANCE] = { lg_on_governance, ADMIN | OFFICER, true, true },
+    [LG_MSG_CERTIFICATE] = { on_later, ADMIN | OFFICER, true, false },
 };
 
 static int begin(struct lg_worker *w) { return lg_keyring_in_txn(w->keyring) ? 0 : lg_keyring_begin(w->keyring); }
@@ -61,7 +67,15 @@ void lg_request_handle(struct lg_worker *w, struct lg_conn *c, const struct lg_r
         return;
     }
     int rc = 0;
-    if (!(table[q->type].role & have))
+    if (!(have & ADMIN) && (table[q->type].role & OFFICER)) { /* who they are is sealed in the keyring */
+        if (!lg_keyring_unlocked(w->keyring))
+            rc = -ENOKEY;
+        else if (lg_officer_account(w, c->uid))
+            have |= OFFICER;
+    }
+    if (rc)
+        ;
+    else if (!(table[q->type].role & have))
         rc = -EACCES;
     else if (table[q->type].unlocked && !lg_keyring_unlocked(w->keyring))
         rc = -ENOKEY;
@@ -93,6 +107,11 @@ static void on_status(struct lg_worker *w, struct lg_conn *c, const struct lg_re
         snprintf(s->keyring_dir, sizeof s->keyring_dir, "%s", w->o.keyring);
         snprintf(s->slot_path, sizeof s->slot_path, "%s", w->o.slot);
         s->memory_unlocked = lg_secret_unlocked();
+        struct lg_officer officers[LG_OFFICERS_MAX];
+        struct lg_keyring_time t;
+        if (s->unlocked && lg_keyring_officers(w->keyring, officers, &s->officers) == 0 && lg_keyring_officer_mode(w->keyring, &s->officer_mode) == 0 &&
+            lg_keyring_time(w->keyring, &t) == 0)
+            s->frozen = (uint8_t)t.frozen;
         lg_mounts_reap(w);
         for (unsigned i = 0; i < LG_MOUNTS_MAX; i++) {
             const struct lg_mount *m = &w->mounts[i];
@@ -311,7 +330,7 @@ static void on_later(struct lg_worker *w, struct lg_conn *c, const struct lg_req
     }
     struct lg_op *op = &w->ops[w->n_ops];
     *op = (struct lg_op){ .type = q->type, .conn = c, .serial = c->serial, .id = q->id, .uid = c->uid };
-    if (q->pass) {
+    if (q->pass) { /* a secret, or an act's bytes */
         op->pass = lg_secret_alloc(q->pass_len ? q->pass_len : 1);
         if (!op->pass) {
             lg_reply_status(w, c, q, -ENOMEM);
@@ -320,6 +339,7 @@ static void on_later(struct lg_worker *w, struct lg_conn *c, const struct lg_req
         memcpy(op->pass, q->pass, q->pass_len);
         op->pass_len = q->pass_len;
     }
+    memcpy(op->kid, q->kid, LG_ID_LEN);
     op->slot_type = q->type == LG_MSG_UNLOCK ? LG_SLOT_PASSPHRASE : q->type == LG_MSG_UNLOCK_KEY ? LG_SLOT_KEY_FILE : (enum lg_slot_type)q->slot_type;
     snprintf(op->slot_name, sizeof op->slot_name, "%s", q->slot_name);
     snprintf(op->uid_text, sizeof op->uid_text, "%s", q->uid);
@@ -332,7 +352,7 @@ void lg_op_done(struct lg_worker *w, struct lg_answer *a)
     struct lg_op *op = &w->ops[0];
     a->type = op->type;
     a->id = op->id;
-    if (op->conn->fd >= 0 && op->conn->serial == op->serial)
+    if (op->conn && op->conn->fd >= 0 && op->conn->serial == op->serial)
         lg_reply(w, op->conn, a);
     lg_secret_dealloc(op->pass);
     memmove(w->ops, w->ops + 1, (--w->n_ops) * sizeof *w->ops);
@@ -429,6 +449,7 @@ static void unlock_end(struct lg_worker *w, struct lg_op *op)
             struct lg_event e = { .kind = LG_EVENT_UNLOCK };
             lg_mounts_notify(w, &e);
             lg_log(LOG_NOTICE, "unlocked by user %u", (unsigned)op->uid);
+            lg_officers_unlocked(w);
             if (lg_keyring_unfinished(w->keyring))
                 lg_log(LOG_ERR, "studies that were being destroyed still are (%s)", strerror(-lg_keyring_unfinished(w->keyring)));
         }
@@ -457,6 +478,8 @@ static void finish(struct lg_worker *w, struct lg_op *op, int status, enum lg_ke
         a.status = a.status ? a.status : -ENOMEM;
     else
         lg_mounts_unconfirmed(w, op->event, a.unconfirmed);
+    if (op->type == LG_MSG_REVOKE && a.unconfirmed && !a.unconfirmed->n)
+        lg_revoke_confirmed(w, op->uid_text);
     struct lg_unconfirmed *u = a.unconfirmed;
     lg_op_done(w, &a);
     free(u);
@@ -523,6 +546,10 @@ static const struct {
     [LG_MSG_SLOT_REMOVE] = { lg_slot_begin, lg_slot_end },
     [LG_MSG_SLOT_TEST] = { lg_slot_begin, lg_slot_end },
     [LG_MSG_ROTATE_ROOT] = { lg_slot_begin, lg_slot_end },
+    [LG_MSG_ACT_SUBMIT] = { lg_act_begin, lg_act_end },
+    [LG_MSG_ACT_APPROVE] = { lg_act_begin, lg_act_end },
+    [LG_MSG_CERTIFICATE] = { lg_certificate_begin, lg_certificate_end },
+    [LG_OP_DUE] = { lg_due_begin, lg_due_end },
 };
 
 void lg_ops_step(struct lg_worker *w)

@@ -269,6 +269,8 @@ static void turn_end(struct lg_worker *w)
 static int next_timeout(const struct lg_worker *w)
 {
     int64_t at = lg_ops_deadline(w), now = lg_ms();
+    if (lg_keyring_unlocked(w->keyring) && (at < 0 || w->tick_at < at))
+        at = w->tick_at;
     for (unsigned i = 0; i < LG_CLIENTS_MAX; i++) {
         const struct lg_conn *c = &w->conns[i];
         if (c->fd < 0)
@@ -322,6 +324,7 @@ static void serve(struct lg_worker *w)
             }
         }
         turn_end(w);
+        lg_tick(w);
         lg_ops_step(w);
         turn_end(w); /* what the ops answered */
         sweep(w);
@@ -359,6 +362,8 @@ static int start(struct lg_worker *w)
         if (!rc)
             rc = lg_root_to_supervisor(w);
         lg_log(rc ? LOG_ERR : LOG_NOTICE, rc ? "restarted, but locked: %s" : "restarted and unlocked", rc ? strerror(-rc) : "");
+        if (!rc)
+            lg_officers_unlocked(w);
         if (!rc && lg_keyring_unfinished(w->keyring))
             lg_log(LOG_ERR, "studies that were being destroyed still are (%s)", strerror(-lg_keyring_unfinished(w->keyring)));
     }

@@ -3,9 +3,8 @@
  * under a key that nobody has. Until that is through the studies' state is `destroying`; unlocking goes on from wherever a crash left it. */
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
-#include "record.h"
+#include "govern.h"
 
 struct victims {
     uint8_t (*kid)[LG_ID_LEN]; /* studies first, then the provisional keys attached to them */
@@ -71,7 +70,11 @@ static int rewrap_record(struct lg_keyring *k, struct lg_record *r, void *arg)
     const struct rewrap *w = arg;
     LG_SECRET_AUTO key = lg_secret_new();
     int rc = key ? 0 : -ENOMEM;
+    static const uint8_t no_hold[LG_ID_LEN];
     if (is_victim(w->v, r->kid)) {
+        /* A hold cannot be placed once a study is destroying; should one stand here, nothing of this batch is destroyed. */
+        if (memcmp(r->c.hold, no_hold, LG_ID_LEN) != 0)
+            return -EBUSY;
         r->n = 0;
         r->has_info = false;
         lg_wipe(r->info, sizeof r->info);
@@ -129,9 +132,11 @@ static int mark_destroyed(struct lg_keyring *k, const struct victims *v, unsigne
         if (!rc && r->n)
             rc = -EPROTO; /* still wrapped: must not be */
         r->state = LG_KEY_DESTROYED;
-        r->changed = (uint64_t)time(NULL);
+        r->changed = lg_keyring_wall(k);
         if (!rc)
             rc = lg_record_put(k, r);
+        if (!rc && i < v->studies)
+            rc = lg_tombstone_put(k, r, s.generation);
         if (!rc && i < v->studies) {
             rc = lg_store_del(k->store, LG_T_PENDING, v->kid[i], LG_ID_LEN);
             k->meta.studies -= k->meta.studies > 0;

@@ -89,7 +89,7 @@ int lg_keyring_step(struct lg_keyring *k, const char *name) LG_MUST; /* the hook
 int lg_pages_check(const char *path) LG_MUST;
 
 /* ---- store.c: the only place that knows LMDB ---------------------------------------------------------------------------------------- */
-enum lg_table { LG_T_META, LG_T_BUCKETS, LG_T_KEYS, LG_T_LOOKUP, LG_T_ATTACHED, LG_T_VAULTS, LG_T_SESSIONS, LG_T_PENDING, LG_TABLES };
+enum lg_table { LG_T_META, LG_T_BUCKETS, LG_T_KEYS, LG_T_LOOKUP, LG_T_ATTACHED, LG_T_VAULTS, LG_T_SESSIONS, LG_T_PENDING, LG_T_OFFICERS, LG_T_ACTS, LG_T_TOMBSTONES, LG_T_STATE, LG_TABLES };
 struct lg_store;
 int lg_store_open(const char *dir, bool create, struct lg_store **ret) LG_MUST;
 void lg_store_close(struct lg_store *s);

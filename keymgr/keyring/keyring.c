@@ -7,7 +7,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "record.h"
+#include "govern.h"
 
 /* ---- life ----------------------------------------------------------------------------------------------------------------------------------------- */
 
@@ -311,7 +311,7 @@ static int key_make(struct lg_keyring *k, enum lg_key_kind kind, struct lg_recor
     r->n = 1;
     r->version[0] = 1;
     r->state = LG_KEY_ACTIVE;
-    r->created = r->changed = (uint64_t)time(NULL);
+    r->created = r->changed = lg_keyring_wall(k);
     r->changed_by = (uint32_t)getuid();
     int rc = bucket && key ? lg_random(r->kid, LG_ID_LEN) : -ENOMEM;
     if (!rc)
@@ -684,6 +684,14 @@ static int study_of(struct lg_keyring *k, const struct lg_record *r, struct lg_s
     ret->changed = r->changed;
     ret->changed_by = r->changed_by;
     memcpy(ret->reason, r->reason, sizeof ret->reason);
+    static const uint8_t none[LG_ID_LEN];
+    ret->held = memcmp(r->c.hold, none, LG_ID_LEN) != 0;
+    memcpy(ret->hold, r->c.hold, LG_ID_LEN);
+    memcpy(ret->act, r->c.act, LG_ID_LEN);
+    ret->retain_until = r->c.retain_until;
+    ret->rule = r->c.rule;
+    ret->due = r->state == LG_KEY_DESTROY_APPROVED ? r->c.due_wall : 0;
+    ret->unconfirmed = r->c.unconfirmed != 0;
     if (!r->n || r->state == LG_KEY_DESTROYING || r->state == LG_KEY_DESTROYED)
         return 0;
     int rc = lg_record_key(k, r, r->n - 1, &key);
@@ -737,10 +745,8 @@ int lg_keyring_study_show(struct lg_keyring *k, const char *uid, struct lg_study
 int lg_keyring_revoke(struct lg_keyring *k, const char *uid, const char *reason, uint32_t actor_uid, uint8_t (*ret_kids)[LG_ID_LEN], unsigned max, unsigned *ret_n)
 {
     struct lg_record r;
-    uint8_t key[64];
-    size_t len = LG_ID_LEN, vlen;
-    const uint8_t *p;
-    unsigned n = 0;
+    struct lg_time t;
+    bool mode;
     int rc = lg_keyring_need(k, true);
     if (!rc)
         rc = lg_record_find(k, uid, &r);
@@ -749,24 +755,27 @@ int lg_keyring_revoke(struct lg_keyring *k, const char *uid, const char *reason,
     if (r.state == LG_KEY_DESTROYED)
         return -EKEYREVOKED;
     if (r.state != LG_KEY_DESTROYING) {
+        rc = lg_keyring_officer_mode(k, &mode);
+        if (!rc && mode)
+            rc = -EPERM;
+        if (!rc && r.state == LG_KEY_DESTROY_APPROVED)
+            rc = -EALREADY; /* its act says when it will be destroyed; cancel that first */
+        if (!rc)
+            rc = lg_time_now(k, &t);
+        if (!rc)
+            rc = lg_may_destroy(k, &r, &t, false);
+        if (!rc)
+            rc = lg_act_note(k, LG_ACT_REVOKE, &r, uid, reason, actor_uid, r.c.act);
+        if (rc)
+            return rc;
         r.state = LG_KEY_DESTROYING;
-        r.changed = (uint64_t)time(NULL);
+        r.changed = t.last_wall;
         r.changed_by = actor_uid;
+        r.c.unconfirmed = 1;
         snprintf(r.reason, sizeof r.reason, "%s", reason);
         rc = lg_record_put(k, &r);
         if (!rc)
-            rc = lg_store_put(k->store, LG_T_PENDING, r.kid, LG_ID_LEN, "", 0);
+            rc = lg_pending_put(k, &r);
     }
-    if (rc)
-        return rc;
-    if (n < max)
-        memcpy(ret_kids[n++], r.kid, LG_ID_LEN);
-    memcpy(key, r.kid, LG_ID_LEN);
-    while (!(rc = lg_store_next(k->store, LG_T_ATTACHED, len != LG_ID_LEN, key, &len, &p, &vlen)) && len == 2 * LG_ID_LEN && memcmp(key, r.kid, LG_ID_LEN) == 0)
-        if (n < max)
-            memcpy(ret_kids[n++], key + LG_ID_LEN, LG_ID_LEN);
-    if (rc && rc != -ENOENT)
-        return rc;
-    *ret_n = n;
-    return 0;
+    return rc ? rc : lg_keyring_kids(k, r.kid, ret_kids, max, ret_n);
 }

@@ -2,6 +2,7 @@
 
 #define META_NAME "keyring"
 #define META_MAGIC "LGKEYRNG"
+enum { CONTROL_LEN = 2 * LG_ID_LEN + 3 * 8 + 3 }; /* of struct lg_control as stored */
 enum { META_LEN = 8 + 4 + LG_ID_LEN + 6 * 8 + 2 * LG_WRAPPED_LEN };
 
 /* ---- what a wrap is bound to ------------------------------------------------------------------------------------------------------------ */
@@ -163,7 +164,21 @@ static int ctrl_open(struct lg_keyring *k, struct lg_record *r, const uint8_t *s
     lg_rd_copy(&c, r->attached, LG_ID_LEN);
     lg_rd_copy(&c, r->lookup, LG_MAC_LEN);
     lg_rd_str(&c, r->reason, LG_REASON_MAX);
-    return lg_rd_ok(&c) && r->state >= LG_KEY_ACTIVE && r->state <= LG_KEY_RESTORED ? 0 : -EPROTO;
+    if (!lg_rd_ok(&c))
+        return -EPROTO;
+    uint8_t more[CONTROL_LEN] = { 0 }; /* what an older record does not have is zeros, whether it was padded with some or not */
+    size_t n = c.left < sizeof more ? c.left : sizeof more;
+    lg_rd_copy(&c, more, n);
+    struct lg_rd m = lg_rd(more, sizeof more);
+    lg_rd_copy(&m, r->c.act, LG_ID_LEN);
+    lg_rd_copy(&m, r->c.hold, LG_ID_LEN);
+    r->c.retain_until = lg_rd_u64(&m);
+    r->c.due_wall = lg_rd_u64(&m);
+    r->c.due_run = lg_rd_u64(&m);
+    r->c.before = lg_rd_u8(&m);
+    r->c.rule = lg_rd_u8(&m);
+    r->c.unconfirmed = lg_rd_u8(&m);
+    return r->state >= LG_KEY_ACTIVE && r->state <= LG_KEY_RESTORED ? 0 : -EPROTO;
 }
 
 int lg_record_parse(struct lg_keyring *k, const uint8_t kid[LG_ID_LEN], const uint8_t *p, size_t len, struct lg_record *ret)
@@ -212,6 +227,14 @@ int lg_record_put(struct lg_keyring *k, const struct lg_record *r)
     lg_wr_bytes(&w, r->attached, LG_ID_LEN);
     lg_wr_bytes(&w, r->lookup, LG_MAC_LEN);
     lg_wr_str(&w, r->reason);
+    lg_wr_bytes(&w, r->c.act, LG_ID_LEN);
+    lg_wr_bytes(&w, r->c.hold, LG_ID_LEN);
+    lg_wr_u64(&w, r->c.retain_until);
+    lg_wr_u64(&w, r->c.due_wall);
+    lg_wr_u64(&w, r->c.due_run);
+    lg_wr_u8(&w, r->c.before);
+    lg_wr_u8(&w, r->c.rule);
+    lg_wr_u8(&w, r->c.unconfirmed);
     if (w.bad)
         return -EINVAL;
     size_t len = (w.len + CTRL_UNIT - 1) / CTRL_UNIT * CTRL_UNIT;

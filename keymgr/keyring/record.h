@@ -31,6 +31,15 @@ struct lg_record {
     uint8_t attached[LG_ID_LEN]; /* study that a provisional key belongs to; zero: none */
     uint8_t lookup[LG_MAC_LEN];
     char reason[LG_REASON_MAX + 1];
+    struct lg_control { /* of studies; zeros in records from before these were kept */
+        uint8_t act[LG_ID_LEN];  /* the act that made the present state */
+        uint8_t hold[LG_ID_LEN]; /* the act that placed the legal hold */
+        uint64_t retain_until;
+        uint64_t due_wall, due_run; /* destroy-approved: carried out when both the wall clock and the running time have come so far */
+        uint8_t before;             /* destroy-approved: the state that cancelling goes back to */
+        uint8_t rule;
+        uint8_t unconfirmed;        /* destroy-approved or later: a mount has not confirmed that it dropped everything */
+    } c;
     /* sealed under the newest study key */
     bool has_info;
     uint8_t info[INFO_LEN + LG_SIV_TAG_LEN];
@@ -49,6 +58,11 @@ struct lg_keyring {
     uint8_t *bucket; /* LG_BUCKETS keys of secret memory */
     bool have_bucket[LG_BUCKETS];
     int unfinished; /* of the destruction that unlocking resumed */
+    bool officers_bad; /* the set is not the one that the slot file vouches for: no act is taken */
+    bool ticked;       /* running time is counted from ticked_run on */
+    uint64_t ticked_run;
+    lg_keyring_clock clock;
+    void *clock_arg;
     lg_keyring_hook hook;
     void *hook_arg;
 };

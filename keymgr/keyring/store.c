@@ -18,7 +18,7 @@ struct lg_store {
     MDB_txn *write, *read; /* read: renewed for every question asked outside a transaction */
 };
 
-static const char *const names[LG_TABLES] = { "meta", "buckets", "keys", "lookup", "attached", "vaults", "sessions", "pending" };
+static const char *const names[LG_TABLES] = { "meta", "buckets", "keys", "lookup", "attached", "vaults", "sessions", "pending", "officers", "acts", "tombstones", "state" };
 
 static int rc_of(int rc)
 {
@@ -50,10 +50,25 @@ static int check_file(const char *dir)
     return lg_pages_check(path);
 }
 
+/* Those from `create` on are made when they are missing. */
+static int open_tables(struct lg_store *s, unsigned create, unsigned flags)
+{
+    MDB_txn *txn;
+    int rc = rc_of(mdb_txn_begin(s->env, NULL, flags, &txn));
+    if (rc)
+        return rc;
+    for (unsigned t = 0; !rc && t < LG_TABLES; t++)
+        rc = rc_of(mdb_dbi_open(txn, names[t], t >= create ? MDB_CREATE : 0, &s->dbi[t]));
+    if (rc)
+        mdb_txn_abort(txn);
+    else
+        rc = rc_of(mdb_txn_commit(txn));
+    return rc;
+}
+
 int lg_store_open(const char *dir, bool create, struct lg_store **ret)
 {
     struct lg_store *s = calloc(1, sizeof *s);
-    MDB_txn *txn = NULL;
     if (!s)
         return -ENOMEM;
     int rc = create ? 0 : check_file(dir);
@@ -66,16 +81,11 @@ int lg_store_open(const char *dir, bool create, struct lg_store **ret)
     if (!rc)
         rc = rc_of(mdb_env_open(s->env, dir, MDB_NOTLS | MDB_NORDAHEAD, 0600));
     if (!rc)
-        rc = rc_of(mdb_txn_begin(s->env, NULL, create ? 0 : MDB_RDONLY, &txn));
-    for (unsigned t = 0; !rc && t < LG_TABLES; t++) {
-        rc = rc_of(mdb_dbi_open(txn, names[t], create ? MDB_CREATE : 0, &s->dbi[t]));
-        if (rc == -ENOENT)
-            rc = -EPROTO;
-    }
-    if (txn && rc)
-        mdb_txn_abort(txn);
-    else if (txn)
-        rc = rc_of(mdb_txn_commit(txn));
+        rc = open_tables(s, create ? 0 : LG_TABLES, create ? 0 : MDB_RDONLY);
+    if (rc == -ENOENT) /* a file from before the later ones: they are made now */
+        rc = open_tables(s, LG_T_OFFICERS, 0);
+    if (rc == -ENOENT)
+        rc = -EPROTO;
     if (rc)
         lg_store_close(s);
     else

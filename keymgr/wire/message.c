@@ -16,6 +16,7 @@ enum {
     R_AFTER = 1 << 10,
     R_EVENT = 1 << 11,
     R_SLOT = 1 << 12,
+    R_ACT = 1 << 13,
     /* answers */
     A_KEYD = 1 << 0,
     A_STATE = 1 << 1,
@@ -30,6 +31,7 @@ enum {
     A_UNCLEAN = 1 << 10,
     A_SLOTS = 1 << 11,
     A_ROTATED = 1 << 12,
+    A_BLOB = 1 << 13,
     NOTHING = 1 << 30, /* no fields, but known */
 };
 
@@ -62,6 +64,12 @@ static const struct {
     [LG_MSG_ROTATE_ROOT] = { NOTHING, 0 },
     [LG_MSG_ROTATE_STUDY] = { R_UID, 0 },
     [LG_MSG_ROTATE_STUDIES] = { R_KID | R_AFTER, A_ROTATED },
+    [LG_MSG_ACT_SUBMIT] = { R_ACT, A_UNCONFIRMED | A_BLOB },
+    [LG_MSG_ACT_APPROVE] = { R_KID | R_ACT, A_UNCONFIRMED | A_BLOB },
+    [LG_MSG_ACT_GET] = { R_KID, A_BLOB },
+    [LG_MSG_ACT_LIST] = { R_KID | R_NOW | R_AFTER, A_BLOB },
+    [LG_MSG_GOVERNANCE] = { NOTHING, A_BLOB },
+    [LG_MSG_CERTIFICATE] = { R_UID, A_BLOB },
 };
 
 static bool known(unsigned type) { return type <= LG_MSG_LAST && (fields[type].request | fields[type].answer); }
@@ -143,11 +151,11 @@ static void rd_info(struct lg_rd *r, struct lg_study_info *i)
 
 int lg_request_encode(const struct lg_request *q, uint8_t *buf, size_t cap, size_t *ret_len)
 {
-    if (!known(q->type) || q->pass_len > LG_WIRE_PASS_MAX)
+    if (!known(q->type) || q->pass_len > (fields[q->type].request & R_ACT ? LG_WIRE_ACT_MAX : LG_WIRE_PASS_MAX))
         return -EINVAL;
     unsigned f = fields[q->type].request;
     struct lg_wr w = frame_start(buf, cap < LG_WIRE_REQUEST_MAX ? cap : LG_WIRE_REQUEST_MAX, q->type, q->id);
-    if (f & R_PASS) {
+    if (f & (R_PASS | R_ACT)) {
         lg_wr_u16(&w, (uint16_t)q->pass_len);
         lg_wr_bytes(&w, q->pass, q->pass_len);
     }
@@ -193,9 +201,9 @@ int lg_request_decode(const uint8_t *frame, size_t len, struct lg_request *ret)
         return -EPROTONOSUPPORT;
     unsigned f = fields[h.type].request;
     struct lg_request q = { .type = h.type, .id = h.id };
-    if (f & R_PASS) {
+    if (f & (R_PASS | R_ACT)) {
         q.pass_len = lg_rd_u16(&r);
-        if (q.pass_len > LG_WIRE_PASS_MAX)
+        if (q.pass_len > (f & R_ACT ? LG_WIRE_ACT_MAX : LG_WIRE_PASS_MAX))
             return -EPROTO;
         q.pass = lg_rd_bytes(&r, q.pass_len);
     }
@@ -243,6 +251,13 @@ static void wr_study(struct lg_wr *w, const struct lg_study *s)
     lg_wr_u64(w, s->changed);
     lg_wr_u32(w, s->changed_by);
     lg_wr_str(w, s->reason);
+    lg_wr_u8(w, s->held);
+    lg_wr_bytes(w, s->hold, LG_ID_LEN);
+    lg_wr_bytes(w, s->act, LG_ID_LEN);
+    lg_wr_u64(w, s->retain_until);
+    lg_wr_u8(w, (uint8_t)s->rule);
+    lg_wr_u64(w, s->due);
+    lg_wr_u8(w, s->unconfirmed);
 }
 static enum lg_key_state rd_state(struct lg_rd *r)
 {
@@ -261,6 +276,13 @@ static void rd_study(struct lg_rd *r, struct lg_study *s)
     s->changed = lg_rd_u64(r);
     s->changed_by = lg_rd_u32(r);
     lg_rd_str(r, s->reason, LG_REASON_MAX);
+    s->held = rd_bool(r);
+    lg_rd_copy(r, s->hold, LG_ID_LEN);
+    lg_rd_copy(r, s->act, LG_ID_LEN);
+    s->retain_until = lg_rd_u64(r);
+    s->rule = lg_rd_u8(r);
+    s->due = lg_rd_u64(r);
+    s->unconfirmed = rd_bool(r);
 }
 
 static void wr_key(struct lg_wr *w, const struct lg_key *k)
@@ -327,6 +349,8 @@ static void wr_keyd(struct lg_wr *w, const struct lg_keyd_status *s)
     lg_wr_str(w, s->slot_path);
     lg_wr_u8(w, s->memory_unlocked);
     lg_wr_u32(w, s->officers);
+    lg_wr_u8(w, s->officer_mode);
+    lg_wr_u8(w, s->frozen);
     lg_wr_u32(w, s->n_mounts);
     for (unsigned i = 0; i < s->n_mounts && i < LG_WIRE_MOUNTS_MAX; i++) {
         lg_wr_bytes(w, s->mounts[i].vault_id, LG_ID_LEN);
@@ -352,6 +376,8 @@ static void rd_keyd(struct lg_rd *r, struct lg_keyd_status *s)
     lg_rd_str(r, s->slot_path, LG_WIRE_PATH_MAX);
     s->memory_unlocked = rd_bool(r);
     s->officers = lg_rd_u32(r);
+    s->officer_mode = rd_bool(r);
+    s->frozen = lg_rd_u8(r);
     uint32_t n = lg_rd_u32(r);
     if (n > LG_WIRE_MOUNTS_MAX) {
         r->bad = true;
@@ -390,6 +416,12 @@ int lg_answer_encode(const struct lg_answer *a, uint8_t *buf, size_t cap, size_t
         lg_wr_u32(&w, a->n_studies);
         for (unsigned i = 0; i < a->n_studies; i++)
             wr_study(&w, &a->studies[i]);
+    }
+    if (f & A_BLOB) {
+        if (a->blob_len > LG_WIRE_BLOB_MAX)
+            return -EINVAL;
+        lg_wr_u32(&w, (uint32_t)a->blob_len);
+        lg_wr_bytes(&w, a->blob, a->blob_len);
     }
     if (f & A_KEYRING)
         lg_wr_bytes(&w, a->keyring_id, LG_ID_LEN);
@@ -445,6 +477,16 @@ static int answer_body(struct lg_rd *r, unsigned f, struct lg_answer *a)
         a->n_studies = n;
         for (unsigned i = 0; i < n && lg_rd_ok(r); i++)
             rd_study(r, &a->studies[i]);
+    }
+    if (f & A_BLOB) {
+        uint32_t n = lg_rd_u32(r);
+        if (n > LG_WIRE_BLOB_MAX)
+            return -EPROTO;
+        const uint8_t *p = lg_rd_bytes(r, n);
+        if (!p || !a->blob)
+            return -EPROTO;
+        memcpy(a->blob, p, n);
+        a->blob_len = n;
     }
     if (f & A_KEYRING)
         lg_rd_copy(r, a->keyring_id, LG_ID_LEN);

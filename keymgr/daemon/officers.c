@@ -1,0 +1,355 @@
+/* Acts of officers, and what becomes due by itself. An act has the keyring to itself (an op), as an error undoes the whole transaction. */
+#include <stdlib.h>
+#include <string.h>
+#include <syslog.h>
+#include <unistd.h>
+
+#include "daemon.h"
+
+enum { TICK_MS = 60000, SOON_MS = 1000, DUE_MAX = 64, KIDS = LG_WIRE_KIDS_MAX };
+
+bool lg_officer_account(struct lg_worker *w, uid_t uid)
+{
+    struct lg_officer o[LG_OFFICERS_MAX];
+    unsigned n;
+    if (lg_keyring_officers(w->keyring, o, &n))
+        return false;
+    for (unsigned i = 0; i < n; i++)
+        if (o[i].account == uid)
+            return true;
+    return false;
+}
+
+void lg_officers_unlocked(struct lg_worker *w)
+{
+    int rc = lg_keyring_officers_check(w->keyring);
+    if (rc == -EBADMSG)
+        lg_log(LOG_ALERT, "the officers in the keyring are not those that the root-slot file vouches for: one of the two was put back. No act is taken. Restore the right one");
+    else if (rc)
+        lg_log(LOG_ERR, "the officers cannot be checked: %s", strerror(-rc));
+    w->tick_at = 0;
+}
+
+/* ---- answers ---------------------------------------------------------------------------------------------------------------------------------- */
+
+static void reply_blob(struct lg_worker *w, struct lg_conn *c, const struct lg_request *q, int status, const uint8_t *blob, size_t len)
+{
+    struct lg_answer a = { .type = q->type, .id = q->id, .status = status, .blob = (uint8_t *)(uintptr_t)blob, .blob_len = status ? 0 : len };
+    lg_reply(w, c, &a);
+}
+
+void lg_on_act_get(struct lg_worker *w, struct lg_conn *c, const struct lg_request *q)
+{
+    struct lg_act_record r;
+    uint8_t b[LG_ACT_RECORD_MAX];
+    size_t len = 0;
+    int rc = lg_keyring_act_get(w->keyring, q->kid, &r);
+    if (!rc)
+        rc = lg_act_record_encode(&r, b, &len);
+    reply_blob(w, c, q, rc, b, len);
+}
+
+void lg_on_act_list(struct lg_worker *w, struct lg_conn *c, const struct lg_request *q)
+{
+    struct lg_act_record *r = calloc(LG_ACTS_PER_ANSWER, sizeof *r);
+    uint8_t *b = malloc(LG_WIRE_BLOB_MAX), last[LG_ID_LEN] = { 0 }, one[LG_ACT_RECORD_MAX];
+    unsigned n = 0;
+    size_t len;
+    struct lg_wr wr = lg_wr(b, b ? LG_WIRE_BLOB_MAX : 0);
+    int rc = r && b ? lg_keyring_acts(w->keyring, q->has_after ? q->kid : NULL, q->now, r, LG_ACTS_PER_ANSWER, &n, last) : -ENOMEM;
+    if (rc >= 0) {
+        lg_wr_u8(&wr, rc == 1);
+        lg_wr_bytes(&wr, last, LG_ID_LEN);
+        lg_wr_u16(&wr, (uint16_t)n);
+        rc = 0;
+    }
+    for (unsigned i = 0; !rc && i < n; i++) {
+        rc = lg_act_record_encode(&r[i], one, &len);
+        lg_wr_u16(&wr, (uint16_t)len);
+        lg_wr_bytes(&wr, one, len);
+    }
+    reply_blob(w, c, q, rc ? rc : wr.bad ? -ENOSPC : 0, b, wr.len);
+    free(r);
+    free(b);
+}
+
+void lg_on_governance(struct lg_worker *w, struct lg_conn *c, const struct lg_request *q)
+{
+    struct lg_governance *g = calloc(1, sizeof *g);
+    uint8_t *b = malloc(LG_WIRE_BLOB_MAX);
+    struct lg_keyring_stat st;
+    size_t len = 0;
+    int rc = g && b ? lg_keyring_stat(w->keyring, &st) : -ENOMEM;
+    if (!rc) {
+        memcpy(g->keyring_id, st.keyring_id, LG_ID_LEN);
+        rc = lg_keyring_officer_mode(w->keyring, &g->officer_mode);
+    }
+    if (!rc)
+        rc = lg_keyring_officers(w->keyring, g->officers, &g->n_officers);
+    if (!rc)
+        rc = lg_keyring_policy(w->keyring, &g->policy);
+    if (!rc)
+        rc = lg_keyring_time(w->keyring, &g->time);
+    if (!rc)
+        rc = lg_keyring_sign_pub(w->keyring, g->sign_pub); /* begun: it may be the first time */
+    if (!rc)
+        rc = lg_governance_encode(g, b, LG_WIRE_BLOB_MAX, &len);
+    reply_blob(w, c, q, rc, b, len);
+    free(g);
+    free(b);
+}
+
+/* ---- acts --------------------------------------------------------------------------------------------------------------------------------------- */
+
+static int take(struct lg_worker *w, struct lg_op *op, struct lg_act_record *r, enum lg_act_effect *effect)
+{
+    const struct lg_asker who = { .account = op->uid, .admin = op->uid == 0 || op->uid == geteuid() };
+    struct lg_rd rd = lg_rd(op->pass, op->pass_len);
+    if (op->type == LG_MSG_ACT_APPROVE) {
+        uint8_t pub[LG_SIGN_PUB_LEN], sig[LG_SIGN_LEN];
+        lg_rd_copy(&rd, pub, sizeof pub);
+        lg_rd_copy(&rd, sig, sizeof sig);
+        return lg_rd_done(&rd) ? lg_keyring_act_approve(w->keyring, op->kid, pub, sig, &who, r, effect) : -EPROTO;
+    }
+    uint8_t with_sig = lg_rd_u8(&rd);
+    size_t len = lg_rd_u16(&rd);
+    const uint8_t *doc = lg_rd_bytes(&rd, len), *sig = with_sig ? lg_rd_bytes(&rd, LG_SIGN_LEN) : NULL;
+    return lg_rd_done(&rd) && with_sig <= 1 && doc ? lg_keyring_act_submit(w->keyring, doc, len, sig, &who, r, effect) : -EPROTO;
+}
+
+static void tell_drop(struct lg_worker *w, struct lg_op *op, const uint8_t (*kid)[LG_ID_LEN], unsigned n_studies)
+{
+    static uint8_t kids[KIDS][LG_ID_LEN];
+    unsigned n = 0, more;
+    for (unsigned i = 0; i < n_studies && n < KIDS; i++)
+        if (lg_keyring_kids(w->keyring, kid[i], kids + n, KIDS - n, &more) == 0)
+            n += more;
+    struct lg_event e = { .kind = LG_EVENT_REVOKE, .n_kids = n, .kids = (const uint8_t(*)[LG_ID_LEN])kids };
+    op->event = ++w->next_event;
+    op->deadline = lg_ms() + LG_ACK_MS;
+    op->begun = true;
+    lg_mounts_tell(w, &e, op->event);
+}
+
+static void answer_record(struct lg_worker *w, struct lg_op *op, struct lg_unconfirmed *u)
+{
+    struct lg_act_record r;
+    uint8_t b[LG_ACT_RECORD_MAX];
+    struct lg_unconfirmed *none = u ? NULL : calloc(1, sizeof *none);
+    struct lg_answer a = { .status = u || none ? lg_keyring_act_get(w->keyring, op->kid, &r) : -ENOMEM, .unconfirmed = u ? u : none, .blob = b };
+    if (!a.status)
+        a.status = lg_act_record_encode(&r, b, &a.blob_len);
+    lg_op_done(w, &a);
+    free(none);
+}
+
+void lg_act_begin(struct lg_worker *w, struct lg_op *op)
+{
+    struct lg_act_record r;
+    struct lg_act a;
+    enum lg_act_effect effect = LG_EFFECT_NONE;
+    struct lg_answer refusal = { .status = lg_keyring_unlocked(w->keyring) ? lg_keyring_begin(w->keyring) : -ENOKEY };
+    if (!refusal.status) {
+        refusal.status = take(w, op, &r, &effect);
+        if (!refusal.status)
+            refusal.status = lg_act_decode(r.doc, r.doc_len, &a);
+        if (refusal.status)
+            lg_keyring_abort(w->keyring);
+        else
+            refusal.status = lg_keyring_commit(w->keyring);
+    }
+    if (refusal.status) {
+        lg_log(LOG_WARNING, "an act handed in by user %u was refused: %s", (unsigned)op->uid, strerror(-refusal.status));
+        lg_op_done(w, &refusal);
+        return;
+    }
+    lg_log(LOG_NOTICE, "act %s, handed in by user %u: %s", lg_action_info(a.action)->name, (unsigned)op->uid, lg_act_state_name(r.state));
+    memcpy(op->kid, a.nonce, LG_ID_LEN);
+    memcpy(op->study, a.kid, LG_ID_LEN);
+    int rc = lg_keyring_officers_note(w->keyring);
+    if (rc)
+        lg_log(LOG_ERR, "the root-slot file could not be told of the officers: %s. It is tried again at the next unlock", strerror(-rc));
+    w->tick_at = 0;
+    if (effect == LG_EFFECT_DROP) {
+        tell_drop(w, op, (const uint8_t(*)[LG_ID_LEN]) & op->study, 1);
+        return;
+    }
+    if (effect == LG_EFFECT_AGAIN) {
+        struct lg_event e = { .kind = LG_EVENT_UNLOCK };
+        lg_mounts_notify(w, &e);
+    }
+    answer_record(w, op, NULL);
+}
+
+static void confirm(struct lg_worker *w, const uint8_t (*kid)[LG_ID_LEN], unsigned n)
+{
+    int rc = lg_keyring_unlocked(w->keyring) ? lg_keyring_begin(w->keyring) : -ENOKEY;
+    for (unsigned i = 0; !rc && i < n; i++)
+        rc = lg_keyring_confirmed(w->keyring, kid[i]);
+    if (!rc)
+        rc = lg_keyring_commit(w->keyring);
+    else if (lg_keyring_in_txn(w->keyring))
+        lg_keyring_abort(w->keyring);
+    if (rc)
+        lg_log(LOG_ERR, "that every mount has dropped its keys could not be noted: %s", strerror(-rc));
+}
+
+void lg_act_end(struct lg_worker *w, struct lg_op *op)
+{
+    struct lg_unconfirmed *u = calloc(1, sizeof *u);
+    if (u) {
+        lg_mounts_unconfirmed(w, op->event, u);
+        if (!u->n)
+            confirm(w, (const uint8_t(*)[LG_ID_LEN]) & op->study, 1);
+    }
+    answer_record(w, op, u);
+    free(u);
+}
+
+void lg_revoke_confirmed(struct lg_worker *w, const char *uid)
+{
+    struct lg_study *s = calloc(1, sizeof *s);
+    if (s && lg_keyring_study_show(w->keyring, uid, s) == 0)
+        confirm(w, (const uint8_t(*)[LG_ID_LEN]) & s->kid, 1);
+    free(s);
+}
+
+/* ---- certificates: a mount that had not confirmed is asked once more ------------------------------------------------------------------------------ */
+
+static bool certify(struct lg_worker *w, struct lg_op *op, struct lg_answer *a, uint8_t b[LG_CERT_MAX + 128])
+{
+    uint8_t doc[LG_CERT_MAX], sig[LG_SIGN_LEN];
+    size_t len;
+    struct lg_wr wr = lg_wr(b, LG_CERT_MAX + 128);
+    a->status = lg_keyring_unlocked(w->keyring) ? lg_keyring_begin(w->keyring) : -ENOKEY;
+    if (!a->status)
+        a->status = lg_keyring_certificate(w->keyring, op->uid_text, doc, sizeof doc, &len, sig, op->study);
+    if (!a->status)
+        a->status = lg_keyring_commit(w->keyring);
+    else if (lg_keyring_in_txn(w->keyring))
+        lg_keyring_abort(w->keyring);
+    if (a->status)
+        return a->status != -ENOTCONN;
+    lg_wr_u16(&wr, (uint16_t)len);
+    lg_wr_bytes(&wr, doc, len);
+    lg_wr_bytes(&wr, sig, sizeof sig);
+    a->blob = b;
+    a->blob_len = wr.len;
+    return true;
+}
+
+void lg_certificate_begin(struct lg_worker *w, struct lg_op *op)
+{
+    uint8_t b[LG_CERT_MAX + 128];
+    struct lg_answer a = { 0 };
+    if (certify(w, op, &a, b))
+        lg_op_done(w, &a);
+    else
+        tell_drop(w, op, (const uint8_t(*)[LG_ID_LEN]) & op->study, 1);
+}
+
+void lg_certificate_end(struct lg_worker *w, struct lg_op *op)
+{
+    uint8_t b[LG_CERT_MAX + 128];
+    struct lg_answer a = { 0 };
+    struct lg_unconfirmed *u = calloc(1, sizeof *u);
+    if (u) {
+        lg_mounts_unconfirmed(w, op->event, u);
+        if (!u->n)
+            confirm(w, (const uint8_t(*)[LG_ID_LEN]) & op->study, 1);
+    }
+    free(u);
+    (void)certify(w, op, &a, b);
+    lg_op_done(w, &a);
+}
+
+/* ---- what becomes due ------------------------------------------------------------------------------------------------------------------------------ */
+
+static uint8_t due_kid[DUE_MAX][LG_ID_LEN];
+static unsigned n_due;
+
+void lg_due_begin(struct lg_worker *w, struct lg_op *op)
+{
+    struct lg_answer a = { .status = lg_keyring_unlocked(w->keyring) ? lg_keyring_begin(w->keyring) : -ENOKEY };
+    n_due = 0;
+    if (!a.status)
+        a.status = lg_keyring_due(w->keyring, DUE_MAX, due_kid, &n_due);
+    if (!a.status)
+        a.status = lg_keyring_commit(w->keyring);
+    else if (lg_keyring_in_txn(w->keyring))
+        lg_keyring_abort(w->keyring);
+    if (a.status && a.status != -ENOKEY)
+        lg_log(LOG_ERR, "studies whose waiting period has ended cannot be destroyed: %s", strerror(-a.status));
+    if (a.status || !n_due)
+        lg_op_done(w, &a);
+    else
+        tell_drop(w, op, (const uint8_t(*)[LG_ID_LEN])due_kid, n_due);
+}
+
+void lg_due_end(struct lg_worker *w, struct lg_op *op)
+{
+    struct lg_answer a = { 0 };
+    struct lg_unconfirmed *u = calloc(1, sizeof *u);
+    unsigned destroyed = 0;
+    if (u) {
+        lg_mounts_unconfirmed(w, op->event, u);
+        if (!u->n)
+            confirm(w, (const uint8_t(*)[LG_ID_LEN])due_kid, n_due);
+        for (unsigned i = 0; i < u->n; i++)
+            lg_log(LOG_WARNING, "unconfirmed: the mount at %s has not dropped what it had of studies that are destroyed now", u->mountpoint[i]);
+    }
+    free(u);
+    int rc = -ENOKEY;
+    if (lg_keyring_unlocked(w->keyring)) {
+        rc = lg_keyring_destroy(w->keyring, &destroyed);
+        int told = lg_root_to_supervisor(w); /* the root may have changed even if a later step failed */
+        rc = rc ? rc : told;
+    }
+    if (rc)
+        lg_log(LOG_ERR, "%u studies are destroying but not destroyed yet: %s", n_due, strerror(-rc));
+    else
+        lg_log(LOG_NOTICE, "%u studies were destroyed: their waiting period had ended", destroyed);
+    lg_op_done(w, &a);
+}
+
+static const char *frozen_name(enum lg_frozen f)
+{
+    return f == LG_FROZEN_FORWARD ? "it jumped forward" : f == LG_FROZEN_BACK ? "it went back" : "the host was off for too long";
+}
+
+void lg_tick(struct lg_worker *w)
+{
+    struct lg_keyring_time t = { 0 };
+    uint64_t next;
+    int64_t now = lg_ms();
+    if (!lg_keyring_unlocked(w->keyring) || now < w->tick_at || lg_keyring_in_txn(w->keyring))
+        return;
+    w->tick_at = now + TICK_MS;
+    int rc = lg_keyring_begin(w->keyring);
+    if (!rc)
+        rc = lg_keyring_tick(w->keyring, &t);
+    if (!rc)
+        rc = lg_keyring_commit(w->keyring);
+    else if (lg_keyring_in_txn(w->keyring))
+        lg_keyring_abort(w->keyring);
+    if (rc) {
+        lg_log(LOG_ERR, "the time cannot be stored: %s", strerror(-rc));
+        return;
+    }
+    if (t.frozen && !w->frozen_said)
+        lg_log(LOG_ALERT, "the clock cannot be believed (%s): nothing becomes due until officers confirm it (leadglass clock confirm)", frozen_name(t.frozen));
+    w->frozen_said = t.frozen;
+    if (t.frozen || lg_keyring_due_next(w->keyring, &next))
+        return;
+    if (next > t.wall_s) {
+        int64_t in = (int64_t)(next - t.wall_s) * 1000;
+        if (in < TICK_MS)
+            w->tick_at = now + (in > SOON_MS ? in : SOON_MS);
+        return;
+    }
+    if (w->n_ops == LG_OPS_MAX)
+        return;
+    w->ops[w->n_ops++] = (struct lg_op){ .type = LG_OP_DUE };
+    /* Those that only wait for running time are looked at every second while they are few enough to be first. */
+    w->tick_at = now + SOON_MS;
+}

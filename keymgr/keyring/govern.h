@@ -1,0 +1,78 @@
+/* Inside the keyring: officers, acts, policy, time, tombstones. All of it is sealed under the record key, which every root wraps. */
+#ifndef LG_KEYRING_GOVERN_H
+#define LG_KEYRING_GOVERN_H
+
+#include "leadglass/act.h"
+#include "leadglass/certificate.h"
+#include "record.h"
+
+/* ---- sealed.c: values of a table, bound to what they are for, the keyring and their key ---- */
+#define LG_SEALED_VALUE_MAX 8192u
+int lg_sealed_put(struct lg_keyring *k, enum lg_table t, const char purpose[8], const void *key, size_t key_len, const void *value, size_t len) LG_MUST;
+/* -ENOENT; -EBADMSG; -EPROTO when it is longer than cap. */
+int lg_sealed_get(struct lg_keyring *k, enum lg_table t, const char purpose[8], const void *key, size_t key_len, void *out, size_t cap, size_t *ret_len) LG_MUST;
+/* The next one, as lg_store_next. */
+int lg_sealed_next(struct lg_keyring *k, enum lg_table t, const char purpose[8], bool after, void *key, size_t *key_len, void *out, size_t cap, size_t *ret_len) LG_MUST;
+
+/* ---- clock.c ---- */
+uint64_t lg_keyring_wall(struct lg_keyring *k);
+struct lg_time {
+    uint8_t boot_id[LG_ID_LEN];
+    uint64_t base_wall, base_boot; /* where this boot's comparison begins */
+    uint64_t last_wall;
+    uint64_t run;                  /* seconds that the key manager has served unlocked */
+    uint64_t down;                 /* seconds between two boots that nobody can vouch for, since the last confirmation */
+    uint8_t frozen;                /* enum lg_frozen */
+    uint64_t frozen_at;
+};
+/* Takes the clocks in and stores them: needs a transaction. */
+int lg_time_now(struct lg_keyring *k, struct lg_time *ret) LG_MUST;
+int lg_time_confirm(struct lg_keyring *k) LG_MUST;
+
+/* ---- officers.c ---- */
+int lg_officer_get(struct lg_keyring *k, const uint8_t pub[LG_SIGN_PUB_LEN], struct lg_officer *ret) LG_MUST; /* -ENOENT */
+int lg_officer_put(struct lg_keyring *k, struct lg_officer *o, bool dry) LG_MUST;
+int lg_officer_del(struct lg_keyring *k, const uint8_t pub[LG_SIGN_PUB_LEN], bool dry) LG_MUST;
+
+/* ---- policy.c ---- */
+int lg_policy_put(struct lg_keyring *k, const struct lg_policy *p) LG_MUST;
+
+/* ---- retention.c: what an act does to a study. With dry they only say whether it could be done. ---- */
+struct lg_acting {
+    const struct lg_act *act;
+    struct lg_act_record *record;
+    struct lg_time time;
+    uint32_t account;
+    bool dry;
+    enum lg_act_effect effect;
+};
+int lg_do_revoke(struct lg_keyring *k, struct lg_acting *x) LG_MUST;
+int lg_do_cancel(struct lg_keyring *k, struct lg_acting *x) LG_MUST;
+int lg_do_suspend(struct lg_keyring *k, struct lg_acting *x) LG_MUST;
+int lg_do_resume(struct lg_keyring *k, struct lg_acting *x) LG_MUST;
+int lg_do_readmit(struct lg_keyring *k, struct lg_acting *x) LG_MUST;
+int lg_do_hold(struct lg_keyring *k, struct lg_acting *x) LG_MUST;
+int lg_do_release(struct lg_keyring *k, struct lg_acting *x) LG_MUST;
+int lg_do_retain(struct lg_keyring *k, struct lg_acting *x) LG_MUST;
+int lg_do_rule(struct lg_keyring *k, struct lg_acting *x) LG_MUST;
+/* May this study be destroyed now? -EBUSY: held. -EDOM: retained, or not due by its rule (unless exception). */
+int lg_may_destroy(struct lg_keyring *k, const struct lg_record *r, const struct lg_time *t, bool exception) LG_MUST;
+
+/* ---- acts.c ---- */
+int lg_act_put(struct lg_keyring *k, const uint8_t id[LG_ID_LEN], const struct lg_act_record *r) LG_MUST;
+/* Records what one administrator did without a document of their own making (revoke --now). */
+int lg_act_note(struct lg_keyring *k, enum lg_action action, const struct lg_record *r, const char *uid, const char *reason, uint32_t account, uint8_t ret_id[LG_ID_LEN]) LG_MUST;
+
+/* ---- tombstone.c ---- */
+/* Before the wraps are gone: what the tombstone will say of them, as the value of table pending. */
+int lg_pending_put(struct lg_keyring *k, const struct lg_record *r) LG_MUST;
+/* With the state destroyed, in the same transaction. */
+int lg_tombstone_put(struct lg_keyring *k, const struct lg_record *r, uint64_t generation) LG_MUST;
+
+/* ---- outstanding.c: for certificates ---- */
+/* Keyring backups made before a destruction, that hold its key and are not void. -E2BIG when there are more than max. */
+int lg_backups_outstanding(struct lg_keyring *k, uint64_t destroyed, struct lg_cert_backup *ret, unsigned max, unsigned *ret_n) LG_MUST;
+/* Does a value outside the slot file, overwritten at every root change, make older slot files useless? */
+int lg_anchor_overwritten(struct lg_keyring *k, bool *ret) LG_MUST;
+
+#endif
