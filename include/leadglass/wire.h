@@ -19,7 +19,7 @@
 #define LG_WIRE_MOUNTS_MAX 64u
 #define LG_WIRE_STUDIES_MAX 64u /* in one answer to LG_MSG_STUDY_LIST */
 #define LG_WIRE_KIDS_MAX 1024u  /* in one event */
-#define LG_WIRE_BLOB_MAX 65536u /* bytes whose form is described elsewhere, in an answer */
+#define LG_WIRE_BLOB_MAX 61440u /* bytes whose form is described elsewhere, in an answer */
 #define LG_ACTS_PER_ANSWER 16u
 #define LG_WIRE_ACT_MAX 4096u   /* the same in a request */
 #define LG_WIRE_ANSWER 0x8000u  /* type bit of an answer */

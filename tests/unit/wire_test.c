@@ -109,11 +109,12 @@ struct big {
     struct lg_study studies[LG_WIRE_STUDIES_MAX];
     uint64_t unclean[LG_UNCLEAN_MAX];
     struct lg_slot_info slots[LG_SLOTS_MAX];
+    uint8_t blob[LG_WIRE_BLOB_MAX];
 };
 
 static struct lg_answer lend(struct big *b, unsigned type)
 {
-    return (struct lg_answer){ .type = (uint16_t)type, .id = 3, .keyd = &b->keyd, .unconfirmed = &b->un, .studies = b->studies,
+    return (struct lg_answer){ .type = (uint16_t)type, .id = 3, .keyd = &b->keyd, .unconfirmed = &b->un, .studies = b->studies, .blob = b->blob,
         .unclean = b->unclean, .slots = b->slots };
 }
 
@@ -139,6 +140,8 @@ static void answers_round_trip(void **state)
         memset(s->info.modality, 'M', LG_MODALITY_MAX);
         memset(s->reason, 'r', LG_REASON_MAX);
         s->state = LG_KEY_DESTROYED;
+        s->held = s->unconfirmed = true;
+        s->retain_until = s->due = 5;
     }
     for (unsigned i = 0; i < LG_UNCLEAN_MAX; i++)
         in->unclean[i] = i + 1;
@@ -156,6 +159,7 @@ static void answers_round_trip(void **state)
         a.lease_s = LG_LEASE_S;
         a.session = 12;
         a.n_slots = LG_SLOTS_MAX;
+        a.blob_len = LG_WIRE_BLOB_MAX;
         a.rotated = (struct lg_rotated){ 3, 4, true, { 1 } };
         for (unsigned i = 0; i < 2; i++)
             a.key[i] = (struct lg_key){ .version = i + 1, .kind = LG_KIND_VAULT, .state = LG_KEY_ACTIVE, .key = key };
