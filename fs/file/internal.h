@@ -38,6 +38,7 @@ struct lg_file {
     pthread_rwlock_t lock;     /* everything below */
 
     bool loaded;
+    bool trying; /* chunks that do not verify only tell which slot it is */
     unsigned n_unclean; /* of the environment, when it was loaded */
     int dead; /* set once: every operation gives this error */
     struct lg_s0 s0;

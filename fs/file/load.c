@@ -15,7 +15,7 @@ void lg_file_report(const struct lg_file *f, const char *kind, uint64_t from, ui
 /* Did a session that may have written this slot, or begun to write after it, end uncleanly? */
 static bool recoverable(const struct lg_file *f, uint64_t session)
 {
-    return f->n_unclean && f->env->unclean[f->n_unclean - 1] >= session;
+    return f->env->accept_crash || (f->n_unclean && f->env->unclean[f->n_unclean - 1] >= session);
 }
 
 static bool ended_uncleanly(const struct lg_file *f, uint64_t session)
@@ -78,9 +78,11 @@ static int verify_tail(struct lg_file *f, uint64_t durable_size)
     uint64_t n = lg_n_chunks(f, f->size);
     uint8_t *buf = malloc(f->env->chunk_size);
     int rc = buf ? 0 : -ENOMEM;
+    f->trying = true;
     for (uint64_t i = durable_size / f->env->chunk_size; !rc && i < n; i++)
         if (!lg_entry_empty(lg_entry_get(f, i)))
             rc = lg_chunk_load(f, i, buf);
+    f->trying = false;
     free(buf);
     return rc;
 }
@@ -164,23 +166,27 @@ static int load_slots(struct lg_file *f, const uint8_t *head_entries)
         return -EBADMSG;
     }
     unsigned first = have[1] && (!have[0] || s[1].seq > s[0].seq);
-    bool lenient = false, acc_ok = false, exact = false, hash_ok = false;
+    bool older = false, acc_ok = false, exact = false, hash_ok = false;
     int rc = try_slot(f, first, &s[first], head_entries, &acc_ok, &exact);
     if (!rc)
         rc = other_hash_ok(f, first, &s[first], &hash_ok);
     if (!rc) {
-        lenient = recoverable(f, s[first].session); /* only now: before its MAC is checked, anybody may have written that number */
+        /* Only now: before its MAC is checked, anybody may have written that number. */
+        bool lenient = recoverable(f, s[first].session), unclean = ended_uncleanly(f, s[first].session), accept = f->env->accept_crash;
         adopt(f, first, &s[first]);
         exact = exact && f->phys == lg_format_cipher_size((uint32_t)cs, f->size);
-        if (acc_ok && exact && hash_ok && !ended_uncleanly(f, s[first].session))
+        if (acc_ok && exact && hash_ok && !unclean)
             return 0;
-        if (acc_ok && lenient)
-            rc = ended_uncleanly(f, s[first].session) ? verify_tail(f, s[first].durable_size) : 0;
-        else
+        older = unclean || accept;
+        /* Under a slot that was made durable only the length and unused entries can be a crash's work: whatever else is wrong is damage, and
+         * going back to an older commit would turn it into a loss. */
+        if (!acc_ok || !(older || (lenient && hash_ok)))
             rc = -EBADMSG;
+        else if (unclean)
+            rc = verify_tail(f, s[first].durable_size);
     }
     unsigned n = first;
-    if (rc == -EBADMSG && lenient && have[1 - first]) {
+    if (rc == -EBADMSG && older && have[1 - first] && (ended_uncleanly(f, s[first].session) || s[1 - first].size)) {
         n = 1 - first;
         rc = try_slot(f, n, &s[n], head_entries, &acc_ok, &exact);
         if (!rc && !acc_ok)

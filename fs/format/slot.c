@@ -101,6 +101,8 @@ int lg_slot_decode(const uint8_t in[LG_SECTOR], struct lg_slot *ret)
     return 0;
 }
 
+void lg_slot_mac_bytes(const uint8_t in[LG_SECTOR], uint8_t ret[LG_MAC_LEN]) { memcpy(ret, in + MAC_AT, LG_MAC_LEN); }
+
 static int acc_pad(const struct lg_filekey *k, const uint8_t salt[16], uint8_t pad[LG_MAC_LEN])
 {
     uint8_t in[4 + 16] = "acc";

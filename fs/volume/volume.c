@@ -90,6 +90,9 @@ int lg_volume_open(const char *dir, const struct lg_volume_options *opt, struct 
 
 const struct lg_vault_info *lg_volume_info(const struct lg_volume *v) { return &v->info; }
 
+const struct lg_file_env *lg_volume_env(const struct lg_volume *v) { return &v->env; }
+int lg_volume_rootfd(const struct lg_volume *v) { return v->rootfd; }
+
 /* Calls each for every node, with a reference held and no lock. each returns non-zero to remember that as the result; all are visited. */
 static int for_nodes(struct lg_volume *v, int (*each)(struct lg_volume *v, struct lg_node *n, void *arg), void *arg)
 {

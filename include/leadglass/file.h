@@ -5,6 +5,7 @@
 #ifndef LEADGLASS_FILE_H
 #define LEADGLASS_FILE_H
 
+#include "leadglass/crypto.h"
 #include "leadglass/keys.h"
 #include "leadglass/pool.h"
 #include "leadglass/sys.h"
@@ -32,6 +33,7 @@ struct lg_file_env {
     unsigned n_unclean; /* becomes 0 when a sweep has been through (__atomic) */
     bool read_only;
     struct lg_pool *pool; /* large requests are sealed and opened on several cores; NULL: in the calling thread, in order */
+    bool accept_crash; /* every session counts as one that ended uncleanly: for copies made of a live mount (scrub --accept-crash) */
     /* Path rules: decides by path when bytes name no study. Returns 0 with info filled in, or -ENOENT for the general key. May be NULL. */
     int (*path_rule)(void *arg, const char *path, struct lg_study_info *ret);
     void (*finding)(void *arg, const struct lg_finding *f); /* may be NULL */
@@ -88,6 +90,20 @@ int lg_file_recrypt(struct lg_file *f, const struct lg_kref *as, int fd, uint64_
 int lg_file_switch(struct lg_file *f, int fd, uint64_t seq, int (*publish)(void *arg), void *arg) LG_MUST;
 /* Key id and version in the newest commit slot with a good checksum, without any key: nothing is proved. -EBADMSG: there is none. */
 int lg_file_claimed_kid(const struct lg_sys *sys, int fd, uint8_t ret_kid[LG_ID_LEN], uint32_t *ret_version) LG_MUST;
+
+/* ---- for fs/scrub: of a file that nobody writes to ---- */
+
+/* What a manifest says of a file: its id, and which state of it this is. The MAC of the newest slot covers everything but the chunks' bytes, and
+ * these by their tags. */
+struct lg_file_identity {
+    uint8_t file_id[LG_ID_LEN];
+    uint64_t seq, size;
+    uint8_t mac[LG_MAC_LEN];
+};
+int lg_file_identity(struct lg_file *f, struct lg_file_identity *ret) LG_MUST;
+/* Reads every chunk; one that does not verify is reported, and reading goes on. *ret_bad counts them. pace is called with no lock held after every
+ * MiB or so; non-zero ends it with that. */
+int lg_file_verify(struct lg_file *f, int (*pace)(void *arg, size_t n), void *arg, uint64_t *ret_bad) LG_MUST;
 
 /* Plaintext size from the physical size of the lower file: pure, opens nothing. Exact for every committed file. */
 uint64_t lg_file_plain_size(uint32_t chunk_size, uint64_t physical_size);

@@ -62,6 +62,9 @@ struct lg_slot {
 /* Checks magic and crc only: needs no key. -ENOENT: all zero (never written). -EPROTO. */
 int lg_slot_decode(const uint8_t in[LG_SECTOR], struct lg_slot *ret) LG_MUST;
 
+/* The bytes where the MAC stands. */
+void lg_slot_mac_bytes(const uint8_t in[LG_SECTOR], uint8_t ret[LG_MAC_LEN]);
+
 /* ---- keys of one file ------------------------------------------------------------------------------------------------------- */
 /* Everything derived from a file key. */
 struct lg_filekey {

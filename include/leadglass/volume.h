@@ -157,4 +157,8 @@ struct lg_sweep_stat {
 };
 int lg_volume_sweep(struct lg_volume *v, bool (*stop)(void *arg), void *arg, struct lg_sweep_stat *ret) LG_MUST;
 
+/* ---- for fs/scrub, which walks what stands below by itself ---- */
+const struct lg_file_env *lg_volume_env(const struct lg_volume *v);
+int lg_volume_rootfd(const struct lg_volume *v); /* borrowed */
+
 #endif
