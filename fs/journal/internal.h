@@ -52,5 +52,7 @@ int lg_area_header_write(const struct lg_sys *sys, const struct lg_jfile *self, 
 
 /* Replays the live areas, older first; durable below on return, areas not yet retired. */
 int lg_journal_replay(const struct lg_sys *sys, int vault_dirfd, const struct lg_jfile *self, const uint8_t vault_id[LG_ID_LEN], bool read_only) LG_MUST;
+/* Calls each for the file of every record in the live areas. */
+int lg_journal_unretired(const struct lg_sys *sys, const struct lg_jfile *self, int (*each)(void *arg, const uint8_t file_id[LG_ID_LEN]), void *arg) LG_MUST;
 
 #endif

@@ -150,6 +150,21 @@ int lg_journal_open(const struct lg_sys *sys, int vault_dirfd, const uint8_t vau
     return 0;
 }
 
+int lg_journal_pending(const struct lg_sys *sys, int vault_dirfd, const uint8_t vault_id[LG_ID_LEN], int (*each)(void *arg, const uint8_t file_id[LG_ID_LEN]), void *arg)
+{
+    struct lg_jfile self;
+    int fd = openat(vault_dirfd, LG_JOURNAL_NAME, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+    if (fd < 0)
+        return -errno;
+    int rc = header_check(sys, fd, vault_id);
+    if (!rc) {
+        lg_jfile_init(&self, fd, vault_id);
+        rc = lg_journal_unretired(sys, &self, each, arg);
+    }
+    close(fd);
+    return rc;
+}
+
 void lg_jfile_init(struct lg_jfile *f, int fd, const uint8_t file_id[LG_ID_LEN])
 {
     f->fd = fd;

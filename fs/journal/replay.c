@@ -236,3 +236,27 @@ int lg_journal_replay(const struct lg_sys *sys, int vault_dirfd, const struct lg
     free(rp.t);
     return rc;
 }
+
+struct visit {
+    int (*each)(void *arg, const uint8_t file_id[LG_ID_LEN]);
+    void *arg;
+};
+
+static int visit(void *arg, const struct lg_jrec *r)
+{
+    const struct visit *v = arg;
+    return v->each(v->arg, r->file_id);
+}
+
+int lg_journal_unretired(const struct lg_sys *sys, const struct lg_jfile *self, int (*each)(void *arg, const uint8_t file_id[LG_ID_LEN]), void *arg)
+{
+    struct visit v = { each, arg };
+    int rc = 0;
+    for (unsigned a = 0; !rc && a < 2; a++) {
+        struct lg_area_header h;
+        rc = lg_area_header_read(sys, self, a, &h);
+        if (!rc && h.live)
+            rc = area_walk(sys, self->fd, a, h.generation, visit, &v);
+    }
+    return rc;
+}

@@ -23,6 +23,11 @@ int lg_journal_create(const struct lg_sys *sys, int vault_dirfd, const uint8_t v
  * something to replay. The descriptor is borrowed for the journal's life. */
 int lg_journal_open(const struct lg_sys *sys, int vault_dirfd, const uint8_t vault_id[LG_ID_LEN], bool read_only, struct lg_journal **ret) LG_MUST;
 
+/* Calls each for every record that is not yet retired (a file may come several times), reading only. -ENOENT, -EPROTO, -EPROTONOSUPPORT: the journal
+ * is missing, damaged, newer; or what each returned. */
+int lg_journal_pending(const struct lg_sys *sys, int vault_dirfd, const uint8_t vault_id[LG_ID_LEN], int (*each)(void *arg, const uint8_t file_id[LG_ID_LEN]),
+                       void *arg) LG_MUST;
+
 /* Writes everything in place, durable, and retires it. */
 int lg_journal_checkpoint(struct lg_journal *j) LG_MUST;
 
