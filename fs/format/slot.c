@@ -74,31 +74,42 @@ void lg_s0_claimed_id(const uint8_t in[LG_SECTOR], uint8_t ret[LG_ID_LEN])
     memcpy(ret, in + 20 + LG_ID_LEN, LG_ID_LEN);
 }
 
+/* All fields, unchecked; true: what must be zero is. */
+static bool fields(const uint8_t in[LG_SECTOR], struct lg_slot *s)
+{
+    struct lg_rd r = lg_rd(in + 8, MAC_AT - 8);
+    s->seq = lg_rd_u64(&r);
+    s->session = lg_rd_u64(&r);
+    s->size = lg_rd_u64(&r);
+    s->durable_size = lg_rd_u64(&r);
+    lg_rd_copy(&r, s->kid, LG_ID_LEN);
+    s->key_version = lg_rd_u32(&r);
+    uint32_t reserved = lg_rd_u32(&r);
+    lg_rd_copy(&r, s->wrapped, LG_WRAPPED_LEN);
+    lg_rd_copy(&r, s->commitment, sizeof s->commitment);
+    s->chunk_writes = lg_rd_u64(&r);
+    lg_rd_copy(&r, s->salt, sizeof s->salt);
+    lg_rd_copy(&r, s->sealed_acc, sizeof s->sealed_acc);
+    lg_rd_copy(&r, s->other_hash, sizeof s->other_hash);
+    return lg_rd_ok(&r) && !reserved && all_zero(r.p, r.left);
+}
+
 int lg_slot_decode(const uint8_t in[LG_SECTOR], struct lg_slot *ret)
 {
     if (all_zero(in, LG_SECTOR))
         return -ENOENT;
-    struct lg_rd r = lg_rd(in, MAC_AT);
+    struct lg_rd r = lg_rd(in, 8);
     struct lg_slot s;
-    if (lg_rd_u32(&r) != SLOT_MAGIC || lg_rd_u32(&r) != 0 || !crc_ok(in))
-        return -EPROTO;
-    s.seq = lg_rd_u64(&r);
-    s.session = lg_rd_u64(&r);
-    s.size = lg_rd_u64(&r);
-    s.durable_size = lg_rd_u64(&r);
-    lg_rd_copy(&r, s.kid, LG_ID_LEN);
-    s.key_version = lg_rd_u32(&r);
-    uint32_t reserved = lg_rd_u32(&r);
-    lg_rd_copy(&r, s.wrapped, LG_WRAPPED_LEN);
-    lg_rd_copy(&r, s.commitment, sizeof s.commitment);
-    s.chunk_writes = lg_rd_u64(&r);
-    lg_rd_copy(&r, s.salt, sizeof s.salt);
-    lg_rd_copy(&r, s.sealed_acc, sizeof s.sealed_acc);
-    lg_rd_copy(&r, s.other_hash, sizeof s.other_hash);
-    if (!lg_rd_ok(&r) || reserved || !all_zero(r.p, r.left) || s.size > LG_FILE_SIZE_MAX)
+    if (lg_rd_u32(&r) != SLOT_MAGIC || lg_rd_u32(&r) != 0 || !crc_ok(in) || !fields(in, &s) || s.size > LG_FILE_SIZE_MAX)
         return -EPROTO;
     *ret = s;
     return 0;
+}
+
+void lg_slot_claims(const uint8_t in[LG_SECTOR], struct lg_slot *ret)
+{
+    (void)fields(in, ret);
+    ret->size = 0; /* for nobody to rely on */
 }
 
 void lg_slot_mac_bytes(const uint8_t in[LG_SECTOR], uint8_t ret[LG_MAC_LEN]) { memcpy(ret, in + MAC_AT, LG_MAC_LEN); }

@@ -156,8 +156,12 @@ static int look_up(struct lg_against *a)
         for (; !rc && x && x < a->x + a->n && !memcmp(x->id, it.id, LG_ID_LEN); x++) {
             if (x->found || strcmp(x->lower, path) == 0)
                 continue;
+            struct lg_text plain = { 0 };
+            bool known = plain_of(a->s, path, &plain);
             x->found = true;
-            rc = tell_at(a->s, LG_SCRUB_DIFFERS, x->replaced ? "another one stands here" : "stood elsewhere", x->lower, x->path, x->id, path);
+            rc = tell_at(a->s, LG_SCRUB_DIFFERS, x->replaced ? "another one stands here, the manifest has it at" : "stood elsewhere, the manifest has it at", x->lower, x->path, x->id,
+                         known ? lg_text(&plain) : path);
+            free(plain.p);
         }
     }
     if (rc == -ENOENT)

@@ -10,6 +10,7 @@
 
 enum { LIST_MAX = 65536, VALUE_MAX = 65536 };
 #define XATTR_OURS "user.lg."
+#define XATTR_PLAIN "user.lg.mtime" /* of re-encrypted files: not sealed */
 
 static int file_pace(void *arg, size_t n) { return lg_scrub_read(arg, n); }
 
@@ -44,9 +45,11 @@ int lg_scrub_file(struct scrub *s, int fd, struct lg_item *it)
         return -errno;
     }
     int rc = lg_scrub_read(s, LG_HEADER_LEN);
-    if (rc)
+    if (rc == -EKEYREVOKED)
+        rc = 0; /* none of it is held yet */
+    if (rc) {
         close(fd);
-    else {
+    } else {
         s->held_reports = true; /* what they mean is known only when it has opened, or not */
         rc = lg_file_open(&s->env, fd, lg_text(&s->path), &f);
         s->held_reports = false;
@@ -165,7 +168,7 @@ int lg_scrub_xattrs(struct scrub *s, int fd, struct lg_item *it)
     if (!rc)
         len = listxattr(path, list, LIST_MAX);
     for (ssize_t at = 0; !rc && at < len; at += (ssize_t)strlen(list + at) + 1)
-        if (strncmp(list + at, XATTR_OURS, sizeof XATTR_OURS - 1) == 0 && n < N_MAX)
+        if (strncmp(list + at, XATTR_OURS, sizeof XATTR_OURS - 1) == 0 && strcmp(list + at, XATTR_PLAIN) != 0 && n < N_MAX)
             name[n++] = list + at;
     if (!rc)
         qsort(name, n, sizeof(const char *), by_text);

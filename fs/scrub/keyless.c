@@ -209,7 +209,7 @@ int lg_scrub_keyless_link(struct scrub *s, int dirfd, const char *lower)
 
 int lg_scrub_keyless_xattrs(struct scrub *s, int fd)
 {
-    static const char ours[] = "user.lg.";
+    static const char ours[] = "user.lg.", plain[] = "user.lg.mtime"; /* of re-encrypted files: not sealed */
     char path[32], *list;
     snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
     ssize_t len = listxattr(path, NULL, 0);
@@ -221,7 +221,7 @@ int lg_scrub_keyless_xattrs(struct scrub *s, int fd)
     len = listxattr(path, list, LIST_MAX);
     for (ssize_t at = 0; at < len; at += (ssize_t)strlen(list + at) + 1) {
         const char *name = list + at;
-        if (strncmp(name, ours, sizeof ours - 1) != 0)
+        if (strncmp(name, ours, sizeof ours - 1) != 0 || strcmp(name, plain) == 0)
             continue;
         ssize_t n = getxattr(path, name, NULL, 0);
         if (!is_b64(name + sizeof ours - 1, strlen(name + sizeof ours - 1), LG_SIV_TAG_LEN) || (n >= 0 && n < (ssize_t)LG_XATTR_OVERHEAD))

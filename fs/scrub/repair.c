@@ -158,9 +158,3 @@ void lg_scrub_new_dirid(struct scrub *s, int fd)
     else
         done(s, "given a new id", NULL);
 }
-
-int lg_scrub_salvage(struct scrub *s, int fd, const uint8_t id[LG_ID_LEN])
-{
-    (void)s, (void)fd, (void)id;
-    return 0;
-}

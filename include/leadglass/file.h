@@ -105,6 +105,20 @@ int lg_file_identity(struct lg_file *f, struct lg_file_identity *ret) LG_MUST;
  * MiB or so; non-zero ends it with that. */
 int lg_file_verify(struct lg_file *f, int (*pace)(void *arg, size_t n), void *arg, uint64_t *ret_bad) LG_MUST;
 
+/* Takes out of a damaged lower file (open as fd, borrowed) each chunk that verifies under the entry that stands there, whatever else is wrong.
+ * All that this proves is that these bytes once stood at that place of that file: with the header or table damaged nobody can tell whether they
+ * are the latest. Holes and what is lost are left out. -EBADMSG: nothing in it leads to its key, or nothing verifies under it; -ENOKEY, -EKEYREVOKED; or what a callback returned. */
+struct lg_salvage_sink {
+    void *arg;
+    int (*put)(void *arg, uint64_t off, const void *data, size_t len);
+    int (*lost)(void *arg, uint64_t from, uint64_t to);
+};
+struct lg_salvaged {
+    uint8_t file_id[LG_ID_LEN];
+    uint64_t size, good; /* bytes: as long as it may have been; of these put */
+};
+int lg_file_salvage(const struct lg_file_env *env, int fd, const struct lg_salvage_sink *out, struct lg_salvaged *ret) LG_MUST;
+
 /* Plaintext size from the physical size of the lower file: pure, opens nothing. Exact for every committed file. */
 uint64_t lg_file_plain_size(uint32_t chunk_size, uint64_t physical_size);
 

@@ -62,6 +62,8 @@ struct lg_slot {
 /* Checks magic and crc only: needs no key. -ENOENT: all zero (never written). -EPROTO. */
 int lg_slot_decode(const uint8_t in[LG_SECTOR], struct lg_slot *ret) LG_MUST;
 
+/* What a slot that does not decode says all the same: for salvage, which proves it by the commitment. */
+void lg_slot_claims(const uint8_t in[LG_SECTOR], struct lg_slot *ret);
 /* The bytes where the MAC stands. */
 void lg_slot_mac_bytes(const uint8_t in[LG_SECTOR], uint8_t ret[LG_MAC_LEN]);
 

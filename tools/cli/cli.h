@@ -10,7 +10,8 @@
 #include "leadglass/passphrase.h"
 
 /* Exit status of every command; docs/man/leadglass.1 lists them. */
-enum { CLI_OK = 0, CLI_FAILED = 1, CLI_USAGE = 2, CLI_PASSPHRASE = 3, CLI_LOCKED = 4, CLI_NO_KEYD = 5, CLI_UNCONFIRMED = 6, CLI_BUSY = 7, CLI_REVOKED = 9, CLI_UNAVAILABLE = 69 };
+enum { CLI_OK = 0, CLI_FAILED = 1, CLI_USAGE = 2, CLI_PASSPHRASE = 3, CLI_LOCKED = 4, CLI_NO_KEYD = 5, CLI_UNCONFIRMED = 6, CLI_BUSY = 7, CLI_REVOKED = 9, CLI_DAMAGE = 10,
+       CLI_DIFFERS = 11, CLI_INCOMPLETE = 12, CLI_UNKNOWN_KEYS = 13, CLI_INTERRUPTED = 14, CLI_UNAVAILABLE = 69 };
 
 struct cli {
     const char *command;
@@ -22,6 +23,10 @@ struct cli {
     const char *keyring, *reason, *mount_options, *key_file, *study;
     bool foreground, now, allow_unlocked, generate, root, all_studies;
     unsigned chunk_kib;
+    struct {
+        bool keyless, read_only, accept_crash, repair, remove, resume;
+        const char *manifest, *against, *salvage, *state, *rate;
+    } scrub;
     int argc; /* what is left after options */
     char **argv;
 };
@@ -45,7 +50,7 @@ struct cli_command {
     int (*run)(struct cli *c);
     bool offline; /* needs no socket */
 };
-extern const struct cli_command cli_init, cli_mount, cli_umount, cli_unlock, cli_lock, cli_status, cli_identify, cli_study, cli_slot, cli_key;
+extern const struct cli_command cli_init, cli_mount, cli_umount, cli_unlock, cli_lock, cli_status, cli_identify, cli_study, cli_slot, cli_key, cli_scrub;
 
 int cli_fail(int code, const char *fmt, ...) LG_PRINTF(2, 3);
 /* Explains an error of the client; the exit status. */
