@@ -191,4 +191,56 @@ int lg_audit_read_heads(const char *dir, const char *chain, int (*line)(void *ar
 /* Verifies one chain; n heads of against that belong to it are held against it too. */
 int lg_audit_verify(const char *dir, const struct lg_audit_chain *c, const uint8_t *pub, const struct lg_audit_head *against, size_t n, struct lg_audit_report *ret) LG_MUST;
 
+/* ---- a log on disk: writing ---------------------------------------------------------------------------------------------------------- */
+
+/* The newest chain of that name in the directory (NAME, NAME.2, NAME.3 ...). -ENOENT: none. */
+int lg_audit_find(const char *dir, const char *name, struct lg_audit_chain *ret) LG_MUST;
+
+struct lg_audit_options {
+    const char *dir, *name, *kind; /* dir is made if missing */
+    const char *shm;               /* directory of the ring; NULL: /dev/shm */
+    bool keep_going;               /* on failure: go on without records */
+    unsigned window_s, sync_ms, keep_days; /* 0: never; 1000; for ever */
+    uint64_t segment_bytes;        /* 0: 16 MiB */
+    /* Called from a thread of the log, for the administrator's eyes; level as syslog(3). May be NULL. */
+    void (*alarm)(void *arg, int level, const char *text);
+    void *arg;
+};
+
+/* One chain being written. Thread-safe. A record is safe from the death of the process once put or count has returned, and from that of the machine once
+ * lg_audit_flush has. Two threads of its own: one writes, one makes durable, rotates, compresses and prunes. */
+struct lg_audit_log;
+
+/* Continues the newest chain of that name, or begins one. remembered: the last head that the key manager signed for it (n 0: none; NULL: cannot be asked).
+ * A chain that does not hold that record is left alone, and a new one is begun after it. -EWOULDBLOCK: another process writes it. */
+int lg_audit_open(const struct lg_audit_options *o, const struct lg_audit_head *remembered, struct lg_audit_log **ret) LG_MUST;
+/* Writes everything, counts included, and makes it durable. */
+void lg_audit_close(struct lg_audit_log *l);
+
+/* May something be done that has to be recorded? 0, or -ECANCELED while records cannot be written. Waits while the ring is nearly full. Cheap. */
+int lg_audit_ready(struct lg_audit_log *l) LG_MUST;
+/* Records it: time, seq, chain and user are filled in. Room is kept for operations that were ready before. */
+void lg_audit_put(struct lg_audit_log *l, struct lg_audit_record *r);
+/* The same, but counted together with others of its kind (who, study, event, how, outcome) within the window. detail (may be NULL) is called only when
+ * the record is written by itself, to fill in what costs time; no lock is held. */
+void lg_audit_count(struct lg_audit_log *l, struct lg_audit_record *r, void (*detail)(void *arg, struct lg_audit_record *r), void *arg);
+/* The program that a process runs, as /proc tells it; empty when it does not. A few microseconds. */
+void lg_audit_exe(int32_t pid, char out[LG_AUDIT_EXE_MAX + 1]);
+/* Everything put before is durable on return; counts of open windows are written only with counts. 0, or why it cannot be written. */
+int lg_audit_flush(struct lg_audit_log *l, bool counts) LG_MUST;
+
+/* The last durable record. False: it is under a signature already, or there is none. */
+bool lg_audit_tip(struct lg_audit_log *l, struct lg_audit_head *ret); /* n: of the last head; prev: hash of the record that it signed; seq, hash: the tip */
+/* Stores what the key manager signed, durably. */
+int lg_audit_head_store(struct lg_audit_log *l, const struct lg_audit_head *h) LG_MUST;
+
+struct lg_audit_state {
+    char path[4096]; /* of the segment being written */
+    uint8_t chain[LG_ID_LEN];
+    uint64_t seq, signed_seq;
+    bool failing, reserve_used;
+    unsigned used_percent; /* of the log's filesystem */
+};
+void lg_audit_state(struct lg_audit_log *l, struct lg_audit_state *ret);
+
 #endif

@@ -122,6 +122,28 @@ int lg_client_session_end(struct lg_client *c, uint64_t session) LG_MUST;
 /* Tells that everything of an unclean session has been recovered. */
 int lg_client_session_close(struct lg_client *c, uint64_t session) LG_MUST;
 
+/* The access log (leadglass/audit.h): heads travel as text. */
+#define LG_AUDIT_HEADS_MAX 128u
+struct lg_audit_heads {
+    unsigned n;
+    char head[LG_AUDIT_HEADS_MAX][LG_HEAD_TEXT_MAX + 1];
+};
+struct lg_audit_info {
+    char dir[4096], log[4096]; /* of the key manager's own chain: its current file */
+    uint8_t pub[32];           /* zeros: none yet */
+    uint64_t seq, signed_seq;
+    bool on, failing, keep_going;
+    uint32_t used_percent;
+};
+int lg_client_audit_info(struct lg_client *c, struct lg_audit_info *ret) LG_MUST;
+/* ret empty: none was signed yet. */
+int lg_client_audit_state(struct lg_client *c, const uint8_t chain[LG_ID_LEN], char ret[LG_HEAD_TEXT_MAX + 1]) LG_MUST;
+/* want: chain, seq and hash of the record to sign, n and prev of the head it builds on. -EBADMSG: that is not the last head of this chain. -ENOKEY: locked. */
+int lg_client_audit_head(struct lg_client *c, const char *want, char ret[LG_HEAD_TEXT_MAX + 1]) LG_MUST;
+int lg_client_audit_heads(struct lg_client *c, struct lg_audit_heads *ret) LG_MUST;
+/* Has it recorded that this user reads a log; how: tail, query ... */
+int lg_client_audit_note(struct lg_client *c, const char *how) LG_MUST;
+
 /* Events to a mount, on a connection and a thread of its own, which reconnects for ever until lg_watch_stop. The callback does what the
  * event asks and returns when that is complete: its return is the acknowledgement (0), or the lack of one. It must not use the watch. */
 enum lg_event_kind {

@@ -294,6 +294,17 @@ int lg_keyring_sign_pub(struct lg_keyring *k, uint8_t ret_pub[LG_SIGN_PUB_LEN]) 
  * -ENOENT: no such study, or it is not destroyed: -EALREADY. -ENOTCONN: a mount has not confirmed; ret_kid then names the key. */
 int lg_keyring_certificate(struct lg_keyring *k, const char *uid, uint8_t *ret_doc, size_t cap, size_t *ret_len, uint8_t ret_sig[LG_SIGN_LEN], uint8_t ret_kid[LG_ID_LEN]) LG_MUST;
 
+/* ---- heads of access logs (docs/AUDIT.md) ---------------------------------------------------------------------------------- */
+
+/* The seed of the Ed25519 key that signs them, made when it is first asked for (needs begin then, else -ENOENT). Its public half can be read while locked. */
+int lg_keyring_audit_key(struct lg_keyring *k, struct lg_secret *ret_seed) LG_MUST;
+int lg_keyring_audit_pub(struct lg_keyring *k, uint8_t ret_pub[32]) LG_MUST;
+/* The last head signed for a chain, as text; reading works while locked, -ENOENT: none. put needs begin. */
+#define LG_HEAD_TEXT_MAX 640u
+int lg_keyring_head_put(struct lg_keyring *k, const uint8_t chain[LG_ID_LEN], const char *head, size_t len) LG_MUST;
+int lg_keyring_head_get(struct lg_keyring *k, const uint8_t chain[LG_ID_LEN], char ret[LG_HEAD_TEXT_MAX + 1]) LG_MUST;
+int lg_keyring_heads(struct lg_keyring *k, char (*ret)[LG_HEAD_TEXT_MAX + 1], unsigned max, unsigned *ret_n) LG_MUST;
+
 /* For crash tests: called before each step of destruction that writes (numbered from 1) with a name; returning non-zero stops there with
  * that error, as a crash would. NULL: none. */
 typedef int (*lg_keyring_hook)(void *arg, const char *step);

@@ -58,6 +58,11 @@ enum lg_msg {
     LG_MSG_GOVERNANCE = 44, /* officers, policy, time */
     LG_MSG_CERTIFICATE = 45,
     LG_MSG_DUE = 59, /* never on the wire: the key manager's own */
+    LG_MSG_AUDIT_INFO = 96,
+    LG_MSG_AUDIT_STATE = 97, /* the last head signed for a chain */
+    LG_MSG_AUDIT_HEAD = 98,  /* sign the next */
+    LG_MSG_AUDIT_HEADS = 99, /* the last of every chain */
+    LG_MSG_AUDIT_NOTE = 100, /* record that a log is read */
     LG_MSG_LAST = 127,
     LG_MSG_EVENT = 64, /* key manager to mount */
 };
@@ -76,6 +81,7 @@ struct lg_request {
     uint8_t vault_id[LG_ID_LEN], kid[LG_ID_LEN];
     uint32_t version;
     uint64_t session;
+    char head[LG_HEAD_TEXT_MAX + 1]; /* of an access log, as text */
     char uid[LG_UID_MAX + 1], reason[LG_REASON_MAX + 1], mountpoint[LG_WIRE_MOUNTPOINT_MAX + 1];
     struct lg_study_info info;
     bool now;
@@ -99,6 +105,9 @@ struct lg_answer {
     uint8_t keyring_id[LG_ID_LEN];
     struct lg_key key[2]; /* decoding allocates key[].key; lg_answer_done frees. Encoding borrows. */
     uint32_t lease_s;
+    char head[LG_HEAD_TEXT_MAX + 1]; /* empty: none */
+    struct lg_audit_heads *heads;
+    struct lg_audit_info *audit;
     enum lg_key_state state;
     uint64_t session;
     struct lg_slot_info *slots; /* room for LG_SLOTS_MAX */

@@ -457,3 +457,50 @@ static int session_call(struct lg_client *c, uint16_t type, uint64_t session)
 
 int lg_client_session_end(struct lg_client *c, uint64_t session) { return session_call(c, LG_MSG_SESSION_END, session); }
 int lg_client_session_close(struct lg_client *c, uint64_t session) { return session_call(c, LG_MSG_SESSION_CLOSE, session); }
+
+/* ---- the access log -------------------------------------------------------------------------------------------------------------------- */
+
+int lg_client_audit_info(struct lg_client *c, struct lg_audit_info *ret)
+{
+    struct lg_request q = { .type = LG_MSG_AUDIT_INFO };
+    struct lg_answer a = { .audit = ret };
+    return call(c, &q, &a, DEADLINE_MS);
+}
+
+static int head_call(struct lg_client *c, struct lg_request *q, char ret[LG_HEAD_TEXT_MAX + 1])
+{
+    struct lg_answer a = { 0 };
+    int rc = call(c, q, &a, DEADLINE_MS);
+    if (!rc)
+        memcpy(ret, a.head, sizeof a.head);
+    return rc;
+}
+
+int lg_client_audit_state(struct lg_client *c, const uint8_t chain[LG_ID_LEN], char ret[LG_HEAD_TEXT_MAX + 1])
+{
+    struct lg_request q = { .type = LG_MSG_AUDIT_STATE };
+    memcpy(q.vault_id, chain, LG_ID_LEN);
+    return head_call(c, &q, ret);
+}
+
+int lg_client_audit_head(struct lg_client *c, const char *want, char ret[LG_HEAD_TEXT_MAX + 1])
+{
+    struct lg_request q = { .type = LG_MSG_AUDIT_HEAD };
+    snprintf(q.head, sizeof q.head, "%s", want);
+    return head_call(c, &q, ret);
+}
+
+int lg_client_audit_heads(struct lg_client *c, struct lg_audit_heads *ret)
+{
+    struct lg_request q = { .type = LG_MSG_AUDIT_HEADS };
+    struct lg_answer a = { .heads = ret };
+    return call(c, &q, &a, DEADLINE_MS);
+}
+
+int lg_client_audit_note(struct lg_client *c, const char *how)
+{
+    struct lg_request q = { .type = LG_MSG_AUDIT_NOTE };
+    struct lg_answer a = { 0 };
+    snprintf(q.reason, sizeof q.reason, "%s", how);
+    return call(c, &q, &a, DEADLINE_MS);
+}

@@ -38,6 +38,9 @@ struct lg_worker_options {
     const char *keyring, *slot, *socket;
     int listen_fd, super_fd;
     bool to_syslog;
+    const char *audit; /* directory of the access log; NULL: none is kept */
+    unsigned audit_keep; /* days; 0: for ever */
+    bool audit_continue;
 };
 int lg_worker_run(const struct lg_worker_options *o);
 
@@ -48,6 +51,7 @@ struct lg_conn {
     int fd; /* -1: free */
     uint64_t serial; /* tells a connection from a later one in the same place */
     uid_t uid;
+    gid_t gid;
     pid_t pid;
     uint8_t *in; /* LG_WIRE_REQUEST_MAX bytes of secret memory */
     size_t in_len;
@@ -75,6 +79,8 @@ struct lg_op {
     struct lg_conn *conn;
     uint64_t serial, id;
     uid_t uid;
+    gid_t gid;
+    pid_t pid;
     bool begun;
     int64_t deadline;
     uint64_t event;
@@ -115,6 +121,11 @@ struct lg_worker {
     bool stop;
     int64_t tick_at;  /* when the clocks are looked at again */
     bool frozen_said; /* that they cannot be believed was logged */
+    struct lg_audit_log *audit; /* NULL: none is kept */
+    bool audit_durable;         /* something of this turn is in it before it is answered */
+    int64_t cosigned;
+    const struct lg_request *asked; /* being handled */
+    const struct lg_op *asked_op;   /* being answered */
     struct lg_derivation { /* scrypt, in a thread of its own; one at a time */
         bool busy;
         void (*run)(struct lg_derivation *d);
@@ -127,6 +138,23 @@ struct lg_worker {
         struct lg_slot_draft *draft; /* what lg_derive_draft made */
     } derivation;
 };
+
+/* ---- audit.c ---- */
+int lg_keyd_audit_start(struct lg_worker *w) LG_MUST;
+void lg_keyd_audit_stop(struct lg_worker *w);
+int lg_keyd_audit_may(struct lg_worker *w, uint16_t type) LG_MUST; /* -ECANCELED: nothing can be recorded now */
+void lg_keyd_audit_answer(struct lg_worker *w, const struct lg_conn *c, const struct lg_answer *a);
+/* Something that is no answer to one request. kid and text may be NULL. It is durable before this turn's answers leave. */
+void lg_keyd_audit(struct lg_worker *w, const char *event, uid_t uid, pid_t pid, int outcome, const uint8_t *kid, const char *text);
+void lg_keyd_audit_turn(struct lg_worker *w);
+void lg_keyd_cosign(struct lg_worker *w); /* signs what the key manager's own chain has come to */
+int64_t lg_keyd_audit_deadline(const struct lg_worker *w);
+void lg_keyd_audit_tick(struct lg_worker *w);
+void lg_on_audit_info(struct lg_worker *w, struct lg_conn *c, const struct lg_request *q);
+void lg_on_audit_state(struct lg_worker *w, struct lg_conn *c, const struct lg_request *q);
+void lg_on_audit_head(struct lg_worker *w, struct lg_conn *c, const struct lg_request *q);
+void lg_on_audit_heads(struct lg_worker *w, struct lg_conn *c, const struct lg_request *q);
+void lg_on_audit_note(struct lg_worker *w, struct lg_conn *c, const struct lg_request *q);
 
 int64_t lg_ms(void);
 void lg_conn_send(struct lg_worker *w, struct lg_conn *c, const uint8_t *frame, size_t len);

@@ -55,6 +55,11 @@ static const struct {
     [LG_MSG_ACT_LIST] = { lg_on_act_list, ADMIN | OFFICER, true, false },
     [LG_MSG_GOVERNANCE] = { lg_on_governance, ADMIN | OFFICER, true, true },
     [LG_MSG_CERTIFICATE] = { on_later, ADMIN | OFFICER, true, false },
+    [LG_MSG_AUDIT_INFO] = { lg_on_audit_info, ANYBODY, false, false },
+    [LG_MSG_AUDIT_STATE] = { lg_on_audit_state, ADMIN, false, false },
+    [LG_MSG_AUDIT_HEAD] = { lg_on_audit_head, ADMIN, true, true },
+    [LG_MSG_AUDIT_HEADS] = { lg_on_audit_heads, ADMIN, false, false },
+    [LG_MSG_AUDIT_NOTE] = { lg_on_audit_note, ADMIN, false, false },
 };
 
 static int begin(struct lg_worker *w) { return lg_keyring_in_txn(w->keyring) ? 0 : lg_keyring_begin(w->keyring); }
@@ -67,6 +72,7 @@ void lg_request_handle(struct lg_worker *w, struct lg_conn *c, const struct lg_r
         return;
     }
     int rc = 0;
+    w->asked = q;
     if (!(have & ADMIN) && (table[q->type].role & OFFICER)) { /* who they are is sealed in the keyring */
         if (!lg_keyring_unlocked(w->keyring))
             rc = -ENOKEY;
@@ -79,12 +85,15 @@ void lg_request_handle(struct lg_worker *w, struct lg_conn *c, const struct lg_r
         rc = -EACCES;
     else if (table[q->type].unlocked && !lg_keyring_unlocked(w->keyring))
         rc = -ENOKEY;
+    else if ((rc = lg_keyd_audit_may(w, q->type)) != 0)
+        ;
     else if (table[q->type].changes)
         rc = begin(w);
     if (rc)
         lg_reply_status(w, c, q, rc);
     else
         table[q->type].run(w, c, q);
+    w->asked = NULL;
 }
 
 /* ---- questions ------------------------------------------------------------------------------------------------------------------------ */
@@ -329,7 +338,7 @@ static void on_later(struct lg_worker *w, struct lg_conn *c, const struct lg_req
         return;
     }
     struct lg_op *op = &w->ops[w->n_ops];
-    *op = (struct lg_op){ .type = q->type, .conn = c, .serial = c->serial, .id = q->id, .uid = c->uid };
+    *op = (struct lg_op){ .type = q->type, .conn = c, .serial = c->serial, .id = q->id, .uid = c->uid, .gid = c->gid, .pid = c->pid };
     if (q->pass) { /* a secret, or an act's bytes */
         op->pass = lg_secret_alloc(q->pass_len ? q->pass_len : 1);
         if (!op->pass) {
@@ -352,8 +361,12 @@ void lg_op_done(struct lg_worker *w, struct lg_answer *a)
     struct lg_op *op = &w->ops[0];
     a->type = op->type;
     a->id = op->id;
+    struct lg_conn asker = { .uid = op->uid, .gid = op->gid, .pid = op->pid }; /* who may be gone by now */
+    w->asked_op = op;
+    lg_keyd_audit_answer(w, &asker, a);
     if (op->conn && op->conn->fd >= 0 && op->conn->serial == op->serial)
         lg_reply(w, op->conn, a);
+    w->asked_op = NULL;
     lg_secret_dealloc(op->pass);
     memmove(w->ops, w->ops + 1, (--w->n_ops) * sizeof *w->ops);
 }
@@ -487,6 +500,7 @@ static void finish(struct lg_worker *w, struct lg_op *op, int status, enum lg_ke
 
 static void lock_end(struct lg_worker *w, struct lg_op *op)
 {
+    lg_keyd_cosign(w); /* nothing can be signed from here on */
     lg_keyring_lock(w->keyring);
     int rc = lg_root_forget(w);
     lg_log(LOG_NOTICE, "locked by user %u", (unsigned)op->uid);
@@ -509,6 +523,7 @@ static void revoke_begin(struct lg_worker *w, struct lg_op *op)
         lg_op_done(w, &a);
         return;
     }
+    lg_keyd_audit(w, "key.revoke", op->uid, op->pid, 0, n ? kids[0] : NULL, op->reason);
     struct lg_event e = { .kind = LG_EVENT_REVOKE, .n_kids = n < KIDS ? n : KIDS, .kids = (const uint8_t(*)[LG_ID_LEN])kids };
     op->event = ++w->next_event;
     op->deadline = lg_ms() + LG_ACK_MS;
@@ -521,6 +536,7 @@ static void revoke_end(struct lg_worker *w, struct lg_op *op)
     unsigned destroyed;
     int rc = -ENOKEY;
     if (lg_keyring_unlocked(w->keyring)) {
+        lg_keyd_cosign(w);
         rc = lg_keyring_destroy(w->keyring, &destroyed);
         int told = lg_root_to_supervisor(w); /* the root may have changed even if a later step failed */
         rc = rc ? rc : told;

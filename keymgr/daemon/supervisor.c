@@ -15,13 +15,16 @@
 #include <unistd.h>
 
 #include "daemon.h"
+#include "leadglass/audit.h"
 #include "leadglass/crypto.h"
 #include "leadglass/passphrase.h"
 
 enum { SUPER_FD = 3, LISTEN_FD = 4, RESTARTS_MAX = 10, RESTART_WINDOW_MS = 60000 };
 
 struct keyd_options {
-    char keyring[PATH_MAX], slot[PATH_MAX], socket[PATH_MAX];
+    char keyring[PATH_MAX], slot[PATH_MAX], socket[PATH_MAX], audit[PATH_MAX];
+    unsigned audit_keep;
+    bool no_audit, audit_continue;
     struct lg_passphrase_source pass;
     unsigned scrypt_ms;
     bool init, foreground, allow_unlocked, worker, syslogging;
@@ -40,6 +43,9 @@ static const char usage_text[] =
     "  --passphrase-file FILE    for --init: the passphrase instead of a prompt (`-`: standard input)\n"
     "  --passphrase-fd N         the same from a descriptor\n"
     "  --scrypt-ms N             for --init: how long one guess at the passphrase shall take here (default 500)\n"
+    "  --audit DIR|off           where the access log is kept (default: KEYRING.audit); mounts keep theirs there too\n"
+    "  --audit-keep DAYS         how long (default 184, the least; 0: for ever)\n"
+    "  --audit-on-failure W      refuse (the default): while nothing can be recorded, keys are refused (ECANCELED); continue: go on without records\n"
     "  --foreground, -f          do not become a daemon; log to stderr\n"
     "  --allow-unlocked-memory   go on when key memory cannot be locked\n"
     "  --help, --version\n"
@@ -85,10 +91,10 @@ static int parse(int argc, char **argv, struct keyd_options *o)
 {
     static const struct option longs[] = { { "keyring", 1, NULL, 'k' },         { "root-slot", 1, NULL, 'r' },     { "socket", 1, NULL, 's' },    { "init", 0, NULL, 'i' },
                                            { "passphrase-file", 1, NULL, 'p' }, { "passphrase-fd", 1, NULL, 'P' }, { "scrypt-ms", 1, NULL, 'm' }, { "foreground", 0, NULL, 'f' },
-                                           { "allow-unlocked-memory", 0, NULL, 'u' }, { "mirror", 1, NULL, 'M' },  { "worker", 0, NULL, 'w' },    { "worker-syslog", 0, NULL, 'W' },
+                                           { "allow-unlocked-memory", 0, NULL, 'u' }, { "mirror", 1, NULL, 'M' },  { "audit", 1, NULL, 'a' }, { "audit-keep", 1, NULL, 'K' }, { "audit-on-failure", 1, NULL, 'F' }, { "worker", 0, NULL, 'w' },    { "worker-syslog", 0, NULL, 'W' },
                                            { "help", 0, NULL, 'h' },            { "version", 0, NULL, 'V' },       { NULL, 0, NULL, 0 } };
     int rc = 0;
-    *o = (struct keyd_options){ .pass = { NULL, -1 }, .scrypt_ms = 500 };
+    *o = (struct keyd_options){ .pass = { NULL, -1 }, .scrypt_ms = 500, .audit_keep = LG_AUDIT_KEEP_DAYS_MIN };
     for (int c; (c = getopt_long(argc, argv, "fhV", longs, NULL)) != -1;) {
         char *end;
         unsigned long n;
@@ -96,6 +102,21 @@ static int parse(int argc, char **argv, struct keyd_options *o)
         case 'k': rc = absolute(optarg, o->keyring); break;
         case 'r': rc = absolute(optarg, o->slot); break;
         case 's': rc = absolute(optarg, o->socket); break;
+        case 'a':
+            o->no_audit = strcmp(optarg, "off") == 0;
+            rc = o->no_audit ? 0 : absolute(optarg, o->audit);
+            break;
+        case 'K':
+            n = strtoul(optarg, &end, 10);
+            if (*end || end == optarg || n > 36500 || (n && n < LG_AUDIT_KEEP_DAYS_MIN))
+                return fail(LG_EXIT_USAGE, "--audit-keep: expected at least 184 days, or 0 for ever", optarg);
+            o->audit_keep = (unsigned)n;
+            break;
+        case 'F':
+            o->audit_continue = strcmp(optarg, "continue") == 0;
+            if (!o->audit_continue && strcmp(optarg, "refuse") != 0)
+                return fail(LG_EXIT_USAGE, "--audit-on-failure: expected refuse or continue", optarg);
+            break;
         case 'i': o->init = true; break;
         case 'p': o->pass.file = optarg; break;
         case 'P':
@@ -125,6 +146,8 @@ static int parse(int argc, char **argv, struct keyd_options *o)
     if (!o->keyring[0] && default_keyring(o->keyring))
         return fail(LG_EXIT_USAGE, "say --keyring DIR", NULL);
     if (!o->slot[0] && snprintf(o->slot, sizeof o->slot, "%s.root", o->keyring) >= (int)sizeof o->slot)
+        return fail(LG_EXIT_USAGE, o->keyring, strerror(ENAMETOOLONG));
+    if (!o->no_audit && !o->audit[0] && snprintf(o->audit, sizeof o->audit, "%s.audit", o->keyring) >= (int)sizeof o->audit)
         return fail(LG_EXIT_USAGE, o->keyring, strerror(ENAMETOOLONG));
     if (!o->socket[0] && !o->init && lg_client_default_socket(o->socket, sizeof o->socket))
         return fail(LG_EXIT_USAGE, "no default socket: say --socket PATH or set LEADGLASS_SOCKET", NULL);
@@ -245,8 +268,12 @@ static int spawn(struct supervisor *s)
             _exit(LG_EXIT_FATAL);
         close(a);
         close(b);
+        char keep[16];
+        snprintf(keep, sizeof keep, "%u", s->o->audit_keep);
         char *argv[] = { s->argv[0], (char[]){ "--worker" }, (char[]){ "--keyring" }, (char *)(uintptr_t)s->o->keyring, (char[]){ "--root-slot" }, (char *)(uintptr_t)s->o->slot,
                          (char[]){ "--socket" }, (char *)(uintptr_t)s->o->socket, s->o->foreground ? (char[]){ "--foreground" } : (char[]){ "--worker-syslog" },
+                         (char[]){ "--audit" }, s->o->no_audit ? (char[]){ "off" } : (char *)(uintptr_t)s->o->audit, (char[]){ "--audit-keep" }, keep,
+                         (char[]){ "--audit-on-failure" }, s->o->audit_continue ? (char[]){ "continue" } : (char[]){ "refuse" },
                          s->o->allow_unlocked ? (char[]){ "--allow-unlocked-memory" } : NULL, NULL };
         execv("/proc/self/exe", argv);
         _exit(LG_EXIT_FATAL);
@@ -402,7 +429,8 @@ int lg_keyd_run(int argc, char **argv)
     if (o.init)
         return init(&o);
     if (o.worker) {
-        struct lg_worker_options w = { .keyring = o.keyring, .slot = o.slot, .socket = o.socket, .listen_fd = LISTEN_FD, .super_fd = SUPER_FD, .to_syslog = o.syslogging };
+        struct lg_worker_options w = { .keyring = o.keyring, .slot = o.slot, .socket = o.socket, .listen_fd = LISTEN_FD, .super_fd = SUPER_FD, .to_syslog = o.syslogging,
+                                       .audit = o.no_audit ? NULL : o.audit, .audit_keep = o.audit_keep, .audit_continue = o.audit_continue };
         fcntl(SUPER_FD, F_SETFD, FD_CLOEXEC);
         fcntl(LISTEN_FD, F_SETFD, FD_CLOEXEC);
         return lg_worker_run(&w);

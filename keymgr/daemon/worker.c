@@ -146,6 +146,8 @@ void lg_conn_send(struct lg_worker *w, struct lg_conn *c, const uint8_t *frame, 
 void lg_reply(struct lg_worker *w, struct lg_conn *c, const struct lg_answer *a)
 {
     size_t len;
+    if (!w->asked_op)
+        lg_keyd_audit_answer(w, c, a);
     size_t cap = a->status ? 64 : LG_WIRE_FRAME_MAX;
     LG_SECRET_BUF_AUTO uint8_t *frame = lg_secret_alloc(cap);
     if (!frame || w->n_held == sizeof w->held / sizeof *w->held || lg_answer_encode(a, frame, cap, &len)) {
@@ -194,7 +196,7 @@ static void conn_accept(struct lg_worker *w)
             close(fd);
             continue;
         }
-        *c = (struct lg_conn){ .fd = fd, .serial = ++w->next_serial, .uid = u.uid, .pid = u.pid, .in = in };
+        *c = (struct lg_conn){ .fd = fd, .serial = ++w->next_serial, .uid = u.uid, .gid = u.gid, .pid = u.pid, .in = in };
     }
 }
 
@@ -250,6 +252,7 @@ static void turn_end(struct lg_worker *w)
     int rc = lg_keyring_in_txn(w->keyring) ? lg_keyring_commit(w->keyring) : 0;
     if (rc)
         lg_log(LOG_ERR, "the keyring cannot be written: %s", strerror(-rc));
+    lg_keyd_audit_turn(w);
     for (unsigned i = 0; i < w->n_held; i++) {
         struct held *h = &w->held[i];
         if (h->conn->fd >= 0 && h->conn->serial == h->serial && rc) {
@@ -268,7 +271,9 @@ static void turn_end(struct lg_worker *w)
 
 static int next_timeout(const struct lg_worker *w)
 {
-    int64_t at = lg_ops_deadline(w), now = lg_ms();
+    int64_t at = lg_ops_deadline(w), now = lg_ms(), sign = lg_keyd_audit_deadline(w);
+    if (sign >= 0 && (at < 0 || sign < at))
+        at = sign;
     if (lg_keyring_unlocked(w->keyring) && (at < 0 || w->tick_at < at))
         at = w->tick_at;
     for (unsigned i = 0; i < LG_CLIENTS_MAX; i++) {
@@ -328,6 +333,7 @@ static void serve(struct lg_worker *w)
         lg_ops_step(w);
         turn_end(w); /* what the ops answered */
         sweep(w);
+        lg_keyd_audit_tick(w);
     }
 }
 
@@ -352,6 +358,11 @@ static int start(struct lg_worker *w)
                                         : strerror(-rc));
         return rc;
     }
+    rc = lg_keyd_audit_start(w);
+    if (rc)
+        lg_log(LOG_ERR, "access log %s: %s. Give it another place with --audit DIR, or none with --audit off", w->o.audit, rc == -EWOULDBLOCK ? "another process writes it" : strerror(-rc));
+    if (rc)
+        return rc;
     if (m->epoch) { /* the worker before this one died */
         struct lg_roots roots = { .n = 1, .r = { { .epoch = m->epoch, .key = lg_secret_new() } } };
         if (!roots.r[0].key)
@@ -409,8 +420,10 @@ int lg_worker_run(const struct lg_worker_options *o)
         serve(w);
     for (unsigned i = 0; i < LG_CLIENTS_MAX; i++)
         conn_close(w, &w->conns[i]);
-    if (w->keyring)
+    if (w->keyring) {
+        lg_keyd_audit_stop(w);
         lg_keyring_close(w->keyring);
+    }
     free(w);
     return rc == -EWOULDBLOCK ? LG_EXIT_BUSY : rc ? LG_EXIT_FATAL : LG_EXIT_OK;
 }

@@ -17,6 +17,7 @@ enum {
     R_EVENT = 1 << 11,
     R_SLOT = 1 << 12,
     R_ACT = 1 << 13,
+    R_HEAD = 1 << 29,
     /* answers */
     A_KEYD = 1 << 0,
     A_STATE = 1 << 1,
@@ -32,6 +33,9 @@ enum {
     A_SLOTS = 1 << 11,
     A_ROTATED = 1 << 12,
     A_BLOB = 1 << 13,
+    A_HEAD = 1 << 27,
+    A_HEADS = 1 << 28,
+    A_AUDIT = 1 << 29,
     NOTHING = 1 << 30, /* no fields, but known */
 };
 
@@ -63,6 +67,11 @@ static const struct {
     [LG_MSG_SLOT_TEST] = { R_PASS | R_SLOT, 0 },
     [LG_MSG_ROTATE_ROOT] = { NOTHING, 0 },
     [LG_MSG_ROTATE_STUDY] = { R_UID, 0 },
+    [LG_MSG_AUDIT_INFO] = { NOTHING, A_AUDIT },
+    [LG_MSG_AUDIT_STATE] = { R_VAULT, A_HEAD },
+    [LG_MSG_AUDIT_HEAD] = { R_HEAD, A_HEAD },
+    [LG_MSG_AUDIT_HEADS] = { NOTHING, A_HEADS },
+    [LG_MSG_AUDIT_NOTE] = { R_REASON, 0 },
     [LG_MSG_ROTATE_STUDIES] = { R_KID | R_AFTER, A_ROTATED },
     [LG_MSG_ACT_SUBMIT] = { R_ACT, A_UNCONFIRMED | A_BLOB },
     [LG_MSG_ACT_APPROVE] = { R_KID | R_ACT, A_UNCONFIRMED | A_BLOB },
@@ -179,6 +188,8 @@ int lg_request_encode(const struct lg_request *q, uint8_t *buf, size_t cap, size
         lg_wr_u8(&w, q->now);
     if (f & R_AFTER)
         lg_wr_u8(&w, q->has_after);
+    if (f & R_HEAD)
+        lg_wr_str(&w, q->head);
     if (f & R_EVENT) {
         lg_wr_u64(&w, q->event);
         lg_wr_u32(&w, (uint32_t)q->event_result);
@@ -227,6 +238,8 @@ int lg_request_decode(const uint8_t *frame, size_t len, struct lg_request *ret)
         q.now = rd_bool(&r);
     if (f & R_AFTER)
         q.has_after = rd_bool(&r);
+    if (f & R_HEAD)
+        lg_rd_str(&r, q.head, LG_HEAD_TEXT_MAX);
     if (f & R_EVENT) {
         q.event = lg_rd_u64(&r);
         q.event_result = (int32_t)lg_rd_u32(&r);
@@ -392,6 +405,31 @@ static void rd_keyd(struct lg_rd *r, struct lg_keyd_status *s)
     }
 }
 
+static void wr_audit(struct lg_wr *w, const struct lg_audit_info *i)
+{
+    lg_wr_str(w, i->dir);
+    lg_wr_str(w, i->log);
+    lg_wr_bytes(w, i->pub, sizeof i->pub);
+    lg_wr_u64(w, i->seq);
+    lg_wr_u64(w, i->signed_seq);
+    lg_wr_u8(w, i->on);
+    lg_wr_u8(w, i->failing);
+    lg_wr_u8(w, i->keep_going);
+    lg_wr_u32(w, i->used_percent);
+}
+static void rd_audit(struct lg_rd *r, struct lg_audit_info *i)
+{
+    lg_rd_str(r, i->dir, LG_WIRE_PATH_MAX);
+    lg_rd_str(r, i->log, LG_WIRE_PATH_MAX);
+    lg_rd_copy(r, i->pub, sizeof i->pub);
+    i->seq = lg_rd_u64(r);
+    i->signed_seq = lg_rd_u64(r);
+    i->on = rd_bool(r);
+    i->failing = rd_bool(r);
+    i->keep_going = rd_bool(r);
+    i->used_percent = lg_rd_u32(r);
+}
+
 int lg_answer_encode(const struct lg_answer *a, uint8_t *buf, size_t cap, size_t *ret_len)
 {
     /* A refusal may answer a type that we do not know. */
@@ -433,6 +471,15 @@ int lg_answer_encode(const struct lg_answer *a, uint8_t *buf, size_t cap, size_t
         lg_wr_u32(&w, a->lease_s);
     if (f & A_SESSION)
         lg_wr_u64(&w, a->session);
+    if (f & A_HEAD)
+        lg_wr_str(&w, a->head);
+    if (f & A_HEADS) {
+        lg_wr_u32(&w, a->heads->n);
+        for (unsigned i = 0; i < a->heads->n && i < LG_AUDIT_HEADS_MAX; i++)
+            lg_wr_str(&w, a->heads->head[i]);
+    }
+    if (f & A_AUDIT)
+        wr_audit(&w, a->audit);
     if (f & A_UNCLEAN) {
         lg_wr_u32(&w, a->n_unclean);
         for (unsigned i = 0; i < a->n_unclean; i++)
@@ -500,6 +547,18 @@ static int answer_body(struct lg_rd *r, unsigned f, struct lg_answer *a)
         a->lease_s = lg_rd_u32(r);
     if (f & A_SESSION)
         a->session = lg_rd_u64(r);
+    if (f & A_HEAD)
+        lg_rd_str(r, a->head, LG_HEAD_TEXT_MAX);
+    if (f & A_HEADS) {
+        uint32_t n = lg_rd_u32(r);
+        if (n > LG_AUDIT_HEADS_MAX)
+            return -EPROTO;
+        a->heads->n = n;
+        for (unsigned i = 0; i < n && lg_rd_ok(r); i++)
+            lg_rd_str(r, a->heads->head[i], LG_HEAD_TEXT_MAX);
+    }
+    if (f & A_AUDIT)
+        rd_audit(r, a->audit);
     if (f & A_UNCLEAN) {
         uint32_t n = lg_rd_u32(r);
         if (n > LG_UNCLEAN_MAX)

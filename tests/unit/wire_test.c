@@ -110,12 +110,14 @@ struct big {
     uint64_t unclean[LG_UNCLEAN_MAX];
     struct lg_slot_info slots[LG_SLOTS_MAX];
     uint8_t blob[LG_WIRE_BLOB_MAX];
+    struct lg_audit_heads heads;
+    struct lg_audit_info audit;
 };
 
 static struct lg_answer lend(struct big *b, unsigned type)
 {
     return (struct lg_answer){ .type = (uint16_t)type, .id = 3, .keyd = &b->keyd, .unconfirmed = &b->un, .studies = b->studies, .blob = b->blob,
-        .unclean = b->unclean, .slots = b->slots };
+        .unclean = b->unclean, .slots = b->slots, .heads = &b->heads, .audit = &b->audit };
 }
 
 static void answers_round_trip(void **state)
@@ -160,6 +162,11 @@ static void answers_round_trip(void **state)
         a.session = 12;
         a.n_slots = LG_SLOTS_MAX;
         a.blob_len = LG_WIRE_BLOB_MAX;
+        memset(a.head, 'h', LG_HEAD_TEXT_MAX);
+        in->heads.n = LG_AUDIT_HEADS_MAX;
+        memset(in->heads.head[LG_AUDIT_HEADS_MAX - 1], 'h', LG_HEAD_TEXT_MAX);
+        in->audit.failing = true;
+        memset(in->audit.log, 'l', LG_WIRE_PATH_MAX);
         a.rotated = (struct lg_rotated){ 3, 4, true, { 1 } };
         for (unsigned i = 0; i < 2; i++)
             a.key[i] = (struct lg_key){ .version = i + 1, .kind = LG_KIND_VAULT, .state = LG_KEY_ACTIVE, .key = key };

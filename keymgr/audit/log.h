@@ -1,0 +1,64 @@
+/* Inside the audit module: a log being written. Lock order: w (the file), then mu (ring and counts); never mu before w. */
+#ifndef LG_AUDIT_LOG_H
+#define LG_AUDIT_LOG_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "dir.h"
+#include "ring.h"
+
+enum { LG_BATCH_BYTES = 256 * 1024, LG_HEADROOM = LG_RING_BYTES / 4, LG_SEGMENT_BYTES = 16 << 20, LG_USERS = 64, LG_CROWDED_S = 60 };
+
+struct lg_audit_log {
+    struct lg_audit_options o;
+    char dir[3072], name[64], host[LG_AUDIT_NAME_MAX + 1];
+    struct lg_audit_chain chain;
+    int dirfd, lockfd;
+    pthread_t writer, keeper;
+
+    pthread_mutex_t mu;
+    pthread_cond_t work, room, written; /* for the writer; for who waits for room; for who waits for the writer */
+    struct lg_ring *ring;
+    bool idle, stop, counts_now;
+    unsigned keeper_calls; /* flushes asked for */
+    _Atomic bool failing, crowded; /* crowded: little space, users are counted as a whole */
+    _Atomic bool reserve_used;
+    _Atomic uint64_t refused, lost;
+    int64_t failed_us;
+    int why;
+
+    pthread_mutex_t w; /* the rest */
+    int fd;
+    unsigned segment;
+    uint64_t size, seq; /* of the current segment; last record written */
+    uint8_t hash[LG_MAC_LEN];
+    int64_t last_us;
+    bool torn; /* bytes beyond size may stand in the file */
+    uint64_t durable_seq;
+    uint8_t durable_hash[LG_MAC_LEN];
+    struct lg_audit_head head; /* the last one; n 0: none */
+    struct user {
+        uint32_t uid;
+        int64_t until_ms;
+        char name[LG_AUDIT_NAME_MAX + 1];
+    } users[LG_USERS];
+    char *batch;
+    _Atomic unsigned used_percent;
+    bool warned_full, warned_reserve;
+    pthread_cond_t keep;
+    uint64_t syncs; /* how often the log was made durable, or was found to be */
+    int sync_rc;
+};
+
+int64_t lg_audit_now_us(void);
+int64_t lg_audit_now_ms(void); /* boot time */
+void lg_audit_alarm(struct lg_audit_log *l, int level, const char *fmt, ...) LG_PRINTF(3, 4);
+/* Under w: writes one record of the log's own right away. */
+int lg_audit_own(struct lg_audit_log *l, struct lg_audit_record *r) LG_MUST;
+struct lg_audit_record lg_audit_event(const char *event);
+int lg_audit_segment_begin(struct lg_audit_log *l, unsigned segment) LG_MUST; /* under w */
+void *lg_audit_keeper(void *log);
+int lg_audit_sync(struct lg_audit_log *l) LG_MUST;
+
+#endif
