@@ -3,6 +3,7 @@
 #define LG_CLI_H
 
 #include <stddef.h>
+#include <sys/stat.h>
 
 #include <cjson/cJSON.h>
 
@@ -22,7 +23,7 @@ struct cli {
     /* of single commands */
     const char *keyring, *reason, *mount_options, *key_file, *study;
     bool foreground, now, allow_unlocked, generate, root, all_studies;
-    unsigned chunk_kib;
+    unsigned chunk_kib, rate, older_than;
     struct {
         bool keyless, read_only, accept_crash, repair, remove, resume;
         const char *manifest, *against, *salvage, *state, *rate;
@@ -71,5 +72,24 @@ int cli_need_keyd(struct cli *c, bool create, struct lg_client **ret);
 int cli_secret(const struct cli *c, const char *prompt, bool fresh, enum lg_slot_type *ret_type, char *ret, size_t *ret_len);
 /* After -EKEYREJECTED and -EAGAIN. */
 int cli_rejected(int rc, enum lg_slot_type type, unsigned wait_s);
+
+/* ---- walk.c ---- */
+/* Where the vault is mounted; an exit status. Needs root. */
+int cli_mount_of(const struct cli *c, struct lg_client *k, const char *vault, char ret[1024]);
+/* Of a file on a mount: -ENODATA and -EOPNOTSUPP when it is on none. Needs root. */
+int cli_key_of(const char *path, uint8_t kid[LG_ID_LEN], uint32_t *version);
+struct cli_file {
+    const char *path;
+    const struct stat *st;
+    uint8_t kid[LG_ID_LEN]; /* as its header names it */
+    uint32_t version;
+    int error; /* instead of these */
+};
+/* Every regular file below, and every directory that cannot be read. each returns CLI_FAILED to stop. The last exit status. */
+int cli_walk(const char *mountpoint, int (*each)(void *arg, const struct cli_file *f), void *arg);
+
+/* ---- reencrypt.c ---- */
+int cli_reencrypt(const struct cli *c, struct lg_client *k, const char *vault);
+int cli_assign(const char *file, const char *uid);
 
 #endif

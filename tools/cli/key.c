@@ -89,31 +89,37 @@ static int rotate_studies(const struct cli *c, struct lg_client *k)
 
 static int run_key(struct cli *c)
 {
-    static const char *const later[] = { "reencrypt", "trim" };
     struct lg_client *k;
     const char *what = c->argc ? c->argv[0] : "";
-    for (size_t i = 0; i < sizeof later / sizeof *later; i++)
-        if (strcmp(what, later[i]) == 0)
-            return cli_fail(CLI_UNAVAILABLE, "`leadglass key %s` is not available in this version", what);
-    if (strcmp(what, "rotate") != 0 || c->argc != 1 || c->root + (c->study != NULL) + c->all_studies != 1)
-        return cli_fail(CLI_USAGE, "expected rotate and one of --root, --study UID, --all-studies; see leadglass key --help");
+    bool rotate = strcmp(what, "rotate") == 0 && c->argc == 1 && c->root + (c->study != NULL) + c->all_studies == 1 && !c->older_than && !c->rate;
+    bool reencrypt = strcmp(what, "reencrypt") == 0 && c->argc == 2 && !c->root && (c->study != NULL) + c->all_studies + (c->older_than != 0) == 1;
+    if (strcmp(what, "trim") == 0)
+        return cli_fail(CLI_UNAVAILABLE, "`leadglass key trim` is not available in this version");
+    if (!rotate && !reencrypt)
+        return cli_fail(CLI_USAGE, "expected rotate and one of --root, --study UID, --all-studies; or reencrypt VAULT and one of --study UID, --version-older-than N, --all-studies.\n"
+                                   "See leadglass key --help");
     int code = cli_client(c, &k);
     if (code)
         return code;
-    code = c->root ? rotate_root(c, k) : c->study ? rotate_study(c, k) : rotate_studies(c, k);
+    code = reencrypt ? cli_reencrypt(c, k, c->argv[1]) : c->root ? rotate_root(c, k) : c->study ? rotate_study(c, k) : rotate_studies(c, k);
     lg_client_free(k);
     return code;
 }
 
 static const struct cli_option key_options[] = {
     { "root", NULL, "a new root key", CLI_FLAG, CLI_INTO(root), 0 },
-    { "study", "UID", "a new version of one study's key", CLI_TEXT, CLI_INTO(study), 0 },
-    { "all-studies", NULL, "of every study's key", CLI_FLAG, CLI_INTO(all_studies), 0 },
+    { "study", "UID", "of one study", CLI_TEXT, CLI_INTO(study), 0 },
+    { "all-studies", NULL, "of every study", CLI_FLAG, CLI_INTO(all_studies), 0 },
+    { "version-older-than", "N", "reencrypt: files under a version below N", CLI_NUMBER, CLI_INTO(older_than), 0 },
+    { "rate", "MIB", "reencrypt: at most so many MiB a second", CLI_NUMBER, CLI_INTO(rate), 0 },
     { 0 },
 };
 const struct cli_command cli_key = {
-    "key", "rotate --root | --study UID | --all-studies", "give the keyring a new root key, or studies new keys",
-    "--root wraps every bucket of keys anew under a new root key and forgets the old one. No data is touched, no study key changes.\n"
-    "--study and --all-studies make a new version of the study's key, which new files use from now on; what is there stays readable.\n",
-    "rotate", { key_options, cli_json_options }, run_key, false,
+    "key", "rotate --root|--study UID|--all-studies | reencrypt VAULT --study UID|--version-older-than N|--all-studies", "give the keyring a new root key, studies new keys, files new ciphertext",
+    "rotate --root wraps every bucket of keys anew under a new root key and forgets the old one. No data is touched, no study key changes.\n"
+    "rotate --study and --all-studies make a new version of the study's key, which new files use from now on; what is there stays readable.\n"
+    "reencrypt gives files that are not under the newest version of their key a new file key and new ciphertext, each file as a whole, while the vault is\n"
+    "mounted and in use. Interrupted, it is run again: files that are done are passed over. Backup tools see the files as changed; the PACS does not.\n"
+    "Exit status 1 when files were left as they are; they are named.\n",
+    "rotate|reencrypt", { key_options, cli_json_options }, run_key, false,
 };

@@ -273,15 +273,18 @@ static int study_revoke(const struct cli *c, struct lg_client *k, const char *ui
 
 static int run_study(struct cli *c)
 {
-    static const char *const later[] = { "due", "assign", "hold", "release", "retain", "suspend", "resume", "readmit", "approve", "cancel", "certificate" };
+    static const char *const later[] = { "due", "hold", "release", "retain", "suspend", "resume", "readmit", "approve", "cancel", "certificate" };
     struct lg_client *k;
     const char *what = c->argc ? c->argv[0] : "";
     for (size_t i = 0; i < sizeof later / sizeof *later; i++)
         if (strcmp(what, later[i]) == 0)
             return cli_fail(CLI_UNAVAILABLE, "`leadglass study %s` is not available in this version", what);
     bool list = strcmp(what, "list") == 0, show = strcmp(what, "show") == 0, revoke = strcmp(what, "revoke") == 0;
-    if ((!list && !show && !revoke) || c->argc != (list ? 1 : 2))
-        return cli_fail(CLI_USAGE, "expected list, show UID or revoke UID; see leadglass study --help");
+    bool assign = strcmp(what, "assign") == 0;
+    if ((!list && !show && !revoke && !assign) || c->argc != (list ? 1 : assign ? 3 : 2))
+        return cli_fail(CLI_USAGE, "expected list, show UID, assign FILE UID or revoke UID; see leadglass study --help");
+    if (assign)
+        return cli_assign(c->argv[1], c->argv[2]);
     int code = cli_client(c, &k);
     if (code)
         return code;
@@ -296,9 +299,10 @@ static const struct cli_option study_options[] = {
     { 0 },
 };
 const struct cli_command cli_study = {
-    "study", "list | show UID | revoke UID --reason TEXT --now", "list and show studies; revoke one",
+    "study", "list | show UID | assign FILE UID | revoke UID --reason TEXT --now", "list and show studies; revoke one",
+    "assign re-encrypts a file of a mounted vault under the key of another study. Copies of its old ciphertext stay under the old key.\n"
     "revoke destroys the study's key: the study, its backups included, can then be read by nobody. It cannot be undone.\n"
     "While no officers are registered, one administrator may do it, and says so with --now.\n"
     "Exit status 6 when a mount has not confirmed; it is named.\n",
-    "list|show|revoke", { study_options, cli_json_options }, run_study, false,
+    "list|show|assign|...", { study_options, cli_json_options }, run_study, false,
 };

@@ -102,7 +102,7 @@ static void usage(FILE *f)
     for (unsigned i = 0; i < N_COMMANDS; i++)
         fprintf(f, "  %-9s %-18s %s\n", commands[i]->name, commands[i]->brief ? commands[i]->brief : commands[i]->args, commands[i]->what);
     fputs("\nleadglass COMMAND --help tells more. The key manager is found by --socket PATH, LEADGLASS_SOCKET, or its default place.\n"
-          "Not in this version: study assign, hold, release, retain, suspend, resume, readmit, approve, cancel, certificate, due; key reencrypt, key trim, officer, audit,\n"
+          "Not in this version: study hold, release, retain, suspend, resume, readmit, approve, cancel, certificate, due; key trim, officer, audit,\n"
           "backup, import, doctor.\n\n"
           "Exit status: 0 done, 1 failed, 2 usage, 3 wrong passphrase, 4 locked, 5 no key manager answers, 6 done but not confirmed by every mount,\n"
           "7 busy, 9 revoked, 10 to 14 see scrub --help, 69 not in this version.\n",
