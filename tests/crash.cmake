@@ -1,7 +1,13 @@
-# Power cuts. disk.c records changes of names by standing between the core and the system calls.
-add_executable(crash_test crash/crash_test.c crash/disk.c)
-target_link_libraries(crash_test PRIVATE leadglass-core Threads::Threads)
-target_link_options(crash_test PRIVATE
-    LINKER:--wrap=openat,--wrap=mkdirat,--wrap=mknodat,--wrap=symlinkat,--wrap=linkat,--wrap=unlinkat,--wrap=renameat2,--wrap=syncfs,--wrap=fsync)
+# Power cuts and errors from below. disk.c records changes of names by standing between the core and the system calls.
+add_library(crash_disk STATIC crash/disk.c crash/memkeys.c)
+target_link_libraries(crash_disk PUBLIC leadglass-core Threads::Threads)
+target_link_options(crash_disk INTERFACE
+    LINKER:--wrap=openat,--wrap=mkdirat,--wrap=mknodat,--wrap=symlinkat,--wrap=linkat,--wrap=unlinkat,--wrap=renameat2,--wrap=syncfs,--wrap=fsync
+    LINKER:--wrap=setxattr,--wrap=removexattr,--wrap=chmod,--wrap=fchownat)
+foreach(name crash_test fault_test)
+  add_executable(${name} crash/${name}.c)
+  target_link_libraries(${name} PRIVATE crash_disk)
+endforeach()
 add_test(NAME crash_test COMMAND crash_test --states ${LG_CRASH_STATES})
-set_tests_properties(crash_test PROPERTIES LABELS crash TIMEOUT 1800)
+add_test(NAME fault_test COMMAND fault_test)
+set_tests_properties(crash_test fault_test PROPERTIES LABELS crash TIMEOUT 1800 SKIP_RETURN_CODE 77)

@@ -8,6 +8,16 @@
 enum { RUN_MAX = LG_SEAL_MAX, STEP = 128 * 1024 };
 #define MTIME_GRAIN_NS 10000000 /* how coarse the kernel's own file times are: a tick, at 100 a second */
 
+int lg_sync_below(struct lg_file *f)
+{
+    int rc = f->env->sys->fdatasync(f->env->sys->arg, f->fd);
+    if (rc)
+        f->sync_failed = true;
+    else
+        f->in_place_from = LG_SIZE_NONE;
+    return rc;
+}
+
 static int count_writes(struct lg_file *f, uint64_t n)
 {
     if (f->chunk_writes + n > LG_CHUNK_WRITES_MAX) {
@@ -53,7 +63,9 @@ int lg_seal_in_place(struct lg_file *f, uint64_t i, const uint8_t *plain, size_t
     int rc = count_writes(f, n);
     if (rc)
         return rc;
-    f->unsynced = true;
+    f->unsynced = f->dirty = true; /* whatever comes of it, below no longer stands what was committed */
+    if (i < f->in_place_from)
+        f->in_place_from = i;
     if (s.off + len > f->phys)
         f->phys = s.off + len;
     rc = lg_pool_run(f->env->pool, (unsigned)((len + s.step - 1) / s.step), seal_part, &s);
@@ -309,7 +321,6 @@ static int reserve(struct lg_file *f, const struct ops *o)
 /* What a slot names changes: in one record, and in place only once that is durable (R4). */
 static int commit_journaled(struct lg_file *f)
 {
-    const struct lg_sys *sys = f->env->sys;
     uint32_t cs = f->env->chunk_size;
     uint64_t end = lg_format_cipher_size(cs, f->size);
     struct ops o = { 0 };
@@ -318,7 +329,7 @@ static int commit_journaled(struct lg_file *f)
     uint64_t was_durable = f->durable_size;
     int rc = pages_in_place(f, 0);
     if (!rc && f->unsynced) { /* the record's slot calls everything durable */
-        rc = sys->fdatasync(sys->arg, f->fd);
+        rc = lg_sync_below(f);
         if (!rc && !f->newest_record) {
             f->durable = f->newest;
             f->durable_unknown = false;
@@ -393,14 +404,15 @@ static bool needs_journal(struct lg_file *f)
 int lg_commit(struct lg_file *f)
 {
     lg_file_settle(f);
-    if (!f->dirty)
-        return 0;
+    int rc = lg_write_again(f);
+    if (rc || !f->dirty)
+        return rc;
     if (f->env->read_only)
         return -EROFS;
-    int rc = lg_decide_commit(f);
+    rc = lg_decide_commit(f);
     if (!rc && f->durable_unknown && f->newest >= 0) {
         /* Committed earlier in this session, perhaps fsynced, perhaps not: make sure, so that R2 holds. */
-        rc = f->env->sys->fdatasync(f->env->sys->arg, f->fd);
+        rc = lg_sync_below(f);
         if (!rc) {
             f->durable = f->newest;
             f->durable_size = f->committed_size;
@@ -417,23 +429,31 @@ int lg_commit(struct lg_file *f)
 int lg_sync(struct lg_file *f)
 {
     pthread_rwlock_wrlock(&f->lock);
-    int rc = f->dead ? f->dead : f->loaded ? lg_commit(f) : 0;
+    int rc = f->dead ? f->dead : f->sync_failed ? lg_file_load(f) : 0;
+    if (!rc && f->loaded)
+        rc = lg_commit(f);
     uint64_t record = lg_jfile_unretired(&f->j) ? f->newest_record : 0, seq = f->seq;
     bool file = !rc && (f->unsynced || f->durable_unknown);
-    if (file)
-        f->unsynced = false; /* what is written from here on sets it again */
+    uint64_t from = f->in_place_from;
+    if (file) { /* what is written from here on sets them again */
+        f->unsynced = false;
+        f->in_place_from = LG_SIZE_NONE;
+    }
     pthread_rwlock_unlock(&f->lock);
     if (!rc && record)
         rc = lg_journal_sync(f->env->journal, record);
-    if (!rc && file)
-        rc = f->env->sys->fdatasync(f->env->sys->arg, f->fd);
+    bool lost = !rc && file && (rc = f->env->sys->fdatasync(f->env->sys->arg, f->fd)) != 0;
     pthread_rwlock_wrlock(&f->lock);
     if (rc) {
         f->unsynced |= file;
+        f->sync_failed |= lost;
+        if (file && from < f->in_place_from)
+            f->in_place_from = from;
     } else if (f->seq == seq && f->newest >= 0) { /* no commit came in between: commit_mu is held */
         f->durable = f->newest;
         f->durable_unknown = false;
         f->durable_size = f->committed_size;
+        lg_suspects_drop(f->env->suspects, f->s0.file_id);
     }
     pthread_rwlock_unlock(&f->lock);
     return rc;

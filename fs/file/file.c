@@ -17,7 +17,7 @@ static int file_new(const struct lg_file_env *env, int fd, const char *path, str
     f->env = env;
     f->fd = fd;
     f->newest = f->durable = -1;
-    f->cut = LG_SIZE_NONE;
+    f->cut = f->in_place_from = LG_SIZE_NONE;
     f->mtime.tv_nsec = UTIME_OMIT;
     pthread_mutex_init(&f->commit_mu, NULL);
     pthread_rwlock_init(&f->lock, NULL);
@@ -28,7 +28,8 @@ static int file_new(const struct lg_file_env *env, int fd, const char *path, str
 static void file_end(struct lg_file *f)
 {
     lg_file_unload(f);
-    close(f->fd);
+    if (f->fd >= 0)
+        close(f->fd);
     free(f->path);
     pthread_mutex_destroy(&f->commit_mu);
     pthread_rwlock_destroy(&f->lock);
@@ -41,7 +42,10 @@ int lg_file_open(const struct lg_file_env *env, int fd, const char *path, struct
     int rc = file_new(env, fd, path, &f);
     if (rc)
         return rc;
-    rc = lg_file_load(f);
+    if (env->journal && lg_journal_has_adopted(env->journal)) /* perhaps of this file */
+        rc = lg_journal_checkpoint(env->journal);
+    if (!rc)
+        rc = lg_file_load(f);
     if (rc) {
         file_end(f);
         return rc;
@@ -72,22 +76,44 @@ int lg_file_create(const struct lg_file_env *env, int fd, const char *path, stru
     return 0;
 }
 
+static bool linked(const struct lg_file *f)
+{
+    struct stat st;
+    return f->env->sys->fstat(f->env->sys->arg, f->fd, &st) || st.st_nlink > 0;
+}
+
 void lg_file_free(struct lg_file *f)
 {
     if (!f)
         return;
-    int rc = lg_file_commit(f);
+    int rc = f->sync_failed || lg_suspects_has(f->env->suspects, f->s0.file_id) ? lg_file_sync(f) : lg_file_commit(f);
     if (rc)
         lg_file_report(f, "closed without its last bytes", 0, 0);
     pthread_rwlock_wrlock(&f->lock);
     lg_file_settle(f);
     bool wait = lg_jfile_unretired(&f->j);
+    bool suspect = (f->dirty || f->sync_failed) && f->newest >= 0 && linked(f);
     pthread_rwlock_unlock(&f->lock);
-    /* The journal borrows the descriptor until its records are in place. */
-    while (wait && (rc = lg_journal_checkpoint(f->env->journal)) != 0) {
+    if (suspect)
+        lg_suspects_add(f->env->suspects, f->s0.file_id);
+    /* The journal borrows the descriptor until its records are in place. When they cannot be now, it keeps it. */
+    while (wait && lg_journal_checkpoint(f->env->journal) != 0) {
         lg_file_report(f, "journal cannot be put in place", 0, 0);
+        if (lg_journal_adopt(f->env->journal, &f->j) == 0) {
+            f->fd = -1;
+            file_end(f);
+            return;
+        }
         sleep(1);
     }
+    if (suspect && f->env->suspects) { /* back to what was committed, now if that can be */
+        pthread_rwlock_wrlock(&f->lock);
+        lg_file_settle(f);
+        lg_file_unload(f);
+        rc = lg_file_load(f);
+        pthread_rwlock_unlock(&f->lock);
+    }
+    (void)rc; /* it stays a suspect */
     file_end(f);
 }
 
@@ -183,10 +209,12 @@ void lg_file_drop_keys(struct lg_file *f, bool discard)
             /* Uncommitted bytes are given up: below must stand exactly what was committed. */
             rc = sys->ftruncate(sys->arg, f->fd, (off_t)lg_format_cipher_size(f->env->chunk_size, f->committed_size));
             f->size = f->committed_size;
-            if (!discard)
+            if (!discard) {
                 lg_file_report(f, "keys dropped before the last bytes were committed", 0, 0);
+                lg_suspects_add(f->env->suspects, f->s0.file_id); /* of that commit, a part may stand below */
+            }
         }
-        if (!rc && f->unsynced && !discard && sys->fdatasync(sys->arg, f->fd) == 0)
+        if (!rc && f->unsynced && !discard && lg_sync_below(f) == 0)
             f->unsynced = false;
         lg_file_unload(f);
     }

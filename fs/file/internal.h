@@ -39,6 +39,7 @@ struct lg_file {
 
     bool loaded;
     bool trying; /* chunks that do not verify only tell which slot it is */
+    bool suspect;       /* this session left it half committed: recovered as after a crash */
     unsigned n_unclean; /* of the environment, when it was loaded */
     int dead; /* set once: every operation gives this error */
     struct lg_s0 s0;
@@ -53,6 +54,8 @@ struct lg_file {
     uint64_t phys;        /* size below, once nothing is unretired */
     bool dirty, unsynced; /* unsynced: something went straight to the lower file since its last fdatasync */
     bool cleared; /* an entry below committed_n was emptied, and a slot that names it may still be needed */
+    uint64_t in_place_from; /* first chunk written in place since the last sync, LG_SIZE_NONE: none */
+    bool sync_failed;       /* what was to become durable may be lost, though the next sync succeeds: see again.c */
     bool committed_changed; /* an entry below committed_n was changed and not committed */
     uint64_t cut;           /* the smallest size below committed_size since the last commit, or LG_SIZE_NONE */
     uint64_t cut_record;    /* last journal record that shrank the file */
@@ -154,7 +157,18 @@ int lg_decide_commit(struct lg_file *f) LG_MUST;
 int lg_commit(struct lg_file *f) LG_MUST;
 /* commit_mu held, lock not. */
 int lg_sync(struct lg_file *f) LG_MUST;
+/* fdatasync of the lower file. */
+int lg_sync_below(struct lg_file *f) LG_MUST;
 /* Seals chunks from i (all full but perhaps the last) out of plain, at most LG_SEAL_MAX bytes, and writes them in place. */
 int lg_seal_in_place(struct lg_file *f, uint64_t i, const uint8_t *plain, size_t len) LG_MUST;
+
+/* ---- again.c: commit_mu and lock held exclusively ---- */
+/* After a sync that failed: writes once more whatever is not known durable. Nothing to do otherwise. */
+int lg_write_again(struct lg_file *f) LG_MUST;
+
+/* ---- suspect.c: s may be NULL ---- */
+void lg_suspects_add(struct lg_suspects *s, const uint8_t id[LG_ID_LEN]);
+void lg_suspects_drop(struct lg_suspects *s, const uint8_t id[LG_ID_LEN]);
+bool lg_suspects_has(struct lg_suspects *s, const uint8_t id[LG_ID_LEN]);
 
 #endif

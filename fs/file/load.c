@@ -15,7 +15,7 @@ void lg_file_report(const struct lg_file *f, const char *kind, uint64_t from, ui
 /* Did a session that may have written this slot, or begun to write after it, end uncleanly? */
 static bool recoverable(const struct lg_file *f, uint64_t session)
 {
-    return f->env->accept_crash || (f->n_unclean && f->env->unclean[f->n_unclean - 1] >= session);
+    return f->suspect || f->env->accept_crash || (f->n_unclean && f->env->unclean[f->n_unclean - 1] >= session);
 }
 
 static bool ended_uncleanly(const struct lg_file *f, uint64_t session)
@@ -23,7 +23,7 @@ static bool ended_uncleanly(const struct lg_file *f, uint64_t session)
     for (unsigned i = 0; i < f->n_unclean; i++)
         if (f->env->unclean[i] == session)
             return true;
-    return false;
+    return f->suspect;
 }
 
 static void forget(struct lg_file *f)
@@ -88,7 +88,7 @@ static int verify_tail(struct lg_file *f, uint64_t durable_size)
 }
 
 /* Makes what stands below exact for the slot that was accepted, and commits it anew for this session. */
-static int recommit(struct lg_file *f, unsigned n)
+static int recommit_once(struct lg_file *f, unsigned n)
 {
     const struct lg_sys *sys = f->env->sys;
     uint64_t chunks = lg_n_chunks(f, f->size), used = lg_format_entry_off(f->env->chunk_size, chunks);
@@ -108,6 +108,8 @@ static int recommit(struct lg_file *f, unsigned n)
     }
     struct lg_slot s = { .seq = f->seq + 1, .session = f->env->session, .size = f->size, .durable_size = f->size, .chunk_writes = f->chunk_writes };
     unsigned target = 1 - n;
+    if (!rc)
+        rc = lg_write_again(f);
     if (!rc)
         rc = lg_slot_encode(&s, f->key, f->acc, f->s0_raw, f->slot_raw[n], f->slot_raw[target]);
     if (!rc)
@@ -134,6 +136,17 @@ static int recommit(struct lg_file *f, unsigned n)
     return 0;
 }
 
+static int recommit(struct lg_file *f, unsigned n)
+{
+    int rc = recommit_once(f, n);
+    if (rc)
+        lg_suspects_add(f->env->suspects, f->s0.file_id); /* the next try must not believe that what this one wrote is there */
+    else
+        lg_suspects_drop(f->env->suspects, f->s0.file_id);
+    f->sync_failed = false;
+    return rc;
+}
+
 static int other_hash_ok(const struct lg_file *f, unsigned n, const struct lg_slot *s, bool *ret)
 {
     uint8_t h[LG_MAC_LEN];
@@ -156,6 +169,8 @@ static int load_slots(struct lg_file *f, const uint8_t *head_entries)
     struct lg_slot s[2];
     bool have[2];
     uint64_t cs = f->env->chunk_size;
+    f->suspect = lg_suspects_has(f->env->suspects, f->s0.file_id);
+    f->sync_failed |= f->suspect;
     f->n_unclean = __atomic_load_n(&f->env->n_unclean, __ATOMIC_ACQUIRE); /* a sweep may end meanwhile */
     for (unsigned i = 0; i < 2; i++) {
         have[i] = !lg_slot_decode(f->slot_raw[i], &s[i]);
@@ -197,7 +212,7 @@ static int load_slots(struct lg_file *f, const uint8_t *head_entries)
             f->seq = s[first].seq; /* the new slot must be newer than both */
         }
         if (!rc)
-            lg_file_report(f, "recovered an older commit after an unclean end", 0, 0);
+            lg_file_report(f, f->suspect ? "went back to an older commit after an error below" : "recovered an older commit after an unclean end", 0, 0);
     }
     if (rc == -EBADMSG)
         lg_file_report(f, "header, table or size do not verify", 0, 0);
@@ -206,7 +221,7 @@ static int load_slots(struct lg_file *f, const uint8_t *head_entries)
     if (rc)
         return rc;
     if (n == first && (!exact || !hash_ok))
-        lg_file_report(f, "recovered after an unclean end", 0, 0);
+        lg_file_report(f, f->suspect ? "recovered after an error below" : "recovered after an unclean end", 0, 0);
     return f->env->read_only ? 0 : recommit(f, n);
 }
 

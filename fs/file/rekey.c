@@ -98,7 +98,8 @@ int lg_file_switch(struct lg_file *f, int fd, uint64_t seq, int (*publish)(void 
         f->fd = fd;
         f->newest = f->durable = -1;
         f->newest_record = f->cut_record = 0;
-        f->durable_unknown = f->unsynced = false;
+        f->durable_unknown = f->unsynced = f->sync_failed = false;
+        f->in_place_from = LG_SIZE_NONE;
         f->committed_n = 0;
         lg_jfile_init(&f->j, fd, f->s0.file_id);
         rc = lg_file_load(f);

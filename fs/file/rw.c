@@ -149,6 +149,17 @@ static int grow(struct lg_file *f, uint64_t size)
     return 0;
 }
 
+/* The chunks were to be written over in place, and what stands there now is neither. The new bytes stay in memory for those that had old ones. */
+static void spoiled(struct lg_file *f, uint64_t i, uint64_t n, const uint8_t *plain)
+{
+    struct lg_ochunk *c;
+    for (uint64_t k = 0; k < n; k++)
+        if (!lg_o_find(f, i + k) && !lg_entry_empty(lg_entry_get(f, i + k)) && !lg_o_get(f, i + k, false, &c)) {
+            memcpy(c->data, plain + k * f->env->chunk_size, f->env->chunk_size);
+            touched(f);
+        }
+}
+
 static int write_locked(struct lg_file *f, const uint8_t *buf, size_t len, uint64_t off)
 {
     uint32_t cs = f->env->chunk_size;
@@ -178,8 +189,11 @@ static int write_locked(struct lg_file *f, const uint8_t *buf, size_t len, uint6
                 k++;
             n = (size_t)k * cs;
             rc = grow(f, off);
-            if (!rc)
+            if (!rc) {
                 rc = lg_seal_in_place(f, i, buf, n);
+                if (rc)
+                    spoiled(f, i, k, buf);
+            }
             if (!rc) {
                 lg_o_drop(f, i, i + k);
                 if (off + n > f->size)

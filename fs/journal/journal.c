@@ -20,6 +20,13 @@ struct area {
     uint64_t generation, used; /* used: from the area's start */
     struct pending *p;
     size_t n, cap;
+    bool in_place; /* all of it, and durable: only to be retired. The disk may say so already: nothing may be applied once more */
+};
+
+/* A file that was closed before its records were in place. */
+struct adopted {
+    struct lg_jfile file;
+    struct adopted *next;
 };
 
 struct lg_journal {
@@ -36,6 +43,8 @@ struct lg_journal {
     uint64_t generation;
     unsigned active;
     struct area area[2];
+    bool sync_failed; /* what was written since the last sync that succeeded may be lost, though the next one succeeds too (see fs/file/again.c) */
+    struct adopted *adopted;
 };
 
 static void file_header(const uint8_t vault_id[LG_ID_LEN], uint8_t out[LG_SECTOR])
@@ -278,6 +287,33 @@ int lg_journal_append(struct lg_journal *j, struct lg_jfile *f, uint64_t seq, co
     return rc;
 }
 
+/* mu held. Everything that is not known durable is written once more, from what reads back. */
+static int write_again_locked(struct lg_journal *j)
+{
+    uint8_t *buf = malloc(LG_AREA_LEN);
+    int rc = buf ? 0 : -ENOMEM;
+    for (unsigned n = 0; !rc && n < 2; n++) {
+        const struct area *a = &j->area[n];
+        if (a->generation)
+            rc = lg_area_header_write(j->sys, &j->self, n, a->generation, n == j->active || (a->n && !a->in_place));
+        for (size_t i = 0; !rc && i < a->n; i++) {
+            const struct pending *p = &a->p[i];
+            struct lg_jrec r;
+            if (p->number <= j->synced || a->in_place)
+                continue;
+            ssize_t got = lg_sys_read_full(j->sys, j->fd, buf, p->len, lg_area_off(n) + p->off);
+            if (got < 0)
+                rc = (int)got;
+            else if ((size_t)got < p->len || lg_jrec_decode(buf, p->len, a->generation, &r))
+                rc = -EIO; /* gone */
+            else
+                rc = lg_sys_write_full(j->sys, j->fd, buf, p->len, lg_area_off(n) + p->off);
+        }
+    }
+    free(buf);
+    return rc;
+}
+
 int lg_journal_sync(struct lg_journal *j, uint64_t record)
 {
     int rc = 0;
@@ -287,12 +323,16 @@ int lg_journal_sync(struct lg_journal *j, uint64_t record)
             pthread_cond_wait(&j->synced_cond, &j->mu);
             continue;
         }
+        if (j->sync_failed && (rc = write_again_locked(j)) != 0)
+            break;
+        j->sync_failed = false;
         uint64_t upto = j->number;
         j->syncing = true;
         pthread_mutex_unlock(&j->mu);
         rc = j->sys->fdatasync(j->sys->arg, j->fd);
         pthread_mutex_lock(&j->mu);
         j->syncing = false;
+        j->sync_failed |= rc != 0;
         if (!rc && j->synced < upto)
             j->synced = upto;
         pthread_cond_broadcast(&j->synced_cond);
@@ -322,13 +362,54 @@ static int cmp_file(const void *a, const void *b)
     return x->number < y->number ? -1 : x->number > y->number;
 }
 
-/* Puts the records of an area that no longer grows in place, and retires them. On error everything stays to be done again: applying a
- * record twice is harmless, as all later ones follow. */
-static int area_retire(struct lg_journal *j, unsigned n)
+/* Those that nothing is left of, or all. mu held. */
+static void adopted_free_locked(struct lg_journal *j, bool all)
+{
+    for (struct adopted **p = &j->adopted, *x; (x = *p);) {
+        if (!all && lg_jfile_unretired(&x->file)) {
+            p = &x->next;
+            continue;
+        }
+        *p = x->next;
+        close(x->file.fd);
+        free(x);
+    }
+}
+
+int lg_journal_adopt(struct lg_journal *j, const struct lg_jfile *f)
+{
+    struct adopted *x = calloc(1, sizeof *x);
+    if (!x)
+        return -ENOMEM;
+    x->file = *f;
+    pthread_mutex_lock(&j->checkpointing);
+    pthread_mutex_lock(&j->mu);
+    atomic_store(&x->file.retired, atomic_load(&f->retired));
+    for (unsigned n = 0; n < 2; n++)
+        for (size_t i = 0; i < j->area[n].n; i++)
+            if (j->area[n].p[i].file == f)
+                j->area[n].p[i].file = &x->file;
+    x->next = j->adopted;
+    j->adopted = x;
+    adopted_free_locked(j, false); /* put in place just now */
+    pthread_mutex_unlock(&j->mu);
+    pthread_mutex_unlock(&j->checkpointing);
+    return 0;
+}
+
+bool lg_journal_has_adopted(struct lg_journal *j)
+{
+    pthread_mutex_lock(&j->mu);
+    bool has = j->adopted != NULL;
+    pthread_mutex_unlock(&j->mu);
+    return has;
+}
+
+/* Puts the records of an area that no longer grows in place, durable. On error everything stays to be done again: applying a record twice is
+ * harmless, as all later ones follow. */
+static int area_apply(struct lg_journal *j, unsigned n)
 {
     struct area *a = &j->area[n];
-    if (!a->n)
-        return 0;
     int rc = lg_journal_sync(j, a->p[a->n - 1].number);
     uint8_t *buf = NULL;
     size_t cap = 0;
@@ -351,22 +432,39 @@ static int area_retire(struct lg_journal *j, unsigned n)
     free(buf);
     if (rc)
         return rc;
+    pthread_mutex_lock(&j->mu);
     qsort(a->p, a->n, sizeof *a->p, cmp_file);
+    pthread_mutex_unlock(&j->mu);
     for (size_t i = 0; !rc && i < a->n; i++)
         if (i + 1 == a->n || a->p[i + 1].file != a->p[i].file)
             rc = sync_file(j, a->p[i].file);
-    if (!rc)
+    return rc;
+}
+
+static int area_retire(struct lg_journal *j, unsigned n)
+{
+    struct area *a = &j->area[n];
+    if (!a->n)
+        return 0;
+    int rc = a->in_place ? 0 : area_apply(j, n);
+    if (!rc) {
+        a->in_place = true;
         rc = lg_area_header_write(j->sys, &j->self, n, a->generation, false);
-    if (!rc)
-        rc = j->sys->fdatasync(j->sys->arg, j->fd);
-    if (rc)
-        return rc;
-    for (size_t i = 0; i < a->n; i++)
+    }
+    int sync_rc = rc ? 0 : j->sys->fdatasync(j->sys->arg, j->fd);
+    pthread_mutex_lock(&j->mu);
+    j->sync_failed |= sync_rc != 0;
+    for (size_t i = 0; !rc && !sync_rc && i < a->n; i++)
         if (i + 1 == a->n || a->p[i + 1].file != a->p[i].file)
             atomic_store(&a->p[i].file->retired, a->p[i].number);
-    a->n = 0;
-    a->used = LG_AREA_DATA;
-    return 0;
+    if (!rc && !sync_rc) {
+        a->n = 0;
+        a->used = LG_AREA_DATA;
+        a->in_place = false;
+        adopted_free_locked(j, false);
+    }
+    pthread_mutex_unlock(&j->mu);
+    return rc ? rc : sync_rc;
 }
 
 int lg_journal_checkpoint(struct lg_journal *j)
@@ -399,6 +497,7 @@ int lg_journal_close(struct lg_journal *j)
     if (!j)
         return 0;
     int rc = lg_journal_checkpoint(j);
+    adopted_free_locked(j, true); /* no other thread is left */
     close(j->fd);
     for (unsigned a = 0; a < 2; a++)
         free(j->area[a].p);

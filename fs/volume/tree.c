@@ -486,8 +486,13 @@ static int discard_dir(int parentfd, const char *lower)
         return -errno;
     int rc = dir_empty(fd);
     lg_tmp_name(tmp);
-    if (!rc && renameat2(parentfd, lower, parentfd, tmp, RENAME_NOREPLACE))
-        rc = -errno;
+    const char *at = tmp;
+    if (!rc && renameat2(parentfd, lower, parentfd, tmp, RENAME_NOREPLACE)) {
+        if (errno == ENOSPC || errno == EDQUOT) /* no room for another name: a crash may leave it without its id, and empty */
+            at = lower;
+        else
+            rc = -errno;
+    }
     if (!rc) {
         DIR *d = fdopendir(fd);
         if (d) {
@@ -504,7 +509,7 @@ static int discard_dir(int parentfd, const char *lower)
             }
             closedir(d);
         }
-        if (unlinkat(parentfd, tmp, AT_REMOVEDIR))
+        if (unlinkat(parentfd, at, AT_REMOVEDIR) && at == lower) /* hidden it is gone; what is left of it goes with its parent */
             rc = -errno;
     }
     if (fd >= 0)

@@ -13,6 +13,7 @@ static void volume_free(struct lg_volume *v)
     lg_nodes_free(v);
     lg_names_free(v->names);
     lg_pool_free(v->env.pool);
+    lg_suspects_free(v->env.suspects);
     if (v->rootfd >= 0)
         close(v->rootfd);
     if (v->lockfd >= 0)
@@ -74,6 +75,9 @@ int lg_volume_open(const char *dir, const struct lg_volume_options *opt, struct 
         .finding = opt->finding,
         .arg = opt->arg,
     };
+    v->env.suspects = lg_suspects_new();
+    if (!rc && !v->env.suspects)
+        rc = -ENOMEM;
     memcpy(v->env.vault_id, v->info.vault_id, LG_ID_LEN);
     long cores = sysconf(_SC_NPROCESSORS_ONLN);
     if (!rc && !opt->sys && cores > 1) /* an injected backend sees writes in the order of the code */
@@ -220,6 +224,8 @@ int lg_volume_close(struct lg_volume *v)
     lg_node_unref(v, root);
     int r = lg_journal_close(v->env.journal);
     rc = rc ? rc : r;
+    if (!rc && lg_suspects_any(v->env.suspects))
+        rc = -EIO;
     /* Files that were closed without fsync: from here on their session counts as durable. */
     if (!rc && !v->opt.read_only && syncfs(v->rootfd))
         rc = -errno;

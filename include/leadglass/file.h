@@ -13,6 +13,13 @@
 struct lg_journal;
 struct lg_file;
 
+/* Files that this session left behind half committed, or not known durable, because a call below failed: the next to open one recovers it, as
+ * after a crash. Thread-safe. No memory to keep one: then all files are taken for such. */
+struct lg_suspects;
+struct lg_suspects *lg_suspects_new(void) LG_MUST; /* NULL: no memory */
+void lg_suspects_free(struct lg_suspects *s);
+bool lg_suspects_any(struct lg_suspects *s); /* then the session has not ended cleanly */
+
 /* What went wrong below, for logs. from/to: plaintext byte range, to 0 when it is the whole file. */
 struct lg_finding {
     const char *kind; /* such as "chunk does not verify" */
@@ -34,6 +41,7 @@ struct lg_file_env {
     bool read_only;
     struct lg_pool *pool; /* large requests are sealed and opened on several cores; NULL: in the calling thread, in order */
     bool accept_crash; /* every session counts as one that ended uncleanly: for copies made of a live mount (scrub --accept-crash) */
+    struct lg_suspects *suspects; /* may be NULL */
     /* Path rules: decides by path when bytes name no study. Returns 0 with info filled in, or -ENOENT for the general key. May be NULL. */
     int (*path_rule)(void *arg, const char *path, struct lg_study_info *ret);
     void (*finding)(void *arg, const struct lg_finding *f); /* may be NULL */
@@ -47,7 +55,8 @@ struct lg_file_env {
 int lg_file_open(const struct lg_file_env *env, int fd, const char *path, struct lg_file **ret) LG_MUST;
 /* The same for a lower file that the caller has just created (empty): undecided until bytes or a close decide its study. */
 int lg_file_create(const struct lg_file_env *env, int fd, const char *path, struct lg_file **ret) LG_MUST;
-/* Commits what is left (errors are lost: call lg_file_commit before) and closes fd. */
+/* Commits what is left (errors are lost: call lg_file_commit before) and closes fd. What cannot be committed is cut off again, so that the file
+ * holds its last commit; should that fail too, it is among env->suspects. */
 void lg_file_free(struct lg_file *f);
 
 /* Reads at most len bytes into buf; returns how many (short only at the end of the file). -EBADMSG when a chunk does not verify, after

@@ -68,6 +68,10 @@ struct lg_jop {
 /* Appends one record, all or nothing (not durable yet), and gives it the next number. seq: of the commit slot among its writes. Waits for a
  * checkpoint when the journal is full; takes no lock of any file. -EFBIG: larger than the journal can ever hold; or the error of a write below. */
 int lg_journal_append(struct lg_journal *j, struct lg_jfile *f, uint64_t seq, const struct lg_jop *ops, uint32_t n_ops) LG_MUST;
+/* f goes away with records that are not in place: from now on the journal has them itself, with f's descriptor, which it closes in the end. Until they
+ * are in place, none of its files may be opened (lg_journal_has_adopted: checkpoint first). -ENOMEM: nothing changed. */
+int lg_journal_adopt(struct lg_journal *j, const struct lg_jfile *f) LG_MUST;
+bool lg_journal_has_adopted(struct lg_journal *j);
 /* Returns when the record is durable; callers waiting together share one fdatasync. */
 int lg_journal_sync(struct lg_journal *j, uint64_t record) LG_MUST;
 

@@ -21,6 +21,7 @@
 
 #include "../../fs/volume/internal.h"
 #include "disk.h"
+#include "memkeys.h"
 
 enum { CS = 4096, OPS = 40, OBJS = 64, NAMES = 6, LIVE = 32, SIZE_MAX_ = 420 * 1024, STATES_PER_RUN = 256 };
 
@@ -37,44 +38,6 @@ static char top[64];
             exit(1);                                                                            \
         }                                                                                       \
     } while (0)
-
-/* ---- keys from memory ---------------------------------------------------------------------------------------------------------------- */
-
-static uint32_t newest = 1; /* version of every key but the vault's */
-static int version_of(uint8_t tag, uint32_t version, enum lg_key_kind kind, struct lg_key *ret)
-{
-    *ret = (struct lg_key){ .version = version, .kind = kind, .state = LG_KEY_ACTIVE, .key = lg_secret_new() };
-    memset(ret->kid, tag, LG_ID_LEN);
-    memset(ret->key->b, tag, LG_KEY_LEN);
-    memcpy(ret->key->b, &version, sizeof version);
-    return 0;
-}
-static int key_of(uint8_t tag, enum lg_key_kind kind, struct lg_key *ret) { return version_of(tag, kind == LG_KIND_VAULT ? 1 : newest, kind, ret); }
-static int src_vault(void *arg, const uint8_t vault_id[LG_ID_LEN], struct lg_key *v, struct lg_key *g)
-{
-    (void)arg, (void)vault_id;
-    return key_of('v', LG_KIND_VAULT, v) || key_of('g', LG_KIND_GENERAL, g);
-}
-static int src_study(void *arg, const struct lg_study_info *info, struct lg_key *ret, unsigned *lease)
-{
-    (void)arg, (void)info;
-    *lease = 1000;
-    return key_of('s', LG_KIND_STUDY, ret);
-}
-static int src_by_id(void *arg, const uint8_t kid[LG_ID_LEN], uint32_t version, struct lg_key *ret, unsigned *lease)
-{
-    (void)arg;
-    *lease = 1000;
-    return version_of(kid[0], version ? version : newest, kid[0] == 'p' ? LG_KIND_PROVISIONAL : LG_KIND_STUDY, ret);
-}
-static int src_provisional(void *arg, struct lg_key *ret, unsigned *lease)
-{
-    (void)arg;
-    *lease = 1000;
-    return key_of('p', LG_KIND_PROVISIONAL, ret);
-}
-static int src_attach(void *arg, const uint8_t kid[LG_ID_LEN], const struct lg_study_info *info) { return (void)arg, (void)kid, (void)info, 0; }
-static const struct lg_key_source source = { NULL, src_vault, src_study, src_by_id, src_provisional, src_attach };
 
 static struct lg_keys *keys;
 static const struct lg_cred me = { 0, 0, 0, 1 };
@@ -411,7 +374,7 @@ static void do_rekey(struct lg_volume *v)
     int n = some(S_IFREG);
     if (n < 0)
         return;
-    newest++;
+    memkeys_newest++;
     int rc = lg_volume_rekey(v, obj[n].node, NULL);
     CHECK(rc == (obj[n].links > 1 ? -EMLINK : 0), "re-encryption: %d", rc);
     if (!rc)
@@ -702,10 +665,10 @@ static void one_run(uint64_t seed, unsigned states)
     snprintf(crash, sizeof crash, "%s/crash", top);
     memset(info.vault_id, 'V', LG_ID_LEN);
     memset(info.keyring_id, 'K', LG_ID_LEN);
-    CHECK(key_of('v', LG_KIND_VAULT, &vk) == 0, "key");
+    memkeys_vault(&vk);
     CHECK(lg_vault_create(dir, &info, vk.key) == 0, "vault");
     lg_secret_free(vk.key);
-    CHECK(lg_keys_new(&source, info.vault_id, &keys) == 0, "keys");
+    CHECK(lg_keys_new(&memkeys, info.vault_id, &keys) == 0, "keys");
     memset(obj, 0, sizeof obj);
     memset(has_between, 0, sizeof has_between);
     now.n = 0;

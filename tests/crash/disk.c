@@ -42,6 +42,7 @@ struct entry {
     size_t inode;
     uint64_t off, len;
     uint8_t *data;
+    bool lost; /* a barrier behind it failed: no later one covers it */
     /* names */
     size_t dir, dir2;
     char *name, *name2;
@@ -54,6 +55,7 @@ struct record {
 };
 
 static struct record *recording;
+static unsigned n_reserved; /* of the ranges below */
 
 uint64_t rnd(uint64_t *state)
 {
@@ -343,7 +345,7 @@ void image_free(struct image *im)
     free(im);
 }
 
-static struct image *image_copy(const struct image *from)
+struct image *image_copy(const struct image *from)
 {
     struct image *im = need(calloc(1, sizeof *im));
     im->n = im->cap = from->n;
@@ -369,6 +371,7 @@ struct record *record_begin(struct image *im)
 {
     struct record *r = need(calloc(1, sizeof *r));
     r->im = im;
+    n_reserved = 0;
     recording = r;
     return r;
 }
@@ -482,7 +485,7 @@ struct image *record_crash(const struct record *r, size_t cut, uint64_t *rng, si
         if (e->kind > ZERO)
             continue;
         struct inode *f = &im->inode[e->inode];
-        unsigned keep = i < barrier[e->inode] ? 256 : mood[e->inode];
+        unsigned keep = i < barrier[e->inode] && !e->lost ? 256 : mood[e->inode];
         if (e->kind != TRUNCATE)
             put(im, f, e, keep, rng);
         else if (keep >= 256 || rnd(rng) % 256 < keep)
@@ -495,11 +498,94 @@ struct image *record_crash(const struct record *r, size_t cut, uint64_t *rng, si
     return im;
 }
 
+/* ---- errors from below --------------------------------------------------------------------------------------------------------------- */
+
+struct fault fault;
+
+enum call { CALL_WRITE = 1, CALL_SYNC = 2, CALL_SPACE = 4 /* may need space */, CALL_OTHER = 8 };
+
+/* Ranges set aside by fallocate: to a full disk they are no news. */
+static struct range {
+    ino_t ino;
+    off_t from, to;
+} reserved[256];
+
+static bool needs_space(int fd, off_t off, off_t len)
+{
+    struct stat st;
+    if (fstat(fd, &st))
+        return true;
+    for (unsigned i = 0; i < n_reserved; i++)
+        if (reserved[i].ino == st.st_ino && reserved[i].from <= off && off + len <= reserved[i].to)
+            return false;
+    /* The journal has its space, though an image holds its zeros as a hole. */
+    struct dent *j = recording ? dent_find(&recording->im->inode[0], "leadglass.journal") : NULL;
+    if (j && recording->im->inode[j->inode].ino == st.st_ino)
+        return false;
+    for (off_t block = off - off % 4096; block < off + len; block += 4096)
+        if (lseek(fd, block, SEEK_DATA) != block)
+            return true;
+    return false;
+}
+
+/* The error of this call, or 0. */
+static int trip(unsigned call)
+{
+    bool counts = fault.kind == FAULT_ERROR || (fault.kind == FAULT_SPACE && call & CALL_SPACE) || (fault.kind == FAULT_LOST_SYNC && call & CALL_SYNC) ||
+                  ((fault.kind == FAULT_PART || fault.kind == FAULT_SHORT) && call & CALL_WRITE);
+    if (!counts)
+        return 0;
+    fault.calls++;
+    if (fault.calls < fault.at || fault.calls - fault.at >= fault.times)
+        return 0;
+    fault.hits++;
+    return fault.error;
+}
+
+static int trip_errno(unsigned call)
+{
+    int rc = trip(call);
+    errno = rc ? -rc : errno;
+    return rc ? -1 : 0;
+}
+
+static int full_errno(void)
+{
+    if (fault.kind != FAULT_FULL)
+        return 0;
+    fault.hits++;
+    errno = -fault.error;
+    return -1;
+}
+
 /* ---- the backend --------------------------------------------------------------------------------------------------------------------- */
 
 static ssize_t d_pread(void *arg, int fd, void *buf, size_t len, off_t off) { return lg_sys_posix.pread(arg, fd, buf, len, off); }
 static ssize_t d_pwritev(void *arg, int fd, const struct iovec *iov, int n, off_t off)
 {
+    off_t len = 0;
+    for (int i = 0; i < n; i++)
+        len += (off_t)iov[i].iov_len;
+    bool one = n == 1 && iov[0].iov_len < 2; /* cannot be done by half */
+    int rc = fault.kind == FAULT_FULL && needs_space(fd, off, len) ? (fault.hits++, fault.error)
+             : one && fault.kind == FAULT_SHORT                    ? 0
+                                                                   : trip(CALL_WRITE | CALL_SPACE);
+    struct iovec half = n ? (struct iovec){ iov[0].iov_base, iov[0].iov_len / 2 } : (struct iovec){ 0 };
+    if (fault.kind == FAULT_PART) { /* sectors are written whole or not at all */
+        size_t cut = (size_t)(off + (off_t)half.iov_len) % SECTOR;
+        half.iov_len -= cut < half.iov_len ? cut : half.iov_len;
+    }
+    bool part = rc && ((fault.kind == FAULT_PART && !fault.parted) || fault.kind == FAULT_SHORT) && half.iov_len;
+    if (rc && !part)
+        return rc;
+    if (part) {
+        iov = &half;
+        n = 1;
+        if (fault.kind == FAULT_PART) { /* the rest of it meets the error */
+            fault.at = fault.calls + 1;
+            fault.parted = true;
+        }
+    }
     ssize_t w = lg_sys_posix.pwritev(arg, fd, iov, n, off);
     size_t inode = inode_of(fd);
     if (w > 0 && inode != SIZE_MAX) {
@@ -524,11 +610,32 @@ static int barrier(int fd, int rc)
         note(BARRIER)->inode = inode;
     return rc;
 }
-static int d_fdatasync(void *arg, int fd) { return (void)arg, barrier(fd, 0); }
-static int d_fsync(void *arg, int fd) { return (void)arg, barrier(fd, 0); }
+/* What a barrier that failed was to make durable. */
+static void lose(size_t inode)
+{
+    for (size_t i = recording ? recording->n : 0; i-- > 0;) {
+        struct entry *e = &recording->e[i];
+        if (e->kind == BARRIER_ALL || (e->kind == BARRIER && e->inode == inode))
+            break;
+        if (e->kind == WRITE && e->inode == inode)
+            e->lost = true;
+    }
+}
+
+static int sync_or_fail(int fd)
+{
+    int rc = trip(CALL_SYNC | CALL_SPACE);
+    if (rc && fault.kind == FAULT_LOST_SYNC && inode_of(fd) != SIZE_MAX)
+        lose(inode_of(fd));
+    return rc ? rc : barrier(fd, 0);
+}
+static int d_fdatasync(void *arg, int fd) { return (void)arg, sync_or_fail(fd); }
+static int d_fsync(void *arg, int fd) { return (void)arg, sync_or_fail(fd); }
 static int d_ftruncate(void *arg, int fd, off_t len)
 {
-    int rc = lg_sys_posix.ftruncate(arg, fd, len);
+    int rc = trip(CALL_OTHER);
+    if (!rc)
+        rc = lg_sys_posix.ftruncate(arg, fd, len);
     size_t inode = rc ? SIZE_MAX : inode_of(fd);
     if (inode != SIZE_MAX) {
         struct entry *e = note(TRUNCATE);
@@ -539,7 +646,13 @@ static int d_ftruncate(void *arg, int fd, off_t len)
 }
 static int d_fallocate(void *arg, int fd, int mode, off_t off, off_t len)
 {
-    int rc = lg_sys_posix.fallocate(arg, fd, mode, off, len);
+    bool space = !(mode & FALLOC_FL_PUNCH_HOLE);
+    int rc = fault.kind == FAULT_FULL && space && needs_space(fd, off, len) ? (fault.hits++, fault.error) : trip(space ? CALL_SPACE : CALL_OTHER);
+    struct stat st;
+    if (!rc)
+        rc = lg_sys_posix.fallocate(arg, fd, mode, off, len);
+    if (!rc && space && n_reserved < sizeof reserved / sizeof *reserved && fstat(fd, &st) == 0)
+        reserved[n_reserved++] = (struct range){ st.st_ino, off, off + len };
     size_t inode = rc || !(mode & FALLOC_FL_PUNCH_HOLE) ? SIZE_MAX : inode_of(fd);
     if (inode != SIZE_MAX) {
         struct entry *e = note(ZERO);
@@ -551,7 +664,11 @@ static int d_fallocate(void *arg, int fd, int mode, off_t off, off_t len)
 }
 static int d_fstat(void *arg, int fd, struct stat *st) { return lg_sys_posix.fstat(arg, fd, st); }
 static off_t d_lseek(void *arg, int fd, off_t off, int whence) { return lg_sys_posix.lseek(arg, fd, off, whence); }
-static int d_futimens(void *arg, int fd, const struct timespec ts[2]) { return lg_sys_posix.futimens(arg, fd, ts); }
+static int d_futimens(void *arg, int fd, const struct timespec ts[2])
+{
+    int rc = trip(CALL_OTHER);
+    return rc ? rc : lg_sys_posix.futimens(arg, fd, ts);
+}
 
 const struct lg_sys disk_sys = { .pread = d_pread, .pwritev = d_pwritev, .fdatasync = d_fdatasync, .fsync = d_fsync, .ftruncate = d_ftruncate,
                                  .fallocate = d_fallocate, .fstat = d_fstat, .lseek = d_lseek, .futimens = d_futimens };
@@ -599,13 +716,23 @@ int __wrap_openat(int dirfd, const char *name, int flags, ...)
     mode_t mode = flags & (O_CREAT | O_TMPFILE) ? va_arg(ap, mode_t) : 0;
     va_end(ap);
     bool create = flags & O_CREAT && recording && faccessat(dirfd, name, F_OK, AT_SYMLINK_NOFOLLOW) != 0;
+    bool makes = create || (recording && (flags & O_TMPFILE) == O_TMPFILE);
+    if (makes && (full_errno() || trip_errno(CALL_SPACE)))
+        return -1;
     int fd = __real_openat(dirfd, name, flags, mode);
+    if (fd >= 0 && (flags & O_TMPFILE) == O_TMPFILE) {
+        struct stat st;
+        if (recording && fstat(fd, &st) == 0)
+            inode_add(recording->im, st.st_mode, st.st_ino);
+    }
     if (fd >= 0 && create)
         created(dirfd, name, NULL);
     return fd;
 }
 int __wrap_mkdirat(int dirfd, const char *name, mode_t mode)
 {
+    if (full_errno() || trip_errno(CALL_SPACE))
+        return -1;
     int rc = __real_mkdirat(dirfd, name, mode);
     if (!rc)
         created(dirfd, name, NULL);
@@ -613,6 +740,8 @@ int __wrap_mkdirat(int dirfd, const char *name, mode_t mode)
 }
 int __wrap_mknodat(int dirfd, const char *name, mode_t mode, dev_t dev)
 {
+    if (full_errno() || trip_errno(CALL_SPACE))
+        return -1;
     int rc = __real_mknodat(dirfd, name, mode, dev);
     if (!rc)
         created(dirfd, name, NULL);
@@ -620,6 +749,8 @@ int __wrap_mknodat(int dirfd, const char *name, mode_t mode, dev_t dev)
 }
 int __wrap_symlinkat(const char *target, int dirfd, const char *name)
 {
+    if (full_errno() || trip_errno(CALL_SPACE))
+        return -1;
     int rc = __real_symlinkat(target, dirfd, name);
     if (!rc)
         created(dirfd, name, target);
@@ -627,6 +758,8 @@ int __wrap_symlinkat(const char *target, int dirfd, const char *name)
 }
 int __wrap_linkat(int olddirfd, const char *old, int newdirfd, const char *name, int flags)
 {
+    if (full_errno() || trip_errno(CALL_SPACE))
+        return -1;
     int rc = __real_linkat(olddirfd, old, newdirfd, name, flags);
     size_t dir = rc ? SIZE_MAX : inode_of(newdirfd);
     struct stat st;
@@ -643,6 +776,8 @@ int __wrap_linkat(int olddirfd, const char *old, int newdirfd, const char *name,
 }
 int __wrap_unlinkat(int dirfd, const char *name, int flags)
 {
+    if (trip_errno(CALL_OTHER))
+        return -1;
     int rc = __real_unlinkat(dirfd, name, flags);
     size_t dir = rc ? SIZE_MAX : inode_of(dirfd);
     if (dir != SIZE_MAX) {
@@ -656,6 +791,9 @@ int __wrap_renameat2(int olddirfd, const char *old, int newdirfd, const char *na
 {
     struct stat a = { 0 }, b = { 0 };
     bool same = recording && !fstatat(olddirfd, old, &a, AT_SYMLINK_NOFOLLOW) && !fstatat(newdirfd, name, &b, AT_SYMLINK_NOFOLLOW) && a.st_ino == b.st_ino;
+    bool grows = !(flags & 2) && faccessat(newdirfd, name, F_OK, AT_SYMLINK_NOFOLLOW) != 0;
+    if ((grows && full_errno()) || trip_errno(grows ? CALL_SPACE : CALL_OTHER))
+        return -1;
     int rc = __real_renameat2(olddirfd, old, newdirfd, name, flags);
     size_t dir = rc || same ? SIZE_MAX : inode_of(olddirfd);
     if (dir != SIZE_MAX) {
@@ -669,8 +807,39 @@ int __wrap_renameat2(int olddirfd, const char *old, int newdirfd, const char *na
 }
 int __wrap_syncfs(int fd)
 {
+    if (trip_errno(CALL_SYNC)) {
+        for (size_t k = 0; fault.kind == FAULT_LOST_SYNC && recording && k < recording->im->n; k++)
+            lose(k);
+        return -1;
+    }
     if (inode_of(fd) != SIZE_MAX)
         note(BARRIER_ALL);
     return 0;
 }
-int __wrap_fsync(int fd) { return barrier(fd, 0); }
+int __wrap_fsync(int fd)
+{
+    int rc = sync_or_fail(fd);
+    errno = rc ? -rc : errno;
+    return rc ? -1 : 0;
+}
+
+/* Attributes only fail: what a crash leaves of them is not recorded. */
+int __real_setxattr(const char *path, const char *name, const void *value, size_t size, int flags);
+int __real_removexattr(const char *path, const char *name);
+int __real_chmod(const char *path, mode_t mode);
+int __real_fchownat(int dirfd, const char *path, uid_t uid, gid_t gid, int flags);
+int __wrap_setxattr(const char *path, const char *name, const void *value, size_t size, int flags);
+int __wrap_removexattr(const char *path, const char *name);
+int __wrap_chmod(const char *path, mode_t mode);
+int __wrap_fchownat(int dirfd, const char *path, uid_t uid, gid_t gid, int flags);
+
+int __wrap_setxattr(const char *path, const char *name, const void *value, size_t size, int flags)
+{
+    return full_errno() || trip_errno(CALL_SPACE) ? -1 : __real_setxattr(path, name, value, size, flags);
+}
+int __wrap_removexattr(const char *path, const char *name) { return trip_errno(CALL_OTHER) ? -1 : __real_removexattr(path, name); }
+int __wrap_chmod(const char *path, mode_t mode) { return trip_errno(CALL_OTHER) ? -1 : __real_chmod(path, mode); }
+int __wrap_fchownat(int dirfd, const char *path, uid_t uid, gid_t gid, int flags)
+{
+    return trip_errno(CALL_OTHER) ? -1 : __real_fchownat(dirfd, path, uid, gid, flags);
+}

@@ -31,7 +31,30 @@ size_t record_names(const struct record *r, size_t n);
 struct image *record_crash(const struct record *r, size_t cut, uint64_t *rng, size_t *ret_names);
 void record_free(struct record *r);
 
+/* A second image of the same; shares memory with the first: free it first. */
+struct image *image_copy(const struct image *from);
+
 /* The backend to run the volume on. */
 extern const struct lg_sys disk_sys;
+
+/* Errors from below. Every call that changes something (contents through disk_sys, names and attributes through the linker) is counted, and the
+ * at-th and those behind it, as many as times says, fail. */
+struct fault {
+    enum fault_kind {
+        FAULT_NONE,
+        FAULT_ERROR,     /* error, nothing done */
+        FAULT_SPACE,     /* the same, of calls only that may need space */
+        FAULT_PART,      /* of writes only: half of it is done, then the error */
+        FAULT_SHORT,     /* of writes only: half of it is done, and said to be: no error */
+        FAULT_LOST_SYNC, /* of barriers only: the error, and what was to become durable may be lost though a later barrier succeeds (Linux keeps
+                            pages that could not be written as if they had been) */
+        FAULT_FULL,      /* a full disk: whatever needs space that is not there yet; all of them */
+    } kind;
+    int error; /* negative */
+    unsigned at, times;
+    unsigned calls, hits; /* counted here */
+    bool parted;
+};
+extern struct fault fault;
 
 #endif
