@@ -2,3 +2,7 @@ lg_fuzz(classify_fuzz SOURCES fuzz/classify_fuzz.c OBJECTS lg_classify LIBS PkgC
 lg_fuzz(format_fuzz SOURCES fuzz/format_fuzz.c LIBS leadglass-core)
 lg_fuzz(slotfile_fuzz SOURCES fuzz/slotfile_fuzz.c LIBS leadglass-keys)
 lg_fuzz(audit_fuzz SOURCES fuzz/audit_fuzz.c LIBS leadglass-keys)
+lg_fuzz(manifest_fuzz SOURCES fuzz/manifest_fuzz.c LIBS leadglass-core)
+if(TARGET manifest_fuzz)
+  target_include_directories(manifest_fuzz PRIVATE ${CMAKE_SOURCE_DIR}/fs/scrub)
+endif()

@@ -34,6 +34,7 @@ struct lg_item;
 struct scrub {
     const struct lg_scrub_options *o;
     const struct lg_sys *sys;
+    const char *resume; /* NULL: from the beginning */
     uint8_t vault_id[LG_ID_LEN];
     uint32_t chunk_size;
     struct lg_scrub_stat st;

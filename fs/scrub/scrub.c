@@ -375,9 +375,9 @@ static int keys_begin(struct scrub *s)
     struct lg_manifest_info info = { .created = (uint64_t)s->o->now, .session = s->env.session };
     memcpy(info.vault_id, s->vault_id, LG_ID_LEN);
     if (!rc && s->o->against)
-        rc = lg_against_begin(s, s->o->against, k->key, s->o->resume, &s->against);
+        rc = lg_against_begin(s, s->o->against, k->key, s->resume, &s->against);
     if (!rc && s->o->manifest)
-        rc = lg_manifest_create(s->o->manifest, &info, s->o->resume, &s->manifest);
+        rc = lg_manifest_create(s->o->manifest, &info, s->resume, &s->manifest);
     lg_kref_unref(k);
     return rc;
 }
@@ -398,7 +398,7 @@ static int finish(struct scrub *s)
 
 int lg_scrub_run(const struct lg_scrub_options *o, struct lg_scrub_stat *ret)
 {
-    struct scrub s = { .o = o, .sys = o->sys ? o->sys : &lg_sys_posix };
+    struct scrub s = { .o = o, .sys = o->sys ? o->sys : &lg_sys_posix, .resume = o->resume && *o->resume ? o->resume : NULL };
     int dirfd = open(o->dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC), rc = dirfd < 0 ? -errno : 0, root = -1;
     if (!rc)
         rc = o->volume ? keys_begin(&s) : keyless_begin(&s, dirfd);
@@ -408,10 +408,10 @@ int lg_scrub_run(const struct lg_scrub_options *o, struct lg_scrub_stat *ret)
             lg_scrub_find(&s, errno == ENOENT ? LG_SCRUB_DAMAGE : LG_SCRUB_UNREADABLE, "the directory " ROOT_NAME " is missing or not readable", NULL, 0, 0);
     }
     s.path_known = o->volume != NULL;
-    if (!rc && o->resume)
-        rc = lg_text_push(&s.position, o->resume);
+    if (!rc && s.resume)
+        rc = lg_text_push(&s.position, s.resume);
     if (!rc && root >= 0)
-        rc = dir(&s, root, DEPTH_MAX, o->resume && *o->resume ? o->resume : NULL);
+        rc = dir(&s, root, DEPTH_MAX, s.resume);
     if (!rc)
         rc = finish(&s);
     if (root >= 0)

@@ -244,7 +244,7 @@ static const struct cli_option scrub_options[] = {
     { "remove", NULL, "damaged files, names, links and attributes are removed for good", CLI_FLAG, CLI_INTO(scrub.remove), 0 },
     { "salvage", "DIR", "write what can still be read of damaged files beneath DIR, in plaintext.\nIt may be stale: see leadglass-scrub(1)", CLI_TEXT, CLI_INTO(scrub.salvage), 0 },
     { "state", "FILE", "write down how far it came", CLI_TEXT, CLI_INTO(scrub.state), 0 },
-    { "resume", NULL, "go on from there", CLI_FLAG, CLI_INTO(scrub.resume), 0 },
+    { "resume", NULL, "go on from there, or begin if there is none", CLI_FLAG, CLI_INTO(scrub.resume), 0 },
     { "rate", "MIB", "read at most so many MiB a second", CLI_TEXT, CLI_INTO(scrub.rate), 0 },
     { "json", NULL, "one report at the end, for scripts", CLI_FLAG, CLI_INTO(json), 0 },
     { "allow-unlocked-memory", NULL, "go on when key memory cannot be locked", CLI_FLAG, CLI_INTO(allow_unlocked), 0 },

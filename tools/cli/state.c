@@ -147,9 +147,11 @@ static int go_on(struct run *r, char **ret_position)
 int state_open(struct run *r, char **ret_position)
 {
     *ret_position = NULL;
+    if (r->resume && access(r->state, F_OK) && errno == ENOENT)
+        r->resume = false; /* the first of several */
     r->log = !r->state ? tmpfile() : fopen(r->state, r->resume ? "r+e" : "w+e");
     if (!r->log)
-        return cli_fail(CLI_FAILED, "%s: %s%s", r->state ? r->state : "a temporary file", strerror(errno), r->resume && errno == ENOENT ? ". Begin without --resume" : "");
+        return cli_fail(CLI_FAILED, "%s: %s", r->state ? r->state : "a temporary file", strerror(errno));
     if (r->resume)
         return go_on(r, ret_position);
     line(r, header(r));
