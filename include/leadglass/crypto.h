@@ -51,6 +51,9 @@ int lg_key_wrap(const struct lg_secret *kek, const void *ad, size_t ad_len, cons
 int lg_key_unwrap(const struct lg_secret *kek, const void *ad, size_t ad_len, const uint8_t in[LG_WRAPPED_LEN],
                   struct lg_secret *out) LG_MUST;
 
+int lg_key_wrap_with(struct lg_siv *kek, const void *ad, size_t ad_len, const struct lg_secret *key, uint8_t out[LG_WRAPPED_LEN]) LG_MUST;
+int lg_key_unwrap_with(struct lg_siv *kek, const void *ad, size_t ad_len, const uint8_t in[LG_WRAPPED_LEN], struct lg_secret *out) LG_MUST;
+
 /* Ed25519 (RFC 8032). The private key is its 32-byte seed: any random secret is one. */
 #define LG_SIGN_PUB_LEN 32u
 #define LG_SIGN_LEN 64u

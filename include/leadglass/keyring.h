@@ -71,8 +71,17 @@ void lg_slot_draft_free(struct lg_slot_draft *d); /* NULL is fine */
  * scrypt_ms: calibration target (500 ordinarily; 0: next to nothing, for tests). -EEXIST when either exists already; nothing is left behind on error. */
 int lg_keyring_create(const char *dir, const char *slot_path, const void *pass, size_t pass_len, unsigned scrypt_ms) LG_MUST;
 
-/* Opens it locked. -EWOULDBLOCK: another key manager holds it. -EPROTONOSUPPORT: newer format. -ENOENT, -EPROTO. */
-int lg_keyring_open(const char *dir, const char *slot_path, struct lg_keyring **ret) LG_MUST;
+/* Opens it locked. mirror: a second copy in another directory (its slot file: MIRROR.root), or NULL. It is made when there is none, and
+ * copies that differ are brought in step, the newer one over the older; where that cannot be, the keyring is degraded (lg_keyring_stat).
+ * -EWOULDBLOCK: another key manager holds it. -EPROTONOSUPPORT: newer format. -ENOENT, -EPROTO. With a mirror: -ESTALE: only the copy that
+ * fell behind is there; -EXDEV: it is another keyring's mirror; -ENOTEMPTY: the mirror's directory holds something else. */
+int lg_keyring_open(const char *dir, const char *slot_path, const char *mirror, struct lg_keyring **ret) LG_MUST;
+enum { LG_STALE_KEYRING = 1, LG_STALE_MIRROR = 2 };
+enum lg_mirror_news { LG_MIRROR_NONE = 0, LG_MIRROR_MADE, LG_MIRROR_LEVELLED };
+/* What opening did about the copies; *ret_error: 0, or why it failed. */
+enum lg_mirror_news lg_keyring_mirror_news(const struct lg_keyring *k, int *ret_error);
+/* Which of the two slot files to read: the one that is whole and newest. mirror_slot may be NULL. Thread-safe. */
+const char *lg_slotfile_pick(const char *slot_path, const char *mirror_slot);
 void lg_keyring_close(struct lg_keyring *k);
 
 /* Adopts root keys (copied), checks them against the keyring (-EKEYREJECTED when they do not belong to it), resumes an interrupted
@@ -123,6 +132,8 @@ struct lg_keyring_stat {
     uint64_t destroyed;
     uint64_t vaults;
     uint64_t file_bytes; /* of the LMDB file */
+    bool mirrored;
+    unsigned stale; /* LG_STALE_...: degraded, that copy fell behind and is not written; 0: in step */
 };
 int lg_keyring_stat(struct lg_keyring *k, struct lg_keyring_stat *ret) LG_MUST; /* works while locked */
 

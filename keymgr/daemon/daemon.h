@@ -35,7 +35,7 @@ int lg_keyd_run(int argc, char **argv); /* the whole program; returns the exit c
 
 /* ---- worker.c ---- */
 struct lg_worker_options {
-    const char *keyring, *slot, *socket;
+    const char *keyring, *slot, *socket, *mirror; /* mirror: NULL none */
     int listen_fd, super_fd;
     bool to_syslog;
     const char *audit; /* directory of the access log; NULL: none is kept */
@@ -118,6 +118,8 @@ struct lg_worker {
         size_t len;
     } held[LG_CLIENTS_MAX * 4];
     unsigned n_held;
+    unsigned stale; /* as last reported */
+    char mirror_slot[PATH_MAX];
     bool stop;
     int64_t tick_at;  /* when the clocks are looked at again */
     bool frozen_said; /* that they cannot be believed was logged */
@@ -157,6 +159,9 @@ void lg_on_audit_heads(struct lg_worker *w, struct lg_conn *c, const struct lg_r
 void lg_on_audit_note(struct lg_worker *w, struct lg_conn *c, const struct lg_request *q);
 
 int64_t lg_ms(void);
+void lg_copies_report(struct lg_worker *w); /* logs when a copy of the keyring fell behind since the last time */
+/* The slot file to read now. */
+static inline const char *lg_slot_now(const struct lg_worker *w) { return lg_slotfile_pick(w->o.slot, w->o.mirror ? w->mirror_slot : NULL); }
 void lg_conn_send(struct lg_worker *w, struct lg_conn *c, const uint8_t *frame, size_t len);
 /* Holds the answer until the end of the turn. */
 void lg_reply(struct lg_worker *w, struct lg_conn *c, const struct lg_answer *a);

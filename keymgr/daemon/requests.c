@@ -115,6 +115,7 @@ static void on_status(struct lg_worker *w, struct lg_conn *c, const struct lg_re
         s->uptime_s = (uint64_t)(lg_ms() - w->started) / 1000;
         snprintf(s->keyring_dir, sizeof s->keyring_dir, "%s", w->o.keyring);
         snprintf(s->slot_path, sizeof s->slot_path, "%s", w->o.slot);
+        snprintf(s->mirror_dir, sizeof s->mirror_dir, "%s", w->o.mirror ? w->o.mirror : "");
         s->memory_unlocked = lg_secret_unlocked();
         struct lg_officer officers[LG_OFFICERS_MAX];
         struct lg_keyring_time t;
@@ -430,7 +431,7 @@ static void *derive(void *arg)
 int lg_op_derive(struct lg_worker *w, struct lg_op *op, void (*run)(struct lg_derivation *d))
 {
     pthread_t t;
-    w->derivation = (struct lg_derivation){ .busy = true, .run = run, .slot = w->o.slot, .type = op->slot_type, .name = op->slot_name[0] ? op->slot_name : NULL,
+    w->derivation = (struct lg_derivation){ .busy = true, .run = run, .slot = lg_slot_now(w), .type = op->slot_type, .name = op->slot_name[0] ? op->slot_name : NULL,
                                             .pass = op->pass, .pass_len = op->pass_len, .wake = w->wake };
     int rc = pthread_create(&t, NULL, derive, &w->derivation);
     if (rc) {

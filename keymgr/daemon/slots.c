@@ -107,7 +107,7 @@ void lg_on_slot_list(struct lg_worker *w, struct lg_conn *c, const struct lg_req
 {
     struct lg_slot_info slots[LG_SLOTS_MAX];
     struct lg_answer a = { .type = q->type, .id = q->id, .slots = slots };
-    a.status = lg_slotfile_list(w->o.slot, slots, &a.n_slots);
+    a.status = lg_slotfile_list(lg_slot_now(w), slots, &a.n_slots);
     lg_reply(w, c, &a);
 }
 

@@ -22,7 +22,7 @@
 enum { SUPER_FD = 3, LISTEN_FD = 4, RESTARTS_MAX = 10, RESTART_WINDOW_MS = 60000 };
 
 struct keyd_options {
-    char keyring[PATH_MAX], slot[PATH_MAX], socket[PATH_MAX], audit[PATH_MAX];
+    char keyring[PATH_MAX], slot[PATH_MAX], socket[PATH_MAX], audit[PATH_MAX], mirror[PATH_MAX - 8];
     unsigned audit_keep;
     bool no_audit, audit_continue;
     struct lg_passphrase_source pass;
@@ -32,12 +32,13 @@ struct keyd_options {
 
 static const char usage_text[] =
     "usage: leadglass-keyd --keyring DIR --init [--root-slot FILE] [--passphrase-file F]   create a keyring and exit\n"
-    "       leadglass-keyd --keyring DIR [--root-slot FILE] [--socket PATH] [--foreground]  serve it\n"
+    "       leadglass-keyd --keyring DIR [--root-slot FILE] [--mirror DIR] [--socket PATH] [--foreground]  serve it\n"
     "\n"
     "The key manager: alone opens the keyring. It starts locked; `leadglass unlock` gives it the passphrase.\n"
     "\n"
     "  --keyring DIR             default: /var/lib/leadglass/keyring, or leadglass/keyring in XDG_DATA_HOME for other users than root\n"
     "  --root-slot FILE          the root-slot file (default: DIR.root). Keep it on storage that is neither backed up nor snapshotted\n"
+    "  --mirror DIR              keep a second copy on another disk (its root-slot file: DIR.root): nothing is acknowledged before both have it\n"
     "  --socket PATH             default: LEADGLASS_SOCKET, else /run/leadglass/keyd.sock, else leadglass/keyd.sock in XDG_RUNTIME_DIR\n"
     "  --init                    create the keyring and its root-slot file, then exit\n"
     "  --passphrase-file FILE    for --init: the passphrase instead of a prompt (`-`: standard input)\n"
@@ -87,6 +88,13 @@ static int default_keyring(char out[PATH_MAX])
     return n < 0 || n >= (int)sizeof path ? -ENOENT : absolute(path, out);
 }
 
+static int mirror_option(const char *arg, struct keyd_options *o)
+{
+    char path[PATH_MAX];
+    int rc = absolute(arg, path);
+    return rc ? rc : snprintf(o->mirror, sizeof o->mirror, "%s", path) >= (int)sizeof o->mirror ? -ENAMETOOLONG : 0;
+}
+
 static int parse(int argc, char **argv, struct keyd_options *o)
 {
     static const struct option longs[] = { { "keyring", 1, NULL, 'k' },         { "root-slot", 1, NULL, 'r' },     { "socket", 1, NULL, 's' },    { "init", 0, NULL, 'i' },
@@ -131,7 +139,7 @@ static int parse(int argc, char **argv, struct keyd_options *o)
             break;
         case 'f': o->foreground = true; break;
         case 'u': o->allow_unlocked = true; break;
-        case 'M': return fail(LG_EXIT_USAGE, "--mirror", "not available in this version; back up the keyring directory instead");
+        case 'M': rc = mirror_option(optarg, o); break;
         case 'w': o->worker = true; break;
         case 'W': o->syslogging = true; break;
         case 'h': fputs(usage_text, stdout); exit(LG_EXIT_OK);
@@ -149,6 +157,8 @@ static int parse(int argc, char **argv, struct keyd_options *o)
         return fail(LG_EXIT_USAGE, o->keyring, strerror(ENAMETOOLONG));
     if (!o->no_audit && !o->audit[0] && snprintf(o->audit, sizeof o->audit, "%s.audit", o->keyring) >= (int)sizeof o->audit)
         return fail(LG_EXIT_USAGE, o->keyring, strerror(ENAMETOOLONG));
+    if (o->mirror[0] && (o->init || strcmp(o->mirror, o->keyring) == 0))
+        return fail(LG_EXIT_USAGE, "--mirror", o->init ? "is for serving: the mirror is made then" : "is the keyring itself");
     if (!o->socket[0] && !o->init && lg_client_default_socket(o->socket, sizeof o->socket))
         return fail(LG_EXIT_USAGE, "no default socket: say --socket PATH or set LEADGLASS_SOCKET", NULL);
     return 0;
@@ -274,7 +284,14 @@ static int spawn(struct supervisor *s)
                          (char[]){ "--socket" }, (char *)(uintptr_t)s->o->socket, s->o->foreground ? (char[]){ "--foreground" } : (char[]){ "--worker-syslog" },
                          (char[]){ "--audit" }, s->o->no_audit ? (char[]){ "off" } : (char *)(uintptr_t)s->o->audit, (char[]){ "--audit-keep" }, keep,
                          (char[]){ "--audit-on-failure" }, s->o->audit_continue ? (char[]){ "continue" } : (char[]){ "refuse" },
-                         s->o->allow_unlocked ? (char[]){ "--allow-unlocked-memory" } : NULL, NULL };
+                         NULL, NULL, NULL, NULL };
+        char **end = argv + 15, unlocked[] = "--allow-unlocked-memory", mirror[] = "--mirror";
+        if (s->o->allow_unlocked)
+            *end++ = unlocked;
+        if (s->o->mirror[0]) {
+            *end++ = mirror;
+            *end++ = (char *)(uintptr_t)s->o->mirror;
+        }
         execv("/proc/self/exe", argv);
         _exit(LG_EXIT_FATAL);
     }
@@ -315,7 +332,7 @@ static void attend(struct supervisor *s, bool *ret_stop)
         if (p[1].revents) {
             struct signalfd_siginfo si;
             if (read(s->signals, &si, sizeof si) == (ssize_t)sizeof si && si.ssi_signo != SIGCHLD) {
-                *ret_stop = true;
+                *ret_stop = si.ssi_signo != SIGHUP; /* hangup: another worker, which looks at the mirror anew */
                 kill(s->worker, SIGTERM);
             }
         }
@@ -359,6 +376,7 @@ static int supervise(const struct keyd_options *o, char **argv, int ready_fd)
     sigaddset(&set, SIGTERM);
     sigaddset(&set, SIGINT);
     sigaddset(&set, SIGCHLD);
+    sigaddset(&set, SIGHUP);
     sigprocmask(SIG_BLOCK, &set, NULL);
     signal(SIGPIPE, SIG_IGN);
     s.signals = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
@@ -429,7 +447,7 @@ int lg_keyd_run(int argc, char **argv)
     if (o.init)
         return init(&o);
     if (o.worker) {
-        struct lg_worker_options w = { .keyring = o.keyring, .slot = o.slot, .socket = o.socket, .listen_fd = LISTEN_FD, .super_fd = SUPER_FD, .to_syslog = o.syslogging,
+        struct lg_worker_options w = { .keyring = o.keyring, .slot = o.slot, .socket = o.socket, .mirror = o.mirror[0] ? o.mirror : NULL, .listen_fd = LISTEN_FD, .super_fd = SUPER_FD, .to_syslog = o.syslogging,
                                        .audit = o.no_audit ? NULL : o.audit, .audit_keep = o.audit_keep, .audit_continue = o.audit_continue };
         fcntl(SUPER_FD, F_SETFD, FD_CLOEXEC);
         fcntl(LISTEN_FD, F_SETFD, FD_CLOEXEC);

@@ -1,5 +1,6 @@
 #include <fcntl.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -246,6 +247,16 @@ static void conn_read(struct lg_worker *w, struct lg_conn *c)
 
 /* ---- turns ------------------------------------------------------------------------------------------------------------------------------------------ */
 
+void lg_copies_report(struct lg_worker *w)
+{
+    struct lg_keyring_stat st;
+    if (lg_keyring_stat(w->keyring, &st) || st.stale == w->stale)
+        return;
+    w->stale = st.stale;
+    lg_log(LOG_ALERT, "DEGRADED: the %s has failed or fallen behind; keys are in one copy only, and nothing can be destroyed. Put the disk right, then send leadglass-keyd SIGHUP",
+           st.stale == LG_STALE_MIRROR ? "mirror" : "keyring's first copy");
+}
+
 /* Everything of a turn becomes durable together; only then is any of it answered. */
 static void turn_end(struct lg_worker *w)
 {
@@ -253,6 +264,7 @@ static void turn_end(struct lg_worker *w)
     if (rc)
         lg_log(LOG_ERR, "the keyring cannot be written: %s", strerror(-rc));
     lg_keyd_audit_turn(w);
+    lg_copies_report(w);
     for (unsigned i = 0; i < w->n_held; i++) {
         struct held *h = &w->held[i];
         if (h->conn->fd >= 0 && h->conn->serial == h->serial && rc) {
@@ -348,16 +360,28 @@ static int start(struct lg_worker *w)
         rc = -EPROTO;
     if (rc)
         return rc;
-    rc = lg_keyring_open(w->o.keyring, w->o.slot, &w->keyring);
+    rc = lg_keyring_open(w->o.keyring, w->o.slot, w->o.mirror, &w->keyring);
     if (rc) {
         lg_log(LOG_ERR, "keyring %s: %s", w->o.keyring,
                rc == -EWOULDBLOCK       ? "another key manager serves it already. See `leadglass status`, or end that one first"
                : rc == -EPROTONOSUPPORT ? "was made by a newer version of Leadglass; nothing was touched. Install that version"
                : rc == -ENOENT          ? "there is none. Create one with `leadglass-keyd --init --keyring DIR`"
+               : rc == -ESTALE          ? "only the copy that had fallen behind is there. Bring the other one back; or, to go on without the newest keys, remove the mark *.degraded beside the root slots"
+               : rc == -EXDEV           ? "is another keyring than its mirror; nothing was touched. Name the right directory with --mirror"
+               : rc == -ENOTEMPTY       ? "the mirror's directory holds other files; nothing was touched. Name an empty one with --mirror"
                : rc == -EPROTO          ? "is damaged: it does not have the structure of a keyring. Restore it from a backup"
                                         : strerror(-rc));
         return rc;
     }
+    int why;
+    enum lg_mirror_news news = lg_keyring_mirror_news(w->keyring, &why);
+    if (w->o.mirror)
+        snprintf(w->mirror_slot, sizeof w->mirror_slot, "%s.root", w->o.mirror);
+    if (news && why)
+        lg_log(LOG_ALERT, "the two copies of the keyring cannot be brought in step: %s", strerror(-why));
+    else if (news)
+        lg_log(LOG_NOTICE, news == LG_MIRROR_MADE ? "the mirror was made" : "the two copies of the keyring differed and are in step again");
+    lg_copies_report(w);
     rc = lg_keyd_audit_start(w);
     if (rc)
         lg_log(LOG_ERR, "access log %s: %s. Give it another place with --audit DIR, or none with --audit off", w->o.audit, rc == -EWOULDBLOCK ? "another process writes it" : strerror(-rc));

@@ -88,7 +88,7 @@ static int rewrap_record(struct lg_keyring *k, struct lg_record *r, void *arg)
 }
 
 /* A victim's bucket gets a new key and its survivors are wrapped anew. */
-static int rewrap_bucket(struct lg_keyring *k, unsigned b, const struct lg_secret *key, const struct lg_root *root, void *arg)
+static int rewrap_bucket(struct lg_keyring *k, unsigned b, const struct lg_secret *key, const struct lg_rooted *root, void *arg)
 {
     const struct victims *v = arg;
     if (!v->bucket[b])
@@ -183,8 +183,12 @@ int lg_keyring_destroy(struct lg_keyring *k, unsigned *ret_destroyed)
         return -EBUSY;
     int rc = victims_find(k, &v);
     if (!rc)
+        rc = lg_root_change_left(k, &left);
+    if (!rc && (v.n || left)) /* not complete until every copy has it */
+        rc = lg_mirror_ready(k);
+    if (!rc && left)
         rc = lg_root_change_end(k, &c);
-    if (!rc)
+    if (!rc && left)
         rc = lg_root_change_left(k, &left);
     if (!rc && v.n)
         rc = all_gone(k, &v, &gone);

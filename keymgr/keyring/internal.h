@@ -61,12 +61,13 @@ int lg_slotfile_change(struct lg_slotfile *s, const struct lg_root *root, const 
 int lg_slotfile_remove(struct lg_slotfile *s, const char *name) LG_MUST;
 
 /* ---- rotate.c: a new root in four steps, each of which a crash may follow ---- */
+struct lg_rooted;
 struct lg_root_change {
     /* step 1: changes the slots of the file that is about to hold both roots (NULL: none) */
     int (*edit)(struct lg_slotfile *s, const struct lg_root *root, void *arg);
     void *edit_arg;
     /* step 2: stores a bucket's key anew under root, with everything that changes in it (NULL: the same key under the new root) */
-    int (*bucket)(struct lg_keyring *k, unsigned bucket, const struct lg_secret *key, const struct lg_root *root, void *arg);
+    int (*bucket)(struct lg_keyring *k, unsigned bucket, const struct lg_secret *key, const struct lg_rooted *root, void *arg);
     /* step 3: reads the bucket's records back (NULL: only its key is) */
     int (*check)(struct lg_keyring *k, unsigned bucket, const struct lg_secret *key, void *arg);
     void *arg;
@@ -85,6 +86,20 @@ int lg_bucket_walk(struct lg_keyring *k, unsigned bucket, int (*each)(struct lg_
 int lg_slotfile_load(const struct lg_keyring *k, struct lg_slotfile *s) LG_MUST;
 int lg_keyring_step(struct lg_keyring *k, const char *name) LG_MUST; /* the hook */
 
+/* ---- mirror.c: the second copy ---- */
+/* Opens both copies of k (mirror_dir set), brings them in step. -ESTALE: only the one that fell behind is there. -EXDEV: another keyring's.
+ * -ENOTEMPTY: somebody else's directory. */
+int lg_mirror_open(struct lg_keyring *k) LG_MUST;
+/* After a commit: notes durably that copies (bits) fell behind. */
+int lg_mirror_failed(struct lg_keyring *k, unsigned failed) LG_MUST;
+/* May roots and slots be changed: are keyrings and slot files in step? The latter are brought so. -ESTALE while a keyring is behind. Unlocked. */
+int lg_mirror_ready(struct lg_keyring *k) LG_MUST;
+int lg_slots_read(const struct lg_keyring *k, uint8_t bytes[LG_SLOTFILE_MAX], size_t *ret_len) LG_MUST;
+int lg_slots_write(struct lg_keyring *k, const struct lg_slotfile *s, const struct lg_secret *newest) LG_MUST;
+int lg_slots_level(struct lg_keyring *k, const struct lg_slotfile *s, const uint8_t *bytes, size_t len, const struct lg_secret *newest) LG_MUST;
+int lg_keyring_lock_dir(const char *dir, int *ret_fd) LG_MUST;
+int lg_slotfile_dir_sync(const char *path) LG_MUST; /* of the directory that this name stands in */
+
 /* pages.c: is every page of this LMDB file that LMDB may follow one that it can follow safely? -EPROTO: no. Reads the whole tree once. */
 int lg_pages_check(const char *path) LG_MUST;
 
@@ -94,8 +109,19 @@ struct lg_store;
 int lg_store_open(const char *dir, bool create, struct lg_store **ret) LG_MUST;
 void lg_store_close(struct lg_store *s);
 int lg_store_begin(struct lg_store *s) LG_MUST;
-int lg_store_commit(struct lg_store *s) LG_MUST;
+/* Every live copy has it on return. *ret_failed: bits of copies that failed just now and are not used any more, while another has it. */
+int lg_store_commit(struct lg_store *s, unsigned *ret_failed) LG_MUST;
 void lg_store_abort(struct lg_store *s);
+void lg_store_break(struct lg_store *s); /* nothing more is written: -EIO */
+/* Copies in step: what is written goes to each, what is read comes from the first that lives. */
+#define LG_COPIES 2u
+void lg_store_join(struct lg_store *s, struct lg_store *mirror); /* takes over the mirror, which is in step */
+bool lg_store_live(const struct lg_store *s, unsigned i);
+int lg_store_clone(struct lg_store *s, int fd) LG_MUST; /* the whole file, synced */
+int lg_store_commits(struct lg_store *s, uint64_t *ret) LG_MUST; /* how many there have been: tells which copy is ahead */
+/* For crash tests: before each copy's commit. */
+typedef int (*lg_store_hook)(void *arg, const char *step);
+void lg_store_set_hook(struct lg_store *s, lg_store_hook hook, void *arg);
 bool lg_store_in_txn(const struct lg_store *s);
 uint64_t lg_store_bytes(const struct lg_store *s);
 /* *ret points into the database: good until the next call. -ENOENT. Outside a transaction it reads the last commit. */

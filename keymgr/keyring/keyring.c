@@ -11,7 +11,7 @@
 
 /* ---- life ----------------------------------------------------------------------------------------------------------------------------------------- */
 
-static int lock_dir(const char *dir, int *ret_fd)
+int lg_keyring_lock_dir(const char *dir, int *ret_fd)
 {
     char path[4096];
     if (snprintf(path, sizeof path, "%s/lock", dir) >= (int)sizeof path)
@@ -31,15 +31,19 @@ static int lock_dir(const char *dir, int *ret_fd)
 static int fill(struct lg_keyring *k)
 {
     LG_SECRET_AUTO key = lg_secret_new();
+    unsigned failed;
     k->lookup = lg_secret_random();
     k->record = lg_secret_random();
     if (!key || !k->lookup || !k->record)
         return -ENOMEM;
-    int rc = lg_store_begin(k->store);
+    int rc = lg_siv_new(k->root.key, &k->rooted.siv);
+    k->rooted.epoch = k->root.epoch;
+    if (!rc)
+        rc = lg_store_begin(k->store);
     for (unsigned b = 0; !rc && b < LG_BUCKETS; b++) {
         rc = lg_random(key->b, LG_KEY_LEN);
         if (!rc)
-            rc = lg_bucket_wrap(k, b, &k->root, key);
+            rc = lg_bucket_wrap(k, b, &k->rooted, key);
     }
     if (!rc)
         rc = lg_meta_wrap(k, &k->root);
@@ -48,7 +52,7 @@ static int fill(struct lg_keyring *k)
     if (rc)
         lg_store_abort(k->store);
     else
-        rc = lg_store_commit(k->store);
+        rc = lg_store_commit(k->store, &failed);
     return rc;
 }
 
@@ -94,7 +98,7 @@ int lg_keyring_create(const char *dir, const char *slot_path, const void *pass, 
     k.meta = (struct lg_meta){ .version = LG_KEYRING_VERSION, .epoch = 1, .generation = 1, .next_session = 1 };
     rc = lg_random(k.meta.keyring_id, LG_ID_LEN);
     if (!rc)
-        rc = lock_dir(dir, &k.lockfd);
+        rc = lg_keyring_lock_dir(dir, &k.lockfd);
     if (!rc)
         rc = lg_store_open(dir, true, &k.store);
     if (!rc)
@@ -118,25 +122,31 @@ int lg_keyring_create(const char *dir, const char *slot_path, const void *pass, 
     if (k.lockfd >= 0)
         close(k.lockfd);
     lg_secret_free(k.root.key);
+    lg_siv_free(k.rooted.siv);
     lg_secret_free(k.lookup);
     lg_secret_free(k.record);
     return rc;
 }
 
-int lg_keyring_open(const char *dir, const char *slot_path, struct lg_keyring **ret)
+int lg_keyring_open(const char *dir, const char *slot_path, const char *mirror, struct lg_keyring **ret)
 {
     struct lg_keyring *k = calloc(1, sizeof *k);
     struct stat st;
     if (!k)
         return -ENOMEM;
-    k->lockfd = -1;
+    k->lockfd = k->mirror_lockfd = -1;
     k->dir = strdup(dir);
     k->slot_path = strdup(slot_path);
-    int rc = !k->dir || !k->slot_path ? -ENOMEM : stat(dir, &st) ? -errno : S_ISDIR(st.st_mode) ? 0 : -ENOTDIR;
-    if (!rc)
-        rc = lock_dir(dir, &k->lockfd);
-    if (!rc)
-        rc = lg_store_open(dir, false, &k->store);
+    int rc = !k->dir || !k->slot_path ? -ENOMEM : 0;
+    if (!rc && mirror && (!(k->mirror_dir = strdup(mirror)) || asprintf(&k->mirror_slot, "%s.root", mirror) < 0))
+        rc = -ENOMEM;
+    if (!rc && mirror) {
+        rc = lg_mirror_open(k);
+    } else if (!rc) {
+        rc = stat(dir, &st) ? -errno : S_ISDIR(st.st_mode) ? lg_keyring_lock_dir(dir, &k->lockfd) : -ENOTDIR;
+        if (!rc)
+            rc = lg_store_open(dir, false, &k->store);
+    }
     if (!rc)
         rc = lg_meta_read(k);
     if (rc)
@@ -155,8 +165,12 @@ void lg_keyring_close(struct lg_keyring *k)
     lg_store_close(k->store);
     if (k->lockfd >= 0)
         close(k->lockfd);
+    if (k->mirror_lockfd >= 0)
+        close(k->mirror_lockfd);
     free(k->dir);
     free(k->slot_path);
+    free(k->mirror_dir);
+    free(k->mirror_slot);
     free(k);
 }
 
@@ -168,7 +182,7 @@ int lg_keyring_unlock(struct lg_keyring *k, const struct lg_roots *roots)
     size_t len;
     if (lg_keyring_unlocked(k))
         return 0;
-    int rc = lg_slotfile_read(k->slot_path, bytes, &len);
+    int rc = lg_slots_read(k, bytes, &len);
     if (!rc)
         rc = lg_slotfile_decode(bytes, len, &s);
     if (!rc && (memcmp(s.keyring_id, k->meta.keyring_id, LG_ID_LEN) != 0 || s.generation < k->meta.generation))
@@ -179,6 +193,7 @@ int lg_keyring_unlock(struct lg_keyring *k, const struct lg_roots *roots)
         rc = lg_slotfile_roots(&s, &roots->r[i], &all);
     if (!rc)
         rc = lg_slotfile_verify(bytes, len, all.r[all.n - 1].key);
+    int levelled = rc ? 0 : lg_slots_level(k, &s, bytes, len, all.r[all.n - 1].key);
     k->root = (struct lg_root){ 0 };
     for (unsigned i = 0; !rc && i < all.n; i++)
         if (all.r[i].epoch == k->meta.epoch)
@@ -193,6 +208,9 @@ int lg_keyring_unlock(struct lg_keyring *k, const struct lg_roots *roots)
         rc = -ENOMEM;
     if (!rc)
         rc = lg_meta_unwrap(k, &k->root, k->lookup, k->record);
+    k->rooted.epoch = k->root.epoch;
+    if (!rc)
+        rc = lg_siv_new(k->root.key, &k->rooted.siv);
     if (!rc)
         rc = lg_siv_new(k->record, &k->ctrl);
     lg_roots_done(&all);
@@ -200,7 +218,7 @@ int lg_keyring_unlock(struct lg_keyring *k, const struct lg_roots *roots)
         lg_keyring_lock(k);
     } else { /* a destruction that cannot go on (a full disk) keeps nobody from the other studies */
         unsigned n;
-        k->unfinished = lg_keyring_destroy(k, &n);
+        k->unfinished = levelled ? levelled : lg_keyring_destroy(k, &n);
     }
     return rc == -EBADMSG ? -EKEYREJECTED : rc;
 }
@@ -226,7 +244,9 @@ void lg_keyring_lock(struct lg_keyring *k)
     lg_secret_free(k->record);
     lg_secret_dealloc(k->bucket);
     lg_siv_free(k->ctrl);
+    lg_siv_free(k->rooted.siv);
     k->root = (struct lg_root){ 0 };
+    k->rooted = (struct lg_rooted){ 0 };
     k->lookup = k->record = NULL;
     k->bucket = NULL;
     k->ctrl = NULL;
@@ -238,9 +258,12 @@ int lg_keyring_begin(struct lg_keyring *k) { return lg_store_begin(k->store); }
 
 int lg_keyring_commit(struct lg_keyring *k)
 {
+    unsigned failed = 0;
     int rc = k->meta_dirty ? lg_meta_write(k) : 0;
     if (!rc) {
-        rc = lg_store_commit(k->store);
+        rc = lg_store_commit(k->store, &failed);
+        if (!rc)
+            rc = lg_mirror_failed(k, failed);
         if (!rc) {
             k->saved = k->meta;
             k->meta_dirty = false;
@@ -266,7 +289,7 @@ bool lg_keyring_in_txn(const struct lg_keyring *k) { return lg_store_in_txn(k->s
 int lg_keyring_stat(struct lg_keyring *k, struct lg_keyring_stat *ret)
 {
     *ret = (struct lg_keyring_stat){ .epoch = k->meta.epoch, .generation = k->meta.generation, .studies = k->meta.studies, .destroyed = k->meta.destroyed,
-                                     .vaults = k->meta.vaults, .file_bytes = lg_store_bytes(k->store) };
+                                     .vaults = k->meta.vaults, .file_bytes = lg_store_bytes(k->store), .mirrored = k->mirror_dir != NULL, .stale = k->stale };
     memcpy(ret->keyring_id, k->meta.keyring_id, LG_ID_LEN);
     return 0;
 }
@@ -275,6 +298,13 @@ void lg_keyring_set_hook(struct lg_keyring *k, lg_keyring_hook hook, void *arg)
 {
     k->hook = hook;
     k->hook_arg = arg;
+    lg_store_set_hook(k->store, hook, arg);
+}
+
+enum lg_mirror_news lg_keyring_mirror_news(const struct lg_keyring *k, int *ret_error)
+{
+    *ret_error = k->mirror_error;
+    return k->mirror_news;
 }
 
 /* ---- keys ---------------------------------------------------------------------------------------------------------------------------------------- */

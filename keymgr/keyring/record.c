@@ -97,16 +97,16 @@ static void bucket_key_of(unsigned bucket, uint8_t out[2])
     out[1] = (uint8_t)bucket;
 }
 
-int lg_bucket_wrap(struct lg_keyring *k, unsigned bucket, const struct lg_root *root, const struct lg_secret *key)
+int lg_bucket_wrap(struct lg_keyring *k, unsigned bucket, const struct lg_rooted *root, const struct lg_secret *key)
 {
     uint8_t n[2], wrapped[LG_WRAPPED_LEN];
     struct ad a = ad_of(k, "bucket..", NULL, root->epoch, bucket);
     bucket_key_of(bucket, n);
-    int rc = lg_key_wrap(root->key, a.b, sizeof a.b, key, wrapped);
+    int rc = lg_key_wrap_with(root->siv, a.b, sizeof a.b, key, wrapped);
     return rc ? rc : lg_store_put(k->store, LG_T_BUCKETS, n, 2, wrapped, sizeof wrapped);
 }
 
-int lg_bucket_unwrap(struct lg_keyring *k, unsigned bucket, const struct lg_root *root, struct lg_secret *ret)
+int lg_bucket_unwrap(struct lg_keyring *k, unsigned bucket, const struct lg_rooted *root, struct lg_secret *ret)
 {
     uint8_t n[2];
     const uint8_t *p;
@@ -116,14 +116,14 @@ int lg_bucket_unwrap(struct lg_keyring *k, unsigned bucket, const struct lg_root
     int rc = lg_store_get(k->store, LG_T_BUCKETS, n, 2, &p, &len);
     if (rc || len != LG_WRAPPED_LEN)
         return rc && rc != -ENOENT ? rc : -EPROTO;
-    return lg_key_unwrap(root->key, a.b, sizeof a.b, p, ret);
+    return lg_key_unwrap_with(root->siv, a.b, sizeof a.b, p, ret);
 }
 
 int lg_bucket_key(struct lg_keyring *k, unsigned bucket, struct lg_secret *ret)
 {
     uint8_t *cached = k->bucket + (size_t)bucket * LG_KEY_LEN;
     if (!k->have_bucket[bucket]) {
-        int rc = lg_bucket_unwrap(k, bucket, &k->root, ret);
+        int rc = lg_bucket_unwrap(k, bucket, &k->rooted, ret);
         if (rc)
             return rc;
         memcpy(cached, ret->b, LG_KEY_LEN);

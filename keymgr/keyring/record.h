@@ -45,14 +45,25 @@ struct lg_record {
     uint8_t info[INFO_LEN + LG_SIV_TAG_LEN];
 };
 
+/* A root with its key schedule: buckets are many. */
+struct lg_rooted {
+    uint64_t epoch;
+    struct lg_siv *siv;
+};
+
 struct lg_keyring {
     char *dir, *slot_path;
-    int lockfd;
+    char *mirror_dir, *mirror_slot; /* NULL: none */
+    int lockfd, mirror_lockfd;
+    unsigned stale;   /* LG_STALE_...: that copy is not written any more */
+    enum lg_mirror_news mirror_news;
+    int mirror_error; /* why the copies could not be brought in step */
     struct lg_store *store;
     struct lg_meta meta, saved; /* saved: as of the last commit */
     bool meta_dirty;
     /* while unlocked */
     struct lg_root root;
+    struct lg_rooted rooted; /* the same */
     struct lg_secret *lookup, *record;
     struct lg_siv *ctrl;
     uint8_t *bucket; /* LG_BUCKETS keys of secret memory */
@@ -73,8 +84,8 @@ int lg_meta_read(struct lg_keyring *k) LG_MUST;
 int lg_meta_write(struct lg_keyring *k) LG_MUST;
 int lg_meta_unwrap(struct lg_keyring *k, const struct lg_root *root, struct lg_secret *lookup, struct lg_secret *record) LG_MUST;
 int lg_meta_wrap(struct lg_keyring *k, const struct lg_root *root) LG_MUST;
-int lg_bucket_wrap(struct lg_keyring *k, unsigned bucket, const struct lg_root *root, const struct lg_secret *key) LG_MUST; /* stores it */
-int lg_bucket_unwrap(struct lg_keyring *k, unsigned bucket, const struct lg_root *root, struct lg_secret *ret) LG_MUST;
+int lg_bucket_wrap(struct lg_keyring *k, unsigned bucket, const struct lg_rooted *root, const struct lg_secret *key) LG_MUST; /* stores it */
+int lg_bucket_unwrap(struct lg_keyring *k, unsigned bucket, const struct lg_rooted *root, struct lg_secret *ret) LG_MUST;
 int lg_bucket_key(struct lg_keyring *k, unsigned bucket, struct lg_secret *ret) LG_MUST; /* cached */
 int lg_version_wrap(const struct lg_keyring *k, const struct lg_secret *bucket, struct lg_record *r, uint32_t i, const struct lg_secret *key) LG_MUST;
 int lg_version_unwrap(const struct lg_keyring *k, const struct lg_secret *bucket, const struct lg_record *r, uint32_t i, struct lg_secret *ret) LG_MUST;

@@ -16,7 +16,7 @@ int lg_slotfile_load(const struct lg_keyring *k, struct lg_slotfile *s)
     uint8_t bytes[LG_SLOTFILE_MAX];
     struct lg_roots all = { 0 };
     size_t len;
-    int rc = lg_slotfile_read(k->slot_path, bytes, &len);
+    int rc = lg_slots_read(k, bytes, &len);
     if (!rc)
         rc = lg_slotfile_decode(bytes, len, s);
     if (!rc)
@@ -48,12 +48,12 @@ int lg_bucket_walk(struct lg_keyring *k, unsigned bucket, int (*each)(struct lg_
     return rc == -ENOENT ? 0 : rc;
 }
 
-static int rewrap_all(struct lg_keyring *k, const struct lg_root_change *c, const struct lg_root *root)
+static int rewrap_all(struct lg_keyring *k, const struct lg_root_change *c, const struct lg_rooted *root)
 {
     LG_SECRET_AUTO key = lg_secret_new();
     int rc = key ? 0 : -ENOMEM;
     for (unsigned b = 0; !rc && b < LG_BUCKETS; b++) {
-        rc = lg_bucket_unwrap(k, b, &k->root, key);
+        rc = lg_bucket_unwrap(k, b, &k->rooted, key);
         if (!rc)
             rc = c->bucket ? c->bucket(k, b, key, root, c->arg) : lg_bucket_wrap(k, b, root, key);
     }
@@ -61,26 +61,29 @@ static int rewrap_all(struct lg_keyring *k, const struct lg_root_change *c, cons
 }
 
 /* Step 3, in a transaction that sees only what was committed. */
-static int check_all(struct lg_keyring *k, const struct lg_root_change *c, const struct lg_root *root)
+static int check_all(struct lg_keyring *k, const struct lg_root_change *c)
 {
     LG_SECRET_AUTO key = lg_secret_new();
     LG_SECRET_AUTO record = lg_secret_new();
     int rc = key && record ? lg_meta_read(k) : -ENOMEM;
     if (!rc)
-        rc = lg_meta_unwrap(k, root, key, record);
+        rc = lg_meta_unwrap(k, &k->root, key, record);
     for (unsigned b = 0; !rc && b < LG_BUCKETS; b++) {
-        rc = lg_bucket_unwrap(k, b, root, key);
+        rc = lg_bucket_unwrap(k, b, &k->rooted, key);
         if (!rc && c->check)
             rc = c->check(k, b, key, c->arg);
     }
     return rc;
 }
 
-static void adopt(struct lg_keyring *k, struct lg_root *root)
+static void adopt(struct lg_keyring *k, struct lg_root *root, struct lg_rooted *rooted)
 {
     lg_secret_free(k->root.key);
+    lg_siv_free(k->rooted.siv);
     k->root = *root;
+    k->rooted = *rooted;
     root->key = NULL;
+    rooted->siv = NULL;
     lg_wipe(k->bucket, (size_t)LG_BUCKETS * LG_KEY_LEN);
     memset(k->have_bucket, 0, sizeof k->have_bucket);
 }
@@ -107,7 +110,7 @@ static int new_root(struct lg_keyring *k, const struct lg_root_change *c, struct
         if (!rc)
             rc = lg_slotfile_root_add(s, &k->root, &fresh);
         if (!rc)
-            rc = lg_slotfile_write(k->slot_path, s, fresh.key, false);
+            rc = lg_slots_write(k, s, fresh.key);
     }
     if (rc) {
         lg_secret_free(fresh.key);
@@ -120,12 +123,12 @@ static int new_root(struct lg_keyring *k, const struct lg_root_change *c, struct
 }
 
 /* Step 2. root: the new one. */
-static int commit_new_root(struct lg_keyring *k, const struct lg_root_change *c, const struct lg_root *root, uint64_t generation)
+static int commit_new_root(struct lg_keyring *k, const struct lg_root_change *c, const struct lg_root *root, const struct lg_rooted *rooted, uint64_t generation)
 {
     int rc = lg_keyring_begin(k);
     if (rc)
         return rc;
-    rc = rewrap_all(k, c, root);
+    rc = rewrap_all(k, c, rooted);
     if (!rc)
         rc = lg_meta_wrap(k, root);
     k->meta.epoch = root->epoch;
@@ -146,14 +149,16 @@ static int forget_old_root(struct lg_keyring *k, const struct lg_root_change *c)
     struct lg_slotfile *s = malloc(sizeof *s);
     int rc = s ? lg_keyring_step(k, "verify") : -ENOMEM;
     if (!rc)
-        rc = check_all(k, c, &k->root);
+        rc = k->stale ? -ESTALE : 0; /* a copy that is behind still needs the old root */
+    if (!rc)
+        rc = check_all(k, c);
     if (!rc)
         rc = lg_slotfile_load(k, s);
     if (!rc && s->n_roots == 2) {
         rc = s->epoch[1] == k->root.epoch ? lg_keyring_step(k, "slot-new") : -EPROTO;
         if (!rc) {
             lg_slotfile_root_drop(s);
-            rc = lg_slotfile_write(k->slot_path, s, k->root.key, false);
+            rc = lg_slots_write(k, s, k->root.key);
         }
     }
     free(s);
@@ -183,14 +188,19 @@ int lg_root_change_end(struct lg_keyring *k, const struct lg_root_change *c)
 int lg_root_change(struct lg_keyring *k, const struct lg_root_change *c)
 {
     struct lg_root root = { 0 };
+    struct lg_rooted rooted = { 0 };
     uint64_t generation;
     int rc = new_root(k, c, &root, &generation);
     if (!rc)
-        rc = commit_new_root(k, c, &root, generation);
+        rc = lg_siv_new(root.key, &rooted.siv);
+    rooted.epoch = root.epoch;
+    if (!rc)
+        rc = commit_new_root(k, c, &root, &rooted, generation);
     if (!rc) {
-        adopt(k, &root);
+        adopt(k, &root, &rooted);
         rc = forget_old_root(k, c);
     }
+    lg_siv_free(rooted.siv);
     lg_secret_free(root.key);
     return rc;
 }
@@ -199,7 +209,9 @@ int lg_root_change_ready(struct lg_keyring *k)
 {
     bool left;
     unsigned n;
-    int rc = !lg_keyring_unlocked(k) ? -ENOKEY : lg_keyring_in_txn(k) ? -EBUSY : lg_root_change_left(k, &left);
+    int rc = !lg_keyring_unlocked(k) ? -ENOKEY : lg_keyring_in_txn(k) ? -EBUSY : lg_mirror_ready(k);
+    if (!rc)
+        rc = lg_root_change_left(k, &left);
     return !rc && left ? lg_keyring_destroy(k, &n) : rc;
 }
 

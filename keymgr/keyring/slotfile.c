@@ -222,7 +222,7 @@ int lg_slotfile_read(const char *path, uint8_t out[LG_SLOTFILE_MAX], size_t *ret
     return rc;
 }
 
-static int dir_sync(const char *path)
+int lg_slotfile_dir_sync(const char *path)
 {
     char dir[PATH_MAX];
     const char *slash = strrchr(path, '/');
@@ -279,5 +279,5 @@ int lg_slotfile_write(const char *path, const struct lg_slotfile *s, const struc
         (void)unlink(tmp);
         return rc;
     }
-    return dir_sync(path);
+    return lg_slotfile_dir_sync(path);
 }

@@ -105,9 +105,8 @@ int lg_slotfile_make(struct lg_slotfile *s, const uint8_t keyring_id[LG_ID_LEN],
                      size_t pass_len, unsigned scrypt_ms)
 {
     struct lg_slot_draft d = { .slot = { .type = LG_SLOT_PASSPHRASE, .name = "passphrase" }, .kek = lg_secret_new() };
-    int rc = d.kek ? lg_scrypt_calibrate(scrypt_ms, &d.slot.scrypt) : -ENOMEM;
-    if (!scrypt_ms)
-        d.slot.scrypt.log2_n = SCRYPT_TEST;
+    d.slot.scrypt = (struct lg_scrypt){ .log2_n = SCRYPT_TEST, .r = 8, .p = 1 };
+    int rc = !d.kek ? -ENOMEM : scrypt_ms ? lg_scrypt_calibrate(scrypt_ms, &d.slot.scrypt) : lg_random(d.slot.scrypt.salt, sizeof d.slot.scrypt.salt);
     if (!rc)
         rc = lg_scrypt_derive(&d.slot.scrypt, pass, pass_len, d.kek);
     *s = (struct lg_slotfile){ .generation = 1, .n_roots = 1, .n_slots = 1, .epoch = { root->epoch } };
@@ -370,7 +369,7 @@ static int slots_edit(struct lg_keyring *k, const char *step, int (*edit)(struct
         rc = lg_keyring_step(k, step);
     }
     if (!rc)
-        rc = lg_slotfile_write(k->slot_path, s, k->root.key, false);
+        rc = lg_slots_write(k, s, k->root.key);
     free(s);
     return rc;
 }

@@ -11,11 +11,21 @@
 
 enum { KEY_MAX = 64 };
 #define MAP_SIZE (4ull << 30)
+#define COMMITS "commits"
 
-struct lg_store {
+struct copy {
     MDB_env *env;
     MDB_dbi dbi[LG_TABLES];
     MDB_txn *write, *read; /* read: renewed for every question asked outside a transaction */
+    char path[PATH_MAX];   /* of its data.mdb */
+    bool live;             /* false: failed, or not in step; not used again until the next open */
+};
+struct lg_store {
+    struct copy c[LG_COPIES];
+    unsigned from; /* the live copy that is read */
+    bool broken;   /* what is on disk is not known any more */
+    lg_store_hook hook;
+    void *hook_arg;
 };
 
 static const char *const names[LG_TABLES] = { "meta", "buckets", "keys", "lookup", "attached", "vaults", "sessions", "pending", "officers", "acts", "tombstones", "state" };
@@ -41,24 +51,28 @@ static int rc_of(int rc)
     }
 }
 
-/* LMDB trusts its file: look first. */
-static int check_file(const char *dir)
+static int step(struct lg_store *s, const char *name) { return s->hook ? s->hook(s->hook_arg, name) : 0; }
+
+static void copy_close(struct copy *c)
 {
-    char path[PATH_MAX];
-    if (snprintf(path, sizeof path, "%s/data.mdb", dir) >= (int)sizeof path)
-        return -ENAMETOOLONG;
-    return lg_pages_check(path);
+    if (c->write)
+        mdb_txn_abort(c->write);
+    if (c->read)
+        mdb_txn_abort(c->read);
+    if (c->env)
+        mdb_env_close(c->env);
+    *c = (struct copy){ 0 };
 }
 
 /* Those from `create` on are made when they are missing. */
-static int open_tables(struct lg_store *s, unsigned create, unsigned flags)
+static int open_tables(struct copy *c, unsigned create, unsigned flags)
 {
     MDB_txn *txn;
-    int rc = rc_of(mdb_txn_begin(s->env, NULL, flags, &txn));
+    int rc = rc_of(mdb_txn_begin(c->env, NULL, flags, &txn));
     if (rc)
         return rc;
     for (unsigned t = 0; !rc && t < LG_TABLES; t++)
-        rc = rc_of(mdb_dbi_open(txn, names[t], t >= create ? MDB_CREATE : 0, &s->dbi[t]));
+        rc = rc_of(mdb_dbi_open(txn, names[t], t >= create ? MDB_CREATE : 0, &c->dbi[t]));
     if (rc)
         mdb_txn_abort(txn);
     else
@@ -66,28 +80,37 @@ static int open_tables(struct lg_store *s, unsigned create, unsigned flags)
     return rc;
 }
 
-int lg_store_open(const char *dir, bool create, struct lg_store **ret)
+static int copy_open(struct copy *c, const char *dir, bool create)
 {
-    struct lg_store *s = calloc(1, sizeof *s);
-    if (!s)
-        return -ENOMEM;
-    int rc = create ? 0 : check_file(dir);
+    int rc = snprintf(c->path, sizeof c->path, "%s/data.mdb", dir) >= (int)sizeof c->path ? -ENAMETOOLONG : 0;
+    if (!rc && !create)
+        rc = lg_pages_check(c->path); /* LMDB trusts its file: look first */
     if (!rc)
-        rc = rc_of(mdb_env_create(&s->env));
+        rc = rc_of(mdb_env_create(&c->env));
     if (!rc)
-        rc = rc_of(mdb_env_set_mapsize(s->env, MAP_SIZE));
+        rc = rc_of(mdb_env_set_mapsize(c->env, MAP_SIZE));
     if (!rc)
-        rc = rc_of(mdb_env_set_maxdbs(s->env, LG_TABLES));
+        rc = rc_of(mdb_env_set_maxdbs(c->env, LG_TABLES));
     if (!rc)
-        rc = rc_of(mdb_env_open(s->env, dir, MDB_NOTLS | MDB_NORDAHEAD, 0600));
+        rc = rc_of(mdb_env_open(c->env, dir, MDB_NOTLS | MDB_NORDAHEAD, 0600));
     if (!rc)
-        rc = open_tables(s, create ? 0 : LG_TABLES, create ? 0 : MDB_RDONLY);
+        rc = open_tables(c, create ? 0 : LG_TABLES, create ? 0 : MDB_RDONLY);
     if (rc == -ENOENT) /* a file from before the later ones: they are made now */
-        rc = open_tables(s, LG_T_OFFICERS, 0);
+        rc = open_tables(c, LG_T_OFFICERS, 0);
     if (rc == -ENOENT)
         rc = -EPROTO;
     if (rc)
-        lg_store_close(s);
+        copy_close(c);
+    c->live = !rc;
+    return rc;
+}
+
+int lg_store_open(const char *dir, bool create, struct lg_store **ret)
+{
+    struct lg_store *s = calloc(1, sizeof *s);
+    int rc = s ? copy_open(&s->c[0], dir, create) : -ENOMEM;
+    if (rc)
+        free(s);
     else
         *ret = s;
     return rc;
@@ -97,66 +120,165 @@ void lg_store_close(struct lg_store *s)
 {
     if (!s)
         return;
-    lg_store_abort(s);
-    if (s->read)
-        mdb_txn_abort(s->read);
-    if (s->env)
-        mdb_env_close(s->env);
+    for (unsigned i = 0; i < LG_COPIES; i++)
+        copy_close(&s->c[i]);
     free(s);
+}
+
+void lg_store_join(struct lg_store *s, struct lg_store *mirror)
+{
+    s->c[1] = mirror->c[0];
+    free(mirror);
+}
+
+bool lg_store_live(const struct lg_store *s, unsigned i) { return s->c[i].live; }
+
+void lg_store_set_hook(struct lg_store *s, lg_store_hook hook, void *arg)
+{
+    s->hook = hook;
+    s->hook_arg = arg;
+}
+
+int lg_store_clone(struct lg_store *s, int fd)
+{
+    int rc = rc_of(mdb_env_copyfd2(s->c[s->from].env, fd, 0));
+    return rc ? rc : fsync(fd) ? -errno : 0;
+}
+
+int lg_store_commits(struct lg_store *s, uint64_t *ret)
+{
+    const uint8_t *p;
+    size_t len;
+    int rc = lg_store_get(s, LG_T_META, COMMITS, sizeof COMMITS - 1, &p, &len);
+    struct lg_rd r = lg_rd(p, rc ? 0 : len);
+    uint64_t n = rc == -ENOENT ? 0 : lg_rd_u64(&r);
+    if (rc && rc != -ENOENT)
+        return rc;
+    if (!rc && !lg_rd_done(&r))
+        return -EPROTO;
+    *ret = n;
+    return 0;
 }
 
 int lg_store_begin(struct lg_store *s)
 {
-    if (s->write)
-        return -EBUSY;
-    if (s->read)
-        mdb_txn_reset(s->read);
-    return rc_of(mdb_txn_begin(s->env, NULL, 0, &s->write));
+    int rc = s->broken ? -EIO : s->c[s->from].write ? -EBUSY : 0;
+    for (unsigned i = 0; !rc && i < LG_COPIES; i++) {
+        struct copy *c = &s->c[i];
+        if (!c->live)
+            continue;
+        if (c->read)
+            mdb_txn_reset(c->read);
+        rc = rc_of(mdb_txn_begin(c->env, NULL, 0, &c->write));
+    }
+    if (rc && rc != -EBUSY)
+        lg_store_abort(s);
+    return rc;
 }
 
-int lg_store_commit(struct lg_store *s)
+/* Is the file that is written still the one that the next start will find? */
+static bool copy_there(const struct copy *c)
 {
-    MDB_txn *txn = s->write;
-    s->write = NULL;
-    return txn ? rc_of(mdb_txn_commit(txn)) : -EINVAL;
+    struct stat a, b;
+    mdb_filehandle_t fd;
+    return mdb_env_get_fd(c->env, &fd) == 0 && fstat(fd, &a) == 0 && stat(c->path, &b) == 0 && a.st_dev == b.st_dev && a.st_ino == b.st_ino;
+}
+
+static int count_commit(struct lg_store *s)
+{
+    uint8_t b[8];
+    uint64_t n;
+    struct lg_wr w = lg_wr(b, sizeof b);
+    int rc = lg_store_commits(s, &n);
+    if (rc)
+        return rc;
+    lg_wr_u64(&w, n + 1);
+    return lg_store_put(s, LG_T_META, COMMITS, sizeof COMMITS - 1, b, w.len);
+}
+
+/* Every copy, one after the other. *ret_failed: bits of those that could not; the others have it. */
+int lg_store_commit(struct lg_store *s, unsigned *ret_failed)
+{
+    static const char *const names_of[LG_COPIES] = { "copy-1", "copy-2" };
+    unsigned done = 0, failed = 0;
+    int first = 0, rc = s->c[s->from].write ? count_commit(s) : -EINVAL;
+    for (unsigned i = 0; !rc && i < LG_COPIES; i++) {
+        struct copy *c = &s->c[i];
+        if (!c->live)
+            continue;
+        rc = step(s, names_of[i]);
+        if (rc) {
+            s->broken = done != 0;
+            break;
+        }
+        MDB_txn *txn = c->write;
+        c->write = NULL;
+        int one = rc_of(mdb_txn_commit(txn));
+        if (!one && !copy_there(c))
+            one = -EIO;
+        done += !one;
+        failed |= one ? 1u << i : 0;
+        first = first ? first : one;
+    }
+    if (!rc && failed && !done)
+        rc = first;
+    if (rc) {
+        lg_store_abort(s);
+        return rc;
+    }
+    for (unsigned i = 0; i < LG_COPIES; i++)
+        if (failed & 1u << i)
+            s->c[i].live = false;
+    for (s->from = 0; !s->c[s->from].live; s->from++)
+        ;
+    *ret_failed = failed;
+    return 0;
 }
 
 void lg_store_abort(struct lg_store *s)
 {
-    if (s->write)
-        mdb_txn_abort(s->write);
-    s->write = NULL;
+    for (unsigned i = 0; i < LG_COPIES; i++) {
+        if (s->c[i].write)
+            mdb_txn_abort(s->c[i].write);
+        s->c[i].write = NULL;
+    }
 }
 
-bool lg_store_in_txn(const struct lg_store *s) { return s->write != NULL; }
+void lg_store_break(struct lg_store *s) { s->broken = true; }
+
+bool lg_store_in_txn(const struct lg_store *s) { return s->c[s->from].write != NULL; }
 
 uint64_t lg_store_bytes(const struct lg_store *s)
 {
     MDB_envinfo info;
     MDB_stat st;
-    return mdb_env_info(s->env, &info) || mdb_env_stat(s->env, &st) ? 0 : ((uint64_t)info.me_last_pgno + 1) * st.ms_psize;
+    MDB_env *env = s->c[s->from].env;
+    return mdb_env_info(env, &info) || mdb_env_stat(env, &st) ? 0 : ((uint64_t)info.me_last_pgno + 1) * st.ms_psize;
 }
 
-static int txn_get(struct lg_store *s, MDB_txn **ret)
+static int txn_get(struct lg_store *s, struct copy **ret_copy, MDB_txn **ret)
 {
+    struct copy *c = &s->c[s->from];
     int rc = 0;
-    if (!s->write && !s->read) {
-        rc = rc_of(mdb_txn_begin(s->env, NULL, MDB_RDONLY, &s->read));
-    } else if (!s->write) {
-        mdb_txn_reset(s->read); /* the last commit, not the one of the first question */
-        rc = rc_of(mdb_txn_renew(s->read));
+    if (!c->write && !c->read) {
+        rc = rc_of(mdb_txn_begin(c->env, NULL, MDB_RDONLY, &c->read));
+    } else if (!c->write) {
+        mdb_txn_reset(c->read); /* the last commit, not the one of the first question */
+        rc = rc_of(mdb_txn_renew(c->read));
     }
-    *ret = s->write ? s->write : s->read;
+    *ret = c->write ? c->write : c->read;
+    *ret_copy = c;
     return rc;
 }
 
 int lg_store_get(struct lg_store *s, enum lg_table t, const void *key, size_t key_len, const uint8_t **ret, size_t *ret_len)
 {
     MDB_val k = { key_len, (void *)(uintptr_t)key }, v;
+    struct copy *c;
     MDB_txn *txn;
-    int rc = txn_get(s, &txn);
+    int rc = txn_get(s, &c, &txn);
     if (!rc)
-        rc = rc_of(mdb_get(txn, s->dbi[t], &k, &v));
+        rc = rc_of(mdb_get(txn, c->dbi[t], &k, &v));
     if (!rc) {
         *ret = v.mv_data;
         *ret_len = v.mv_size;
@@ -167,24 +289,35 @@ int lg_store_get(struct lg_store *s, enum lg_table t, const void *key, size_t ke
 int lg_store_put(struct lg_store *s, enum lg_table t, const void *key, size_t key_len, const void *value, size_t len)
 {
     MDB_val k = { key_len, (void *)(uintptr_t)key }, v = { len, (void *)(uintptr_t)value };
-    return s->write ? rc_of(mdb_put(s->write, s->dbi[t], &k, &v, 0)) : -EINVAL;
+    int rc = lg_store_in_txn(s) ? 0 : -EINVAL;
+    for (unsigned i = 0; !rc && i < LG_COPIES; i++)
+        if (s->c[i].write)
+            rc = rc_of(mdb_put(s->c[i].write, s->c[i].dbi[t], &k, &v, 0));
+    return rc;
 }
 
 int lg_store_del(struct lg_store *s, enum lg_table t, const void *key, size_t key_len)
 {
     MDB_val k = { key_len, (void *)(uintptr_t)key };
-    int rc = s->write ? rc_of(mdb_del(s->write, s->dbi[t], &k, NULL)) : -EINVAL;
-    return rc == -ENOENT ? 0 : rc;
+    int rc = lg_store_in_txn(s) ? 0 : -EINVAL;
+    for (unsigned i = 0; !rc && i < LG_COPIES; i++) {
+        if (s->c[i].write)
+            rc = rc_of(mdb_del(s->c[i].write, s->c[i].dbi[t], &k, NULL));
+        if (rc == -ENOENT)
+            rc = 0;
+    }
+    return rc;
 }
 
 int lg_store_next(struct lg_store *s, enum lg_table t, bool after, void *key, size_t *key_len, const uint8_t **ret, size_t *ret_len)
 {
     MDB_val k = { *key_len, key }, v;
+    struct copy *from;
     MDB_cursor *c;
     MDB_txn *txn;
-    int rc = txn_get(s, &txn);
+    int rc = txn_get(s, &from, &txn);
     if (!rc)
-        rc = rc_of(mdb_cursor_open(txn, s->dbi[t], &c));
+        rc = rc_of(mdb_cursor_open(txn, from->dbi[t], &c));
     if (rc)
         return rc;
     rc = rc_of(mdb_cursor_get(c, &k, &v, *key_len ? MDB_SET_RANGE : MDB_FIRST));

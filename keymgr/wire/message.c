@@ -371,6 +371,8 @@ static void wr_keyd(struct lg_wr *w, const struct lg_keyd_status *s)
         lg_wr_u32(w, s->mounts[i].pid);
         lg_wr_str(w, s->mounts[i].mountpoint);
     }
+    lg_wr_str(w, s->mirror_dir);
+    lg_wr_u8(w, (uint8_t)s->keyring.stale);
 }
 static void rd_keyd(struct lg_rd *r, struct lg_keyd_status *s)
 {
@@ -403,6 +405,11 @@ static void rd_keyd(struct lg_rd *r, struct lg_keyd_status *s)
         s->mounts[i].pid = lg_rd_u32(r);
         lg_rd_str(r, s->mounts[i].mountpoint, LG_WIRE_MOUNTPOINT_MAX);
     }
+    lg_rd_str(r, s->mirror_dir, LG_WIRE_PATH_MAX);
+    s->keyring.mirrored = s->mirror_dir[0] != 0;
+    s->keyring.stale = lg_rd_u8(r);
+    if (s->keyring.stale > LG_STALE_MIRROR)
+        r->bad = true;
 }
 
 static void wr_audit(struct lg_wr *w, const struct lg_audit_info *i)

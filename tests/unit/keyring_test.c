@@ -77,7 +77,7 @@ static int unlock(struct lg_keyring *k, const char *with)
 static struct lg_keyring *opened(void)
 {
     struct lg_keyring *k;
-    assert_int_equal(lg_keyring_open(dir, slot, &k), 0);
+    assert_int_equal(lg_keyring_open(dir, slot, NULL, &k), 0);
     assert_int_equal(unlock(k, pass), 0);
     return k;
 }
@@ -104,8 +104,8 @@ static void test_life(void **state)
     bool created;
     unsigned n;
     assert_int_equal(lg_keyring_create(dir, slot, pass, 3, 10), -EEXIST);
-    assert_int_equal(lg_keyring_open(dir, slot, &k), 0);
-    assert_int_equal(lg_keyring_open(dir, slot, &second), -EWOULDBLOCK);
+    assert_int_equal(lg_keyring_open(dir, slot, NULL, &k), 0);
+    assert_int_equal(lg_keyring_open(dir, slot, NULL, &second), -EWOULDBLOCK);
     assert_int_equal(lg_keyring_study_find(k, "1.2.3", &a), -ENOKEY);
     assert_int_equal(unlock(k, "wrong"), -EKEYREJECTED);
     assert_false(lg_keyring_unlocked(k));
@@ -247,14 +247,14 @@ static void test_destroy(void **state)
         copy(in("data.mdb"), now);
         snprintf(path, sizeof path, "%s/old.mdb", top);
         copy(path, in("data.mdb"));
-        assert_int_equal(lg_keyring_open(dir, slot, &k), 0);
+        assert_int_equal(lg_keyring_open(dir, slot, NULL, &k), 0);
         assert_int_equal(unlock(k, pass), -EKEYREJECTED);
         lg_keyring_close(k);
         copy(now, in("data.mdb"));
         copy(slot, now);
         snprintf(path, sizeof path, "%s/old.root", top);
         copy(path, slot);
-        assert_int_equal(lg_keyring_open(dir, slot, &k), 0);
+        assert_int_equal(lg_keyring_open(dir, slot, NULL, &k), 0);
         assert_int_equal(unlock(k, pass), -EKEYREJECTED);
         lg_keyring_close(k);
         copy(now, slot);
@@ -367,7 +367,7 @@ static void test_edges(void **state)
     forged[0] = p[0];
     memcpy(forged + 5, p + 5 + versions, len - 5 - versions);
     assert_int_equal(lg_store_put(st, LG_T_KEYS, key.kid, LG_ID_LEN, forged, len - versions), 0);
-    assert_int_equal(lg_store_commit(st), 0);
+    assert_int_equal(lg_store_commit(st, &(unsigned){ 0 }), 0);
     lg_store_close(st);
     k = opened();
     assert_int_equal(lg_keyring_study_find(k, "1.2.3", &x), -EPROTO);
@@ -399,7 +399,7 @@ static bool use_store(void)
             rc = lg_store_put(st, t, key, 16, value, sizeof value);
         }
     }
-    rc = rc ? rc : lg_store_commit(st);
+    rc = rc ? rc : lg_store_commit(st, &(unsigned){ 0 });
     lg_store_close(st);
     return true;
 }
@@ -457,7 +457,7 @@ static void test_hostile(void **state)
             uint8_t x = 0xff;
             assert_int_equal(pwrite(fd, &x, 1, at + b), 1);
             close(fd);
-            int rc = lg_keyring_open(dir, slot, &k);
+            int rc = lg_keyring_open(dir, slot, NULL, &k);
             if (!rc)
                 lg_keyring_close(k);
             else
@@ -465,9 +465,9 @@ static void test_hostile(void **state)
             copy(good, in("data.mdb"));
         }
     assert_int_equal(truncate(in("data.mdb"), 5000), 0);
-    assert_int_equal(lg_keyring_open(dir, slot, &k), -EPROTO);
+    assert_int_equal(lg_keyring_open(dir, slot, NULL, &k), -EPROTO);
     assert_int_equal(truncate(in("data.mdb"), 0), 0);
-    assert_int_equal(lg_keyring_open(dir, slot, &k), -EPROTO);
+    assert_int_equal(lg_keyring_open(dir, slot, NULL, &k), -EPROTO);
     copy(good, in("data.mdb"));
     lg_keyring_close(opened());
 }

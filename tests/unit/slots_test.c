@@ -49,7 +49,7 @@ static struct lg_keyring *opened(const char *pass)
 {
     struct lg_keyring *k;
     struct lg_roots r;
-    assert_int_equal(lg_keyring_open(dir, slot, &k), 0);
+    assert_int_equal(lg_keyring_open(dir, slot, NULL, &k), 0);
     assert_int_equal(lg_slotfile_unlock(slot, LG_SLOT_PASSPHRASE, NULL, pass, strlen(pass), &r), 0);
     assert_int_equal(lg_keyring_unlock(k, &r), 0);
     assert_int_equal(lg_keyring_unfinished(k), 0);

@@ -12,7 +12,7 @@
 
 /* Exit status of every command; docs/man/leadglass.1 lists them. */
 enum { CLI_OK = 0, CLI_FAILED = 1, CLI_USAGE = 2, CLI_PASSPHRASE = 3, CLI_LOCKED = 4, CLI_NO_KEYD = 5, CLI_UNCONFIRMED = 6, CLI_BUSY = 7, CLI_REVOKED = 9, CLI_DAMAGE = 10,
-       CLI_DIFFERS = 11, CLI_INCOMPLETE = 12, CLI_UNKNOWN_KEYS = 13, CLI_INTERRUPTED = 14, CLI_UNAVAILABLE = 69 };
+       CLI_DIFFERS = 11, CLI_INCOMPLETE = 12, CLI_UNKNOWN_KEYS = 13, CLI_INTERRUPTED = 14, CLI_DEGRADED = 15, CLI_UNAVAILABLE = 69 };
 
 struct cli {
     const char *command;

@@ -80,6 +80,11 @@ const struct cli_command cli_lock = {
     "lock", "", "forget every key, here and in every mount", "Exit status 6 when a mount has not confirmed; it is named.\n", NULL, { cli_json_options }, run_lock, false,
 };
 
+static const char *copies(const struct lg_keyd_status *s)
+{
+    return s->keyring.stale == LG_STALE_MIRROR ? "degraded: the mirror fell behind" : s->keyring.stale ? "degraded: the keyring's first copy fell behind" : "in step";
+}
+
 static int run_status(struct cli *c)
 {
     struct lg_client *k;
@@ -109,6 +114,10 @@ static int run_status(struct cli *c)
         cJSON_AddStringToObject(kr, "id", id);
         cJSON_AddStringToObject(kr, "directory", s->keyring_dir);
         cJSON_AddStringToObject(kr, "root_slot", s->slot_path);
+        if (s->mirror_dir[0]) {
+            cJSON_AddStringToObject(kr, "mirror", s->mirror_dir);
+            cJSON_AddStringToObject(kr, "copies", copies(s));
+        }
         cJSON_AddNumberToObject(kr, "epoch", (double)s->keyring.epoch);
         cJSON_AddNumberToObject(kr, "studies", (double)s->keyring.studies);
         cJSON_AddNumberToObject(kr, "destroyed", (double)s->keyring.destroyed);
@@ -128,6 +137,8 @@ static int run_status(struct cli *c)
         printf("key manager   %s, version %s, process %u, up %llu s, at %s\n", s->unlocked ? "unlocked" : "locked", s->version, s->pid, (unsigned long long)s->uptime_s, c->socket);
         printf("keyring       %s (%s), epoch %llu\n", s->keyring_dir, id, (unsigned long long)s->keyring.epoch);
         printf("root slot     %s\n", s->slot_path);
+        if (s->mirror_dir[0])
+            printf("mirror        %s, %s\n", s->mirror_dir, copies(s));
         printf("studies       %llu, and %llu destroyed\n", (unsigned long long)s->keyring.studies, (unsigned long long)s->keyring.destroyed);
         printf("vaults        %llu\n", (unsigned long long)s->keyring.vaults);
         if (s->memory_unlocked)
@@ -137,6 +148,9 @@ static int run_status(struct cli *c)
         if (!s->unlocked)
             puts("Unlock it with `leadglass unlock`.");
     }
+    if (!code && s->keyring.stale)
+        code = cli_fail(CLI_DEGRADED, "DEGRADED: keys are in one copy only, and nothing can be destroyed. Put the disk right, then: kill -HUP (the key manager's supervisor, parent of process %u)",
+                        s->pid);
     free(s);
     return code;
 }

@@ -62,6 +62,8 @@ int cli_explain(const struct cli *c, int rc, const char *what)
         return cli_fail(CLI_LOCKED, "the keyring is locked. Run `leadglass unlock` first");
     case -EKEYREVOKED:
         return cli_fail(CLI_REVOKED, "%s: its key was revoked or destroyed already", what);
+    case -ESTALE:
+        return cli_fail(CLI_DEGRADED, "%s: not while a copy of the keyring is behind; see leadglass status", what);
     case -EPROTONOSUPPORT:
         return cli_fail(CLI_FAILED, "%s: the key manager speaks another version of the protocol; use programs of one version", what);
     default:
@@ -105,7 +107,7 @@ static void usage(FILE *f)
           "Not in this version: study hold, release, retain, suspend, resume, readmit, approve, cancel, certificate, due; key trim, officer, audit,\n"
           "backup, import, doctor.\n\n"
           "Exit status: 0 done, 1 failed, 2 usage, 3 wrong passphrase, 4 locked, 5 no key manager answers, 6 done but not confirmed by every mount,\n"
-          "7 busy, 9 revoked, 10 to 14 see scrub --help, 69 not in this version.\n",
+          "7 busy, 9 revoked, 10 to 14 see scrub --help, 15 a copy of the keyring is behind (status), 69 not in this version.\n",
           f);
 }
 
