@@ -93,12 +93,13 @@ static int copy_open(struct copy *c, const char *dir, bool create)
         rc = rc_of(mdb_env_set_maxdbs(c->env, LG_TABLES));
     if (!rc)
         rc = rc_of(mdb_env_open(c->env, dir, MDB_NOTLS | MDB_NORDAHEAD, 0600));
-    if (!rc)
+    if (!rc) {
         rc = open_tables(c, create ? 0 : LG_TABLES, create ? 0 : MDB_RDONLY);
-    if (rc == -ENOENT) /* a file from before the later ones: they are made now */
-        rc = open_tables(c, LG_T_OFFICERS, 0);
-    if (rc == -ENOENT)
-        rc = -EPROTO;
+        if (rc == -ENOENT) /* a file from before the later ones: they are made now */
+            rc = open_tables(c, LG_T_OFFICERS, 0);
+        if (rc == -ENOENT)
+            rc = -EPROTO;
+    }
     if (rc)
         copy_close(c);
     c->live = !rc;
