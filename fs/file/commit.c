@@ -242,7 +242,7 @@ static void slot_done(struct lg_file *f, unsigned target, const uint8_t raw[LG_S
     if (f->committed_n < lg_n_chunks(f, f->size))
         f->committed_n = lg_n_chunks(f, f->size);
     f->cut = LG_SIZE_NONE;
-    f->n_zero = 0;
+    f->zero.n = f->hole.n = 0;
     f->dirty = f->committed_changed = false;
 }
 
@@ -255,6 +255,40 @@ static bool mtime_is_below(const struct lg_file *f)
     clock_gettime(CLOCK_REALTIME, &t);
     int64_t age = (int64_t)(t.tv_sec - f->mtime.tv_sec) * 1000000000 + t.tv_nsec - f->mtime.tv_nsec;
     return age >= 0 && age <= MTIME_GRAIN_NS;
+}
+
+/* Calls each for every run of emptied chunks, as they stand below, that nothing has filled since. */
+static int holes(struct lg_file *f, int (*each)(struct lg_file *f, uint64_t off, uint64_t len, void *arg), void *arg)
+{
+    uint32_t cs = f->env->chunk_size;
+    uint64_t n = lg_n_chunks(f, f->size);
+    int rc = 0;
+    for (size_t k = 0; !rc && k < f->hole.n; k++)
+        for (uint64_t i = f->hole.at[k].from, to = f->hole.at[k].to < n ? f->hole.at[k].to : n; !rc && i < to;) {
+            uint64_t most = lg_format_run(i), run = 0, len = 0;
+            while (run < most && i + run < to && lg_entry_empty(lg_entry_get(f, i + run)) && !lg_o_find(f, i + run))
+                len += lg_chunk_len(f, i + run++);
+            if (run)
+                rc = each(f, lg_format_chunk_off(cs, i), len, arg);
+            i += run ? run : 1;
+        }
+    return rc;
+}
+
+static int hole_op(struct lg_file *f, uint64_t off, uint64_t len, void *arg)
+{
+    f->cleared = true; /* nothing may go there straight before this is in place (R5) */
+    return op_add(arg, LG_JOP_ZERO, off, len, NULL, NULL);
+}
+
+/* No slot names them: at once. Where that cannot be done below, the space comes back when the file goes. */
+static int hole_punch(struct lg_file *f, uint64_t off, uint64_t len, void *arg)
+{
+    const struct lg_sys *sys = f->env->sys;
+    (void)arg;
+    f->unsynced = true;
+    (void)!sys->fallocate(sys->arg, f->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)off, (off_t)len);
+    return 0;
 }
 
 /* Only what no slot names yet was written: everything straight to its place, in any order (R3). */
@@ -271,6 +305,8 @@ static int commit_in_place(struct lg_file *f)
             if (!rc)
                 f->page[p]->dirty = 0;
         }
+    if (!rc)
+        rc = holes(f, hole_punch, NULL);
     if (!rc)
         rc = slot_make(f, target, raw);
     if (rc)
@@ -340,14 +376,16 @@ static int commit_journaled(struct lg_file *f)
         f->durable_size = f->size;
     if (!rc && shrunk)
         rc = op_add(&o, LG_JOP_TRUNCATE, lg_format_cipher_size(cs, f->cut), 0, NULL, NULL);
-    for (size_t k = 0; !rc && k < f->n_zero; k++)
-        for (uint64_t p = f->zero[k].from; !rc && p < f->zero[k].to;) {
+    for (size_t k = 0; !rc && k < f->zero.n; k++)
+        for (uint64_t p = f->zero.at[k].from; !rc && p < f->zero.at[k].to;) {
             uint64_t first = lg_page_first((size_t)p), run = lg_format_run(first) / LG_REGION_ENTRIES; /* pages to the end of its region */
-            if (run > f->zero[k].to - p)
-                run = f->zero[k].to - p;
+            if (run > f->zero.at[k].to - p)
+                run = f->zero.at[k].to - p;
             rc = op_add(&o, LG_JOP_ZERO, lg_format_entry_off(cs, first), run * LG_REGION_ENTRIES * LG_ENTRY_LEN, NULL, NULL);
             p += run;
         }
+    if (!rc)
+        rc = holes(f, hole_op, &o);
     if (!rc)
         rc = seal_into(f, &o);
     for (size_t p = 0; !rc && p < pages_used(f); p++)

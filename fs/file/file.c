@@ -127,6 +127,12 @@ int lg_file_commit(struct lg_file *f)
     return rc;
 }
 
+int lg_file_place(struct lg_file *f)
+{
+    int rc = lg_file_commit(f);
+    return rc || !lg_jfile_unretired(&f->j) ? rc : lg_journal_checkpoint(f->env->journal);
+}
+
 int lg_file_sync(struct lg_file *f)
 {
     pthread_mutex_lock(&f->commit_mu);
@@ -149,6 +155,28 @@ uint64_t lg_file_size(struct lg_file *f)
     uint64_t size = f->size;
     pthread_rwlock_unlock(&f->lock);
     return size;
+}
+
+uint64_t lg_file_blocks(struct lg_file *f, uint64_t below)
+{
+    enum { BLOCK = 512, PAGE = 4096 };
+    uint32_t cs = f->env->chunk_size;
+    pthread_rwlock_rdlock(&f->lock);
+    uint64_t blocks = below;
+    if (f->dirty || lg_jfile_unretired(&f->j)) {
+        uint64_t n = lg_n_chunks(f, f->size), full = f->n_full, pages = 0;
+        for (size_t k = 0; k < f->n_o; k++)
+            full += f->o[k].i < n && lg_entry_empty(lg_entry_get(f, f->o[k].i));
+        for (size_t p = 1; p < f->n_page; p++)
+            pages += f->page[p] != NULL;
+        bool tail = n && (lg_o_find(f, n - 1) || !lg_entry_empty(lg_entry_get(f, n - 1)));
+        uint64_t bytes = LG_HEADER_LEN + pages * LG_HEADER_LEN + full * cs - (tail ? (cs - lg_chunk_len(f, n - 1)) / PAGE * PAGE : 0);
+        blocks = bytes / BLOCK;
+        if (f->reserved && blocks < below)
+            blocks = below;
+    }
+    pthread_rwlock_unlock(&f->lock);
+    return blocks;
 }
 
 void lg_file_mtime(struct lg_file *f, struct timespec *ret)

@@ -30,6 +30,12 @@ struct lg_ochunk {
     uint64_t record; /* journal record that holds it; readable below once that is retired. 0: none */
 };
 
+/* Ranges from .. to-1, in the order in which they came. */
+struct lg_ranges {
+    struct { uint64_t from, to; } *at;
+    size_t n, cap;
+};
+
 struct lg_file {
     const struct lg_file_env *env;
     char *path;
@@ -69,8 +75,10 @@ struct lg_file {
 
     struct lg_tpage **page;
     size_t n_page;
-    struct { uint64_t from, to; } *zero; /* pages from .. to-1 dropped since the last commit and non-empty below */
-    size_t n_zero, cap_zero;
+    uint64_t n_full; /* entries that are not empty */
+    bool reserved;   /* space was set aside beyond what is written */
+    struct lg_ranges zero; /* pages dropped since the last commit and non-empty below */
+    struct lg_ranges hole; /* chunks emptied since the last commit; their space below is given back, unless they were filled anew */
 
     struct lg_ochunk *o; /* ascending */
     size_t n_o, cap_o, n_o_dirty;

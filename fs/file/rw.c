@@ -229,7 +229,7 @@ static int write_locked(struct lg_file *f, const uint8_t *buf, size_t len, uint6
 static int relieve(struct lg_file *f)
 {
     pthread_rwlock_rdlock(&f->lock);
-    bool much = f->n_o_dirty * (uint64_t)f->env->chunk_size > LG_OVERLAY_MAX || f->n_zero > 1024;
+    bool much = f->n_o_dirty * (uint64_t)f->env->chunk_size > LG_OVERLAY_MAX || f->zero.n + f->hole.n > 1024;
     bool cut = f->cut != LG_SIZE_NONE;
     pthread_rwlock_unlock(&f->lock);
     if (!much)
@@ -369,6 +369,7 @@ int lg_file_fallocate(struct lg_file *f, int mode, uint64_t off, uint64_t len)
     else /* asks for space: have the lower filesystem set it aside */
         rc = f->env->sys->fallocate(f->env->sys->arg, f->fd, FALLOC_FL_KEEP_SIZE, 0,
                                     (off_t)lg_format_cipher_size(f->env->chunk_size, off + len));
+    f->reserved |= !what && !rc;
     if (!rc && !keep && off + len > f->size)
         rc = grow(f, off + len);
     pthread_rwlock_unlock(&f->lock);

@@ -14,6 +14,14 @@ const uint8_t *lg_entry_get(const struct lg_file *f, uint64_t i)
     return f->page[p]->e + (i - lg_page_first(p)) * LG_ENTRY_LEN;
 }
 
+static uint64_t full(const uint8_t *entries, size_t n)
+{
+    uint64_t count = 0;
+    for (size_t k = 0; k < n; k++)
+        count += !lg_entry_empty(entries + k * LG_ENTRY_LEN);
+    return count;
+}
+
 static int page_get(struct lg_file *f, size_t p, struct lg_tpage **ret)
 {
     if (p >= f->n_page) {
@@ -52,6 +60,7 @@ int lg_entries_set(struct lg_file *f, uint64_t i, const uint8_t *entries, size_t
             rc = lg_acc_xor(f->key, i, entries, m, f->acc);
         if (rc)
             break;
+        f->n_full += full(entries, m) - full(pg->e + at * LG_ENTRY_LEN, m);
         memcpy(pg->e + at * LG_ENTRY_LEN, entries, m * LG_ENTRY_LEN);
         mark(pg, at, m);
         if (i < f->committed_n)
@@ -63,23 +72,29 @@ int lg_entries_set(struct lg_file *f, uint64_t i, const uint8_t *entries, size_t
     return rc;
 }
 
-static int zero_add(struct lg_file *f, uint64_t p)
+static int range_add(struct lg_ranges *r, uint64_t from, uint64_t to)
 {
-    if (f->n_zero && f->zero[f->n_zero - 1].to == p) {
-        f->zero[f->n_zero - 1].to++;
+    if (r->n && r->at[r->n - 1].to == from) {
+        r->at[r->n - 1].to = to;
         return 0;
     }
-    if (f->n_zero == f->cap_zero) {
-        size_t cap = f->cap_zero ? f->cap_zero * 2 : 8;
-        void *z = reallocarray(f->zero, cap, sizeof *f->zero);
-        if (!z)
+    if (r->n == r->cap) {
+        size_t cap = r->cap ? r->cap * 2 : 8;
+        void *at = reallocarray(r->at, cap, sizeof *r->at);
+        if (!at)
             return -ENOMEM;
-        f->zero = z;
-        f->cap_zero = cap;
+        r->at = at;
+        r->cap = cap;
     }
-    f->zero[f->n_zero].from = p;
-    f->zero[f->n_zero++].to = p + 1;
+    r->at[r->n].from = from;
+    r->at[r->n++].to = to;
     return 0;
+}
+
+static void range_free(struct lg_ranges *r)
+{
+    free(r->at);
+    *r = (struct lg_ranges){ .at = NULL };
 }
 
 int lg_entries_clear(struct lg_file *f, uint64_t from, uint64_t to)
@@ -94,8 +109,11 @@ int lg_entries_clear(struct lg_file *f, uint64_t from, uint64_t to)
         struct lg_tpage *pg = f->page[p];
         if (pg) {
             rc = f->key ? lg_acc_xor(f->key, from, pg->e + at * LG_ENTRY_LEN, m, f->acc) : 0;
+            if (!rc)
+                rc = range_add(&f->hole, from, from + m);
+            uint64_t gone = full(pg->e + at * LG_ENTRY_LEN, m);
             if (!rc && p && m == lg_page_count(p)) {
-                rc = zero_add(f, p);
+                rc = range_add(&f->zero, p, p + 1);
                 if (!rc) {
                     free(pg);
                     f->page[p] = NULL;
@@ -104,6 +122,8 @@ int lg_entries_clear(struct lg_file *f, uint64_t from, uint64_t to)
                 memset(pg->e + at * LG_ENTRY_LEN, 0, m * LG_ENTRY_LEN);
                 mark(pg, at, m);
             }
+            if (!rc)
+                f->n_full -= gone;
             if (from < f->committed_n)
                 f->committed_changed = f->cleared = true;
         }
@@ -119,9 +139,9 @@ void lg_table_free(struct lg_file *f)
     free(f->page);
     f->page = NULL;
     f->n_page = 0;
-    free(f->zero);
-    f->zero = NULL;
-    f->n_zero = f->cap_zero = 0;
+    f->n_full = 0;
+    range_free(&f->zero);
+    range_free(&f->hole);
 }
 
 static bool zeros(const uint8_t *p, size_t n)
@@ -147,6 +167,7 @@ static int take(struct lg_file *f, uint64_t i, const uint8_t *buf, size_t len, u
             int rc = keep ? page_get(f, p, &pg) : 0;
             if (!rc && keep) {
                 memcpy(pg->e, buf, keep);
+                f->n_full += full(buf, keep / LG_ENTRY_LEN);
                 rc = lg_acc_xor(f->key, i, buf, keep / LG_ENTRY_LEN, acc);
             }
             if (rc)

@@ -42,9 +42,10 @@ static void op_init(void *user, struct fuse_conn_info *c)
 {
     (void)user;
     c->want &= ~(unsigned)(FUSE_CAP_HANDLE_KILLPRIV | FUSE_CAP_AUTO_INVAL_DATA | FUSE_CAP_SPLICE_READ | FUSE_CAP_SPLICE_WRITE | FUSE_CAP_SPLICE_MOVE |
-                           FUSE_CAP_POSIX_LOCKS | FUSE_CAP_FLOCK_LOCKS);
-    /* One writer, this one: the kernel's pages are right until we say otherwise. */
-    c->want |= c->capable & (FUSE_CAP_EXPLICIT_INVAL_DATA | FUSE_CAP_PARALLEL_DIROPS | FUSE_CAP_READDIRPLUS | FUSE_CAP_READDIRPLUS_AUTO | FUSE_CAP_ATOMIC_O_TRUNC |
+                           FUSE_CAP_POSIX_LOCKS | FUSE_CAP_FLOCK_LOCKS | FUSE_CAP_ATOMIC_O_TRUNC);
+    /* One writer, this one: the kernel's pages are right until we say otherwise. O_TRUNC is to come as a change of size, as the kernel has set-id
+     * bits cleared only then. */
+    c->want |= c->capable & (FUSE_CAP_EXPLICIT_INVAL_DATA | FUSE_CAP_PARALLEL_DIROPS | FUSE_CAP_READDIRPLUS | FUSE_CAP_READDIRPLUS_AUTO |
                              FUSE_CAP_ASYNC_READ | FUSE_CAP_ASYNC_DIO | FUSE_CAP_CACHE_SYMLINKS | FUSE_CAP_POSIX_ACL | FUSE_CAP_DONT_MASK);
     c->max_write = IO_MAX;
     c->max_readahead = IO_MAX;
@@ -367,9 +368,35 @@ static void op_fsyncdir(fuse_req_t req, fuse_ino_t ino, int data_only, struct fu
 
 /* ---- extended attributes --------------------------------------------------------------------------------------------------------------- */
 
+static bool in_group(fuse_req_t req, gid_t gid)
+{
+    enum { GROUPS_MAX = 1024 };
+    gid_t list[GROUPS_MAX];
+    const struct fuse_ctx *c = fuse_req_ctx(req);
+    int n = c->uid == 0 || c->gid == gid ? 0 : fuse_req_getgroups(req, GROUPS_MAX, list);
+    bool found = c->uid == 0 || c->gid == gid;
+    for (int i = 0; !found && i < n && i < GROUPS_MAX; i++)
+        found = list[i] == gid;
+    return found;
+}
+
+/* An ACL may change the mode; as with chmod, set-gid goes unless the caller is of that group (the kernel leaves this to us). */
+static int acl_kill_sgid(fuse_req_t req, fuse_ino_t ino)
+{
+    struct stat st;
+    int rc = lg_volume_getattr(vol(req), ino, &st);
+    if (rc || !(st.st_mode & S_ISGID) || in_group(req, st.st_gid))
+        return rc;
+    st.st_mode &= ~(mode_t)S_ISGID;
+    return lg_volume_setattr(vol(req), ino, &st, LG_SET_MODE, &st);
+}
+
 static void op_setxattr(fuse_req_t req, fuse_ino_t ino, const char *name, const char *value, size_t size, int flags)
 {
-    done(req, lg_volume_setxattr(vol(req), ino, name, value, size, flags));
+    int rc = lg_volume_setxattr(vol(req), ino, name, value, size, flags);
+    if (!rc && strcmp(name, "system.posix_acl_access") == 0)
+        rc = acl_kill_sgid(req, ino);
+    done(req, rc);
 }
 
 static void reply_xattr(fuse_req_t req, ssize_t n, size_t size, const char *buf)
@@ -392,7 +419,7 @@ static void op_getxattr(fuse_req_t req, fuse_ino_t ino, const char *name, size_t
 static void op_listxattr(fuse_req_t req, fuse_ino_t ino, size_t size)
 {
     char *buf = size ? buffer(size) : NULL;
-    ssize_t n = size && !buf ? -ENOMEM : lg_volume_listxattr(vol(req), ino, buf, size);
+    ssize_t n = size && !buf ? -ENOMEM : lg_volume_listxattr(vol(req), ino, fuse_req_ctx(req)->uid == 0, buf, size);
     reply_xattr(req, n, size, buf);
 }
 

@@ -118,6 +118,8 @@ static int xattr_begin(struct lg_volume *v, uint64_t node, const char *name, boo
         return -ERANGE;
     if (strcmp(name, LG_TARGET_XATTR) == 0 || strcmp(name, LG_XATTR_KEY) == 0 || strcmp(name, LG_XATTR_REKEY) == 0)
         return -EOPNOTSUPP;
+    if (is_user(name) && !name[5])
+        return -EINVAL;
     if (is_user(name)) {
         rc = lg_ns_shared(v);
         if (rc)
@@ -248,9 +250,14 @@ int lg_volume_setxattr(struct lg_volume *v, uint64_t node, const char *name, con
     int rc = xattr_begin(v, node, name, true, &n, path, &fd, lower);
     if (rc)
         return lg_errno(rc);
-    if (strcmp(name, CAPABILITY) == 0)
+    if (strcmp(name, CAPABILITY) == 0) {
         __atomic_store_n(&n->no_capability, false, __ATOMIC_RELAXED);
-    if (!is_user(name)) {
+        /* A write below takes it away: none may follow but those of later changes, before which the kernel does the same. */
+        rc = n->f ? lg_file_place(n->f) : 0;
+    }
+    if (rc) {
+        rc = lg_errno(rc);
+    } else if (!is_user(name)) {
         rc = setxattr(path, lower, value, size, flags) ? -errno : 0;
         lg_dir_changed(n);
     } else {
@@ -280,7 +287,7 @@ int lg_volume_removexattr(struct lg_volume *v, uint64_t node, const char *name)
     return rc;
 }
 
-ssize_t lg_volume_listxattr(struct lg_volume *v, uint64_t node, char *buf, size_t size)
+ssize_t lg_volume_listxattr(struct lg_volume *v, uint64_t node, bool trusted, char *buf, size_t size)
 {
     enum { LIST_MAX = 65536 };
     char path[32];
@@ -302,6 +309,8 @@ ssize_t lg_volume_listxattr(struct lg_volume *v, uint64_t node, char *buf, size_
         const char *name = raw + at;
         at += (ssize_t)strlen(name) + 1;
         if (strcmp(name, LG_TARGET_XATTR) == 0)
+            continue;
+        if (!trusted && strncmp(name, "trusted.", 8) == 0)
             continue;
         if (is_user(name)) {
             if (lg_xattr_name_open(v->names, name, plain + 5))

@@ -390,6 +390,7 @@ void lg_node_stat(struct lg_volume *v, struct lg_node *n, struct stat *st)
         if (n->f) {
             struct timespec t;
             st->st_size = (off_t)lg_file_size(n->f);
+            st->st_blocks = (blkcnt_t)lg_file_blocks(n->f, (uint64_t)st->st_blocks);
             lg_file_mtime(n->f, &t);
             if (t.tv_nsec != UTIME_OMIT) {
                 st->st_mtim = t;

@@ -159,17 +159,18 @@ static uint32_t dir_traits(const struct lg_place *p)
 }
 
 /* Owner of something created below: a set-gid directory gives its group. */
-static int own(const struct lg_volume *v, int fd, const struct lg_place *p, const struct lg_cred *c, mode_t mode)
+static int own(const struct lg_volume *v, int fd, const struct lg_place *p, const struct lg_cred *c)
 {
+    struct stat st;
     gid_t gid = dir_traits(p) & LG_DIR_SETGID ? (gid_t)-1 : c->gid;
     if (c->uid == v->uid && gid == v->gid)
         return 0;
-    if (fchownat(fd, "", c->uid, gid, AT_EMPTY_PATH))
+    if (fstat(fd, &st) || fchownat(fd, "", c->uid, gid, AT_EMPTY_PATH))
         return -errno;
-    if (mode & (S_ISUID | S_ISGID) && S_ISREG(mode)) { /* chown took these away */
+    if (st.st_mode & (S_ISUID | S_ISGID) && !S_ISDIR(st.st_mode)) { /* chown took these away */
         char path[32];
         lg_fd_path(fd, path);
-        if (chmod(path, mode & 07777))
+        if (chmod(path, st.st_mode & 07777))
             return -errno;
     }
     return 0;
@@ -272,7 +273,7 @@ static int mkdir_at(struct lg_volume *v, struct lg_place *p, mode_t mode, const 
     int fd = openat(p->fd, tmp, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
     rc = fd < 0 ? -errno : dirid_make(v, fd, id);
     if (!rc)
-        rc = own(v, fd, p, c, S_IFDIR | mode);
+        rc = own(v, fd, p, c);
     if (!rc)
         rc = lg_sidecar_make(p->fd, p->sealed, p->lower);
     if (!rc && renameat2(p->fd, tmp, p->fd, p->lower, RENAME_NOREPLACE)) {
@@ -306,10 +307,10 @@ int lg_volume_mkdir(struct lg_volume *v, uint64_t parent, const char *name, mode
 }
 
 /* Whatever make has created under p->lower is given its owner and looked up, or taken away again. */
-static int made(struct lg_volume *v, struct lg_place *p, const char *name, mode_t mode, const struct lg_cred *c, struct lg_entry *ret)
+static int made(struct lg_volume *v, struct lg_place *p, const char *name, const struct lg_cred *c, struct lg_entry *ret)
 {
     int fd = openat(p->fd, p->lower, O_PATH | O_NOFOLLOW | O_CLOEXEC);
-    int rc = fd < 0 ? -errno : own(v, fd, p, c, mode);
+    int rc = fd < 0 ? -errno : own(v, fd, p, c);
     if (fd >= 0)
         close(fd);
     if (!rc)
@@ -342,7 +343,7 @@ int lg_volume_mknod(struct lg_volume *v, uint64_t parent, const char *name, mode
     if (!rc && mknodat(p.fd, p.lower, masked(&p, mode, c), rdev))
         rc = -errno;
     else if (!rc)
-        rc = made(v, &p, name, mode, c, ret);
+        rc = made(v, &p, name, c, ret);
     if (rc && rc != -EEXIST && p.fd >= 0)
         lg_sidecar_drop(p.fd, p.lower);
     lg_place_done(v, &p);
@@ -394,7 +395,7 @@ int lg_volume_symlink(struct lg_volume *v, uint64_t parent, const char *name, co
     else if (!rc && symlinkat(text, p.fd, p.lower))
         rc = -errno;
     if (!rc)
-        rc = made(v, &p, name, S_IFLNK | 0777, c, ret);
+        rc = made(v, &p, name, c, ret);
     if (rc && rc != -EEXIST && p.fd >= 0)
         lg_sidecar_drop(p.fd, p.lower);
     lg_place_done(v, &p);
@@ -641,12 +642,12 @@ int lg_volume_rename(struct lg_volume *v, uint64_t parent, const char *name, uin
 
 /* ---- files come into being ------------------------------------------------------------------------------------------------------------ */
 
-static int file_begin(struct lg_volume *v, const struct lg_place *p, int fd, const char *name, mode_t mode, const struct lg_cred *c, struct lg_entry *ret,
+static int file_begin(struct lg_volume *v, const struct lg_place *p, int fd, const char *name, const struct lg_cred *c, struct lg_entry *ret,
                       struct lg_handle **ret_h)
 {
     struct lg_node *n = NULL;
     struct lg_handle *h = calloc(1, sizeof *h);
-    int rc = h ? own(v, fd, p, c, S_IFREG | mode) : -ENOMEM;
+    int rc = h ? own(v, fd, p, c) : -ENOMEM;
     if (!rc)
         rc = lg_node_of_fd(v, p->dir, fd, name, true, &n, &ret->st);
     if (rc) {
@@ -703,7 +704,7 @@ int lg_volume_create_file(struct lg_volume *v, uint64_t parent, const char *name
             if (rc != -EEXIST)
                 lg_sidecar_drop(p.fd, p.lower);
         } else {
-            rc = file_begin(v, &p, fd, name, mode, c, ret, ret_h);
+            rc = file_begin(v, &p, fd, name, c, ret, ret_h);
             if (rc) {
                 unlinkat(p.fd, p.lower, 0);
                 lg_sidecar_drop(p.fd, p.lower);
@@ -738,7 +739,7 @@ int lg_volume_tmpfile(struct lg_volume *v, uint64_t parent, int flags, mode_t mo
     if (!rc) {
         mode = masked(&p, mode, c);
         int fd = openat(p.fd, ".", O_RDWR | O_TMPFILE | O_CLOEXEC, mode & 07777);
-        rc = fd < 0 ? -errno : file_begin(v, &p, fd, "", mode, c, ret, ret_h);
+        rc = fd < 0 ? -errno : file_begin(v, &p, fd, "", c, ret, ret_h);
     }
     lg_place_done(v, &p);
     lg_ns_unlock(v);

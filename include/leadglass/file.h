@@ -76,9 +76,14 @@ int lg_file_seek(struct lg_file *f, uint64_t off, int whence, uint64_t *ret) LG_
 int lg_file_commit(struct lg_file *f) LG_MUST;
 /* Commits and makes it durable (FSYNC). */
 int lg_file_sync(struct lg_file *f) LG_MUST;
+/* Commits and puts everything in place: from here on nothing is written below before something changes. */
+int lg_file_place(struct lg_file *f) LG_MUST;
 bool lg_file_dirty(struct lg_file *f); /* something uncommitted? */
 
 uint64_t lg_file_size(struct lg_file *f);
+/* 512-byte blocks that it takes below, from those that it takes there now: what memory still holds, and what is to be given back, are
+ * counted as if that had been done. */
+uint64_t lg_file_blocks(struct lg_file *f, uint64_t below);
 /* Modification time as the application should see it; ret->tv_nsec UTIME_OMIT when the lower file's own is right. */
 void lg_file_mtime(struct lg_file *f, struct timespec *ret);
 /* Application set times (either may be UTIME_OMIT; no UTIME_NOW): commits first, then sets them below; later commits keep them. */

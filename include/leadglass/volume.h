@@ -118,7 +118,8 @@ void lg_volume_releasedir(struct lg_dir *d);
 
 /* Extended attributes: user.* encrypted, name and value; security.*, trusted.* and system.posix_acl_* passed through. size 0 asks for the length. */
 ssize_t lg_volume_getxattr(struct lg_volume *v, uint64_t node, const char *name, void *buf, size_t size) LG_MUST;
-ssize_t lg_volume_listxattr(struct lg_volume *v, uint64_t node, char *buf, size_t size) LG_MUST;
+/* trusted: the caller may see trusted.* names (xattr(7): CAP_SYS_ADMIN). */
+ssize_t lg_volume_listxattr(struct lg_volume *v, uint64_t node, bool trusted, char *buf, size_t size) LG_MUST;
 int lg_volume_setxattr(struct lg_volume *v, uint64_t node, const char *name, const void *value, size_t size, int flags) LG_MUST;
 int lg_volume_removexattr(struct lg_volume *v, uint64_t node, const char *name) LG_MUST;
 

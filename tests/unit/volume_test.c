@@ -254,7 +254,7 @@ static void test_names(void **state)
     assert_int_equal(lg_volume_setxattr(v, e.node, "user.k", "value", 5, 0), 0);
     assert_int_equal(lg_volume_getxattr(v, e.node, "user.k", got, 3), -ERANGE);
     assert_int_equal(lg_volume_getxattr(v, e.node, "user.k", got, 100), 5);
-    assert_int_equal(lg_volume_listxattr(v, e.node, got, 100), 7);
+    assert_int_equal(lg_volume_listxattr(v, e.node, true, got, 100), 7);
     assert_string_equal(got, "user.k");
     assert_int_equal(lg_volume_removexattr(v, e.node, "user.k"), 0);
     assert_int_equal(lg_volume_getxattr(v, e.node, "user.k", got, 100), -ENODATA);
