@@ -1,1 +1,1 @@
-lg_unit(file_test SOURCES unit/file_test.c OBJECTS lg_file lg_crypto lg_wire LIBS PkgConfig::OPENSSL)
+lg_unit(file_test SOURCES unit/file_test.c OBJECTS lg_file lg_crypto lg_wire LIBS PkgConfig::OPENSSL PkgConfig::LIBURING)

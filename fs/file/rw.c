@@ -18,20 +18,83 @@ static int bad_chunk(const struct lg_file *f, uint64_t i)
     return -EBADMSG;
 }
 
-/* Chunks i .. i+n-1 stand contiguously below, none empty; len is the length of all of them. */
-static int read_run(const struct lg_file *f, uint64_t i, uint8_t *buf, size_t len)
+/* A run of chunks that stand contiguously below, none empty, read and opened in place, in parts of step bytes. */
+struct run {
+    const struct lg_file *f;
+    uint64_t i, off; /* first chunk, and where it stands */
+    uint8_t *buf;
+    size_t len, step, from; /* from: of the parts that are read just now */
+    uint64_t cold;          /* one bit per part that is not at hand without waiting */
+};
+enum { PART = 128 * 1024, PARTS_MAX = 64 };
+
+/* The part at place at of the run has arrived, n bytes of it. */
+static int open_part(struct run *r, size_t at, size_t n)
 {
+    const struct lg_file *f = r->f;
     uint32_t cs = f->env->chunk_size;
-    ssize_t got = lg_sys_read_full(f->env->sys, f->fd, buf, len, lg_format_chunk_off(cs, i));
-    if (got < 0)
-        return (int)got;
-    for (size_t at = 0; at < len; at += cs, i++) {
-        uint32_t n = len - at < cs ? (uint32_t)(len - at) : cs;
-        int rc = at + n > (size_t)got ? -EBADMSG : lg_chunk_open(f->key, f->s0.file_id, i, buf + at, n, lg_entry_get(f, i), buf + at);
+    size_t end = at + (r->len - at < r->step ? r->len - at : r->step), have = at + n;
+    for (; at < end; at += cs) {
+        uint64_t i = r->i + at / cs;
+        uint32_t len = end - at < cs ? (uint32_t)(end - at) : cs;
+        int rc = at + len > have ? -EBADMSG : lg_chunk_open(f->key, f->s0.file_id, i, r->buf + at, len, lg_entry_get(f, i), r->buf + at);
         if (rc)
             return rc == -EBADMSG ? bad_chunk(f, i) : rc;
     }
     return 0;
+}
+
+static int arrived(void *arg, size_t at, size_t n)
+{
+    struct run *r = arg;
+    return open_part(r, r->from + at, n);
+}
+
+static int cached_part(void *arg, unsigned k)
+{
+    struct run *r = arg;
+    const struct lg_sys *sys = r->f->env->sys;
+    size_t at = k * r->step, len = r->len - at < r->step ? r->len - at : r->step;
+    ssize_t got = sys->pread_cached ? sys->pread_cached(sys->arg, r->f->fd, r->buf + at, len, (off_t)(r->off + at))
+                                    : lg_sys_read_full(sys, r->f->fd, r->buf + at, len, r->off + at);
+    if (sys->pread_cached && got < (ssize_t)len) { /* and whatever went wrong is told by a read that waits */
+        __atomic_fetch_or(&r->cold, 1ull << k, __ATOMIC_RELAXED);
+        return 0;
+    }
+    return got < 0 ? (int)got : open_part(r, at, (size_t)got);
+}
+
+static int read_run(const struct lg_file *f, uint64_t i, uint8_t *buf, size_t len)
+{
+    uint32_t cs = f->env->chunk_size;
+    int rc = 0;
+    while (!rc && len) {
+        struct run r = { .f = f, .i = i, .off = lg_format_chunk_off(cs, i), .buf = buf, .len = len, .step = cs < PART ? PART : cs };
+        if (r.len > PARTS_MAX * r.step)
+            r.len = PARTS_MAX * r.step;
+        unsigned parts = (unsigned)((r.len + r.step - 1) / r.step);
+        if (parts == 1) { /* nothing to do meanwhile */
+            ssize_t got = lg_sys_read_full(f->env->sys, f->fd, buf, r.len, r.off);
+            rc = got < 0 ? (int)got : open_part(&r, 0, (size_t)got);
+        } else {
+            rc = lg_pool_run(f->env->pool, parts, cached_part, &r);
+        }
+        for (unsigned k = 0, n; !rc && k < parts; k += n) {
+            bool cold = r.cold >> k & 1;
+            for (n = 1; k + n < parts && (r.cold >> (k + n) & 1) == cold; n++)
+                ;
+            if (!cold)
+                continue;
+            r.from = k * r.step;
+            size_t end = (k + n) * r.step < r.len ? (k + n) * r.step : r.len;
+            ssize_t got = lg_sys_read_pieces(f->env->sys, f->fd, buf + r.from, end - r.from, r.off + r.from, r.step, arrived, &r);
+            rc = got < 0 ? (int)got : 0;
+        }
+        i += r.len / cs;
+        buf += r.len;
+        len -= r.len;
+    }
+    return rc;
 }
 
 int lg_chunk_load(struct lg_file *f, uint64_t i, uint8_t *out)

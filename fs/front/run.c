@@ -58,7 +58,9 @@ static const char usage_text[] =
     "  --foreground, -f          stay in the foreground, log to stderr\n"
     "  --allow-unlocked-memory   go on when key memory cannot be locked\n"
     "  -o opt,...                ro, allow_other, noallow_other, default_permissions, nodefault_permissions, nonempty,\n"
-    "                            entry_timeout=S, attr_timeout=S, threads=N, path_rules=FILE, and options of mount(8)\n"
+    "                            entry_timeout=S, attr_timeout=S, threads=N, path_rules=FILE, cold_reads=auto|pread\n"
+    "                            (how ciphertext that is not in memory is read: many pieces at a time through io_uring,\n"
+    "                            or with pread(2)), and options of mount(8)\n"
     "  --help, --version\n"
     "\n"
     "Exit status: 0 mounted (in the foreground: unmounted cleanly), 1 failed, 2 usage, 4 the keyring is locked, 5 no key manager answers.\n";
@@ -133,6 +135,10 @@ static int parse_mount_option(struct options *o, char *opt)
         o->default_permissions = false;
     else if (strcmp(opt, "nonempty") == 0)
         o->nonempty = true;
+    else if (value && strcmp(opt, "cold_reads") == 0 && strcmp(value, "pread") == 0)
+        lg_uring_off();
+    else if (value && strcmp(opt, "cold_reads") == 0 && strcmp(value, "auto") == 0)
+        ;
     else if (value && strcmp(opt, "path_rules") == 0)
         o->rules = value;
     else if (value && (strcmp(opt, "entry_timeout") == 0 || strcmp(opt, "attr_timeout") == 0)) {
@@ -490,6 +496,9 @@ static int fuse_begin(struct program *p)
 
 static int serve(struct program *p)
 {
+    int uring = lg_uring_state();
+    if (uring && uring != -ECANCELED)
+        say(p, LOG_NOTICE, "ciphertext is read with pread: the system refuses io_uring (%s)", strerror(-uring));
     struct fuse_loop_config *c = fuse_loop_cfg_create();
     fuse_loop_cfg_set_clone_fd(c, 1);
     fuse_loop_cfg_set_max_threads(c, p->o.threads);

@@ -1,6 +1,9 @@
-#include "leadglass/sys.h"
+#include "internal.h"
 
 #include <fcntl.h>
+#include <linux/magic.h>
+#include <stdatomic.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 static ssize_t sys_pread(void *arg, int fd, void *buf, size_t len, off_t off)
@@ -14,6 +17,29 @@ static ssize_t sys_pwritev(void *arg, int fd, const struct iovec *iov, int n, of
     (void)arg;
     ssize_t w = pwritev(fd, iov, n, off);
     return w < 0 ? -errno : w;
+}
+/* A filesystem that cannot say whether it would wait: one in memory never does, any other (network, FUSE) may. One vault, one filesystem: asked once. */
+static ssize_t sys_pread_cached(void *arg, int fd, void *buf, size_t len, off_t off)
+{
+    enum { ASK, NEVER_WAITS, MAY_WAIT };
+    static _Atomic int silent;
+    struct iovec v = { buf, len };
+    struct statfs fs;
+    int s = atomic_load_explicit(&silent, memory_order_relaxed);
+    ssize_t n = s == ASK ? preadv2(fd, &v, 1, off, RWF_NOWAIT) : -1;
+    if (n >= 0 || (s == ASK && errno != EOPNOTSUPP))
+        return n < 0 ? -errno : n;
+    if (s == ASK) {
+        s = fstatfs(fd, &fs) == 0 && (fs.f_type == TMPFS_MAGIC || fs.f_type == RAMFS_MAGIC) ? NEVER_WAITS : MAY_WAIT;
+        atomic_store_explicit(&silent, s, memory_order_relaxed);
+    }
+    return s == NEVER_WAITS ? sys_pread(arg, fd, buf, len, off) : -EOPNOTSUPP;
+}
+static ssize_t sys_pread_pieces(void *arg, int fd, void *buf, size_t len, off_t off, size_t piece, int (*each)(void *each_arg, size_t at, size_t n), void *each_arg)
+{
+    (void)arg;
+    ssize_t n = lg_uring_read(fd, buf, len, off, piece, each, each_arg);
+    return n == -EINVAL || n == -EOPNOTSUPP ? -ENOSYS : n; /* a ring without this kind of read */
 }
 static int sys_fdatasync(void *arg, int fd) { return (void)arg, fdatasync(fd) ? -errno : 0; }
 static int sys_fsync(void *arg, int fd) { return (void)arg, fsync(fd) ? -errno : 0; }
@@ -38,6 +64,8 @@ const struct lg_sys lg_sys_posix = {
     .fstat = sys_fstat,
     .lseek = sys_lseek,
     .futimens = sys_futimens,
+    .pread_cached = sys_pread_cached,
+    .pread_pieces = sys_pread_pieces,
 };
 
 ssize_t lg_sys_read_full(const struct lg_sys *sys, int fd, void *buf, size_t len, uint64_t off)
@@ -54,6 +82,21 @@ ssize_t lg_sys_read_full(const struct lg_sys *sys, int fd, void *buf, size_t len
         done += (size_t)n;
     }
     return (ssize_t)done;
+}
+
+ssize_t lg_sys_read_pieces(const struct lg_sys *sys, int fd, void *buf, size_t len, uint64_t off, size_t piece, int (*each)(void *arg, size_t at, size_t n),
+                           void *arg)
+{
+    ssize_t got = sys->pread_pieces ? sys->pread_pieces(sys->arg, fd, buf, len, (off_t)off, piece, each, arg) : -ENOSYS;
+    if (got != -ENOSYS)
+        return got;
+    got = lg_sys_read_full(sys, fd, buf, len, off);
+    for (size_t at = 0; got >= 0 && at < len; at += piece) {
+        size_t n = (size_t)got > at ? (size_t)got - at : 0, most = len - at < piece ? len - at : piece;
+        int rc = each(arg, at, n < most ? n : most);
+        got = rc ? rc : got;
+    }
+    return got;
 }
 
 int lg_sys_writev_full(const struct lg_sys *sys, int fd, struct iovec *iov, int n, uint64_t off)

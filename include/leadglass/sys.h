@@ -24,13 +24,24 @@ struct lg_sys {
     int (*fstat)(void *arg, int fd, struct stat *st);
     off_t (*lseek)(void *arg, int fd, off_t off, int whence); /* SEEK_DATA only; -ENXIO past the last data */
     int (*futimens)(void *arg, int fd, const struct timespec ts[2]);
+    /* What is at hand without waiting, -EAGAIN if nothing is. -EOPNOTSUPP: cannot be told here. NULL: everything is. */
+    ssize_t (*pread_cached)(void *arg, int fd, void *buf, size_t len, off_t off);
+    /* Reads in pieces, many at a time; calls each with place and length of every piece as it arrives, in any order, in this thread (shorter only where the
+     * file ends). Returns the bytes read, or the first error of a read or of each. -ENOSYS: not here, nothing was read. NULL: never. */
+    ssize_t (*pread_pieces)(void *arg, int fd, void *buf, size_t len, off_t off, size_t piece, int (*each)(void *each_arg, size_t at, size_t n), void *each_arg);
 };
 
-/* The real ones. */
+/* The real ones. Cold reads go through io_uring where the system lets us. */
 extern const struct lg_sys lg_sys_posix;
+/* 0: they do. -errno: why not (EPERM, ENOSYS, ENOMEM ...; ECANCELED: switched off). */
+int lg_uring_state(void);
+void lg_uring_off(void); /* before the first read */
 
 /* Whole transfers over a backend: loop over short ones and EINTR. read_full returns bytes read (short only at end of file). */
 ssize_t lg_sys_read_full(const struct lg_sys *sys, int fd, void *buf, size_t len, uint64_t off) LG_MUST;
+/* pread_pieces, or one whole read and then each in order. */
+ssize_t lg_sys_read_pieces(const struct lg_sys *sys, int fd, void *buf, size_t len, uint64_t off, size_t piece, int (*each)(void *arg, size_t at, size_t n),
+                           void *arg) LG_MUST;
 int lg_sys_write_full(const struct lg_sys *sys, int fd, const void *buf, size_t len, uint64_t off) LG_MUST;
 /* iov is used up. */
 int lg_sys_writev_full(const struct lg_sys *sys, int fd, struct iovec *iov, int n, uint64_t off) LG_MUST;

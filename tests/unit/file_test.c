@@ -473,6 +473,94 @@ static void test_replay(void **state)
     }
 }
 
+/* ---- every way of reading gives the same ------------------------------------------------------------------------------------------ */
+
+static ssize_t none_cached(void *arg, int fd, void *buf, size_t len, off_t off) { return (void)arg, (void)fd, (void)buf, (void)len, (void)off, -EAGAIN; }
+
+/* Every other part, and of those the half. */
+static ssize_t some_cached(void *arg, int fd, void *buf, size_t len, off_t off)
+{
+    (void)arg;
+    off_t k = off / (128 * 1024) % 4;
+    return k == 1 ? -EAGAIN : pread(fd, buf, k == 3 ? len / 2 : len, off);
+}
+
+static ssize_t backwards(void *arg, int fd, void *buf, size_t len, off_t off, size_t piece, int (*each)(void *each_arg, size_t at, size_t n), void *each_arg)
+{
+    ssize_t all = 0;
+    (void)arg;
+    for (size_t k = (len + piece - 1) / piece; k--;) {
+        size_t at = k * piece, n = len - at < piece ? len - at : piece;
+        ssize_t r = pread(fd, (uint8_t *)buf + at, n, off + (off_t)at);
+        assert_true(r >= 0);
+        int rc = each(each_arg, at, (size_t)r);
+        if (rc)
+            return rc;
+        all += r;
+    }
+    return all;
+}
+
+static void test_ways(void **state)
+{
+    (void)state;
+    struct lg_sys all[] = { lg_sys_posix, lg_sys_posix, lg_sys_posix, lg_sys_posix, lg_sys_posix, lg_sys_posix };
+    all[1].pread_cached = NULL;
+    all[2].pread_cached = none_cached;
+    all[3].pread_cached = none_cached;
+    all[3].pread_pieces = NULL;
+    all[4].pread_cached = some_cached;
+    all[5].pread_cached = some_cached;
+    all[5].pread_pieces = backwards;
+    print_message("io_uring: %s\n", lg_uring_state() ? strerror(-lg_uring_state()) : "used");
+    struct lg_pool *pool;
+    assert_int_equal(lg_pool_new(3, &pool), 0);
+    struct world w;
+    world_new(&w);
+    make(&w);
+    seed = 4711;
+    for (size_t i = 0; i < sizeof model; i++)
+        model[i] = (uint8_t)rnd();
+    model_size = sizeof model - 1234;
+    w.env.pool = pool;
+    for (uint64_t at = 0; at < model_size; at += 1000000) {
+        size_t n = model_size - at < 1000000 ? (size_t)(model_size - at) : 1000000;
+        assert_int_equal(lg_file_write(w.f, model + at, n, at), 0);
+    }
+    uint64_t bad = 300, bad_at = lg_format_chunk_off(CS, bad);
+    for (unsigned damaged = 0; damaged < 2; damaged++)
+        for (unsigned k = 0; k < 12; k++) {
+            w.env.sys = &all[k / 2];
+            w.env.pool = k % 2 ? pool : NULL;
+            assert_int_equal(reopen(&w), 0);
+            w.findings = 0;
+            if (!damaged) {
+                check(&w);
+                assert_int_equal(lg_file_read(w.f, got, 700001, 12345), 700001);
+                assert_memory_equal(got, model + 12345, 700001);
+            } else {
+                assert_int_equal(lg_file_read(w.f, got, sizeof got, 0), -EBADMSG);
+                assert_int_equal(w.findings, 1);
+                assert_int_equal(lg_file_read(w.f, got, bad * CS, 0), bad * CS);
+                assert_memory_equal(got, model, bad * CS);
+                assert_int_equal(lg_file_read(w.f, got, sizeof got, (bad + 1) * CS), model_size - (bad + 1) * CS);
+                assert_memory_equal(got, model + (bad + 1) * CS, model_size - (bad + 1) * CS);
+            }
+            if (!damaged && k == 11) {
+                int fd = openat(w.dirfd, "root/f", O_RDWR);
+                uint8_t byte;
+                assert_int_equal(pread(fd, &byte, 1, (off_t)bad_at + 17), 1);
+                byte ^= 4;
+                assert_int_equal(pwrite(fd, &byte, 1, (off_t)bad_at + 17), 1);
+                close(fd);
+            }
+        }
+    w.env.sys = &lg_sys_posix;
+    w.env.pool = NULL;
+    world_end(&w);
+    lg_pool_free(pool);
+}
+
 static int setup(void **state)
 {
     (void)state;
@@ -481,6 +569,7 @@ static int setup(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = { cmocka_unit_test(test_model), cmocka_unit_test(test_keys), cmocka_unit_test(test_tamper), cmocka_unit_test(test_replay) };
+    const struct CMUnitTest tests[] = { cmocka_unit_test(test_model), cmocka_unit_test(test_keys), cmocka_unit_test(test_tamper), cmocka_unit_test(test_replay),
+                                        cmocka_unit_test(test_ways) };
     return cmocka_run_group_tests(tests, setup, NULL);
 }
