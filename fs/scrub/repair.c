@@ -65,6 +65,10 @@ static int lost_open(struct scrub *s, int rootfd, uint8_t ret_id[LG_ID_LEN])
     char sealed[LG_SEALED_NAME_MAX + 1], text[LG_DIRID_TEXT_LEN + 1];
     static const char tmp[] = LG_TMP_PREFIX "lost+found";
     int rc = lg_dirid_read(s->names, rootfd, root_id);
+    if (rc == -EBADMSG || rc == -ENOENT) { /* the root's own: what stands in it has lost its name already */
+        lg_scrub_new_dirid(s, rootfd);
+        rc = lg_dirid_read(s->names, rootfd, root_id);
+    }
     if (!rc)
         rc = lg_name_seal(s->names, root_id, LOST, sealed);
     if (rc)

@@ -406,6 +406,43 @@ static void test_manifest(void **state)
     volume_close();
 }
 
+/* ---- the root's own id lost: every name with it, no file ------------------------------------------------------------------------------------------------ */
+static bool count_entry(void *arg, const char *name, const struct lg_entry *e, uint64_t next)
+{
+    (void)e, (void)next;
+    *(unsigned *)arg += strncmp(name, "file-", 5) == 0;
+    return true;
+}
+
+static void test_root_id(void **state)
+{
+    struct lg_entry e;
+    struct lg_dir *d;
+    unsigned n = 0;
+    (void)state;
+    for (unsigned i = 0; i < 3; i++)
+        file(1, (const char *[]){ "one", "two", "three" }[i], 5000);
+    volume_close();
+    volume_open();
+    assert_int_equal(unlinkat(lg_volume_rootfd(v), LG_DIRID_NAME, 0), 0);
+    assert_int_equal(scrub(true, (struct lg_scrub_options){ 0 }), 0);
+    assert_int_equal(st.found[LG_SCRUB_DAMAGE], 1);
+    assert_int_equal(st.verified, 3);
+    assert_int_equal(scrub(true, (struct lg_scrub_options){ .repair = true }), 0);
+    assert_int_equal(st.found[LG_SCRUB_REPAIRED], 4);
+    assert_int_equal(st.found[LG_SCRUB_UNREADABLE], 0);
+    clean(true, (struct lg_scrub_options){ 0 });
+    volume_close();
+    volume_open();
+    assert_int_equal(lg_volume_lookup(v, 1, "lost+found", &e), 0);
+    assert_int_equal(lg_volume_opendir(v, e.node, &d), 0);
+    assert_int_equal(lg_volume_readdir(d, 0, false, count_entry, &n), 0);
+    assert_int_equal(n, 3);
+    lg_volume_releasedir(d);
+    lg_volume_forget(v, e.node, 1);
+    volume_close();
+}
+
 /* ---- memory ---------------------------------------------------------------------------------------------------------------------------------------------- */
 static long peak_kib(void)
 {
@@ -513,7 +550,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_batches, setup, teardown),  cmocka_unit_test_setup_teardown(test_paths, setup, teardown),
         cmocka_unit_test_setup_teardown(test_each_byte, setup, teardown), cmocka_unit_test_setup_teardown(test_errors, setup, teardown),
         cmocka_unit_test_setup_teardown(test_manifest, setup, teardown), cmocka_unit_test_setup_teardown(test_sweep, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_memory, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_root_id, setup, teardown),  cmocka_unit_test_setup_teardown(test_memory, setup, teardown),
     };
     if (lg_secret_init(true) || lg_crypto_init())
         return 1;

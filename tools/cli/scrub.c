@@ -226,6 +226,7 @@ static int run_scrub(struct cli *c)
             return cli_fail(CLI_USAGE, "no default socket: say --socket PATH or set LEADGLASS_SOCKET");
         c->socket = c->socket_buf;
     }
+    umask(077); /* the state names files, what is salvaged is plaintext */
     struct sigaction sa = { .sa_handler = on_signal };
     sigaction(SIGINT, &sa, NULL);
     sigaction(SIGTERM, &sa, NULL);
