@@ -124,6 +124,11 @@ int lg_scrub_to_lost(struct scrub *s, int dirfd, const char *lower)
     uint8_t id[LG_ID_LEN];
     char name[LG_PLAIN_NAME_MAX + 1], sealed[LG_SEALED_NAME_MAX + 1], side[LG_LOWER_NAME_MAX + 1], where[LG_PLAIN_NAME_MAX + 16];
     int lost = lost_open(s, lg_volume_rootfd(s->o->volume), id), rc = lost < 0 ? lost : 0;
+    struct stat here, there;
+    if (!rc && !fstat(lost, &there) && !fstatat(dirfd, lower, &here, AT_SYMLINK_NOFOLLOW) && here.st_ino == there.st_ino && here.st_dev == there.st_dev) {
+        close(lost); /* itself, in a root that has a new id */
+        return 0;
+    }
     for (unsigned attempt = 0; !rc && attempt < 1000; attempt++) { /* the same id may stand there already */
         rc = lost_name(s, dirfd, lower, attempt, name);
         if (!rc)
