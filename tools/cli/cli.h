@@ -12,7 +12,7 @@
 
 /* Exit status of every command; docs/man/leadglass.1 lists them. */
 enum { CLI_OK = 0, CLI_FAILED = 1, CLI_USAGE = 2, CLI_PASSPHRASE = 3, CLI_LOCKED = 4, CLI_NO_KEYD = 5, CLI_UNCONFIRMED = 6, CLI_BUSY = 7, CLI_REVOKED = 9, CLI_DAMAGE = 10,
-       CLI_DIFFERS = 11, CLI_INCOMPLETE = 12, CLI_UNKNOWN_KEYS = 13, CLI_INTERRUPTED = 14, CLI_DEGRADED = 15, CLI_UNAVAILABLE = 69 };
+       CLI_DIFFERS = 11, CLI_INCOMPLETE = 12, CLI_UNKNOWN_KEYS = 13, CLI_INTERRUPTED = 14, CLI_DEGRADED = 15, CLI_REFUSED = 16, CLI_UNAVAILABLE = 69 };
 
 struct cli {
     const char *command;
@@ -22,6 +22,10 @@ struct cli {
     struct lg_passphrase_source pass;
     /* of single commands */
     const char *keyring, *reason, *mount_options, *key_file, *study;
+    /* of officers (act.h) */
+    const char *sign, *offline, *as, *key, *role, *account, *raw, *waiting;
+    const char *until, *rule, *patient, *state, *from, *to, *out, *verify;
+    bool yes, approve, all, before_due, held;
     bool foreground, now, allow_unlocked, generate, root, all_studies;
     unsigned chunk_kib, rate, older_than;
     struct {
@@ -51,13 +55,16 @@ struct cli_command {
     int (*run)(struct cli *c);
     bool offline; /* needs no socket */
 };
-extern const struct cli_command cli_init, cli_mount, cli_umount, cli_unlock, cli_lock, cli_status, cli_identify, cli_study, cli_slot, cli_key, cli_scrub;
+extern const struct cli_command cli_init, cli_mount, cli_umount, cli_unlock, cli_lock, cli_status, cli_identify, cli_study, cli_slot, cli_key, cli_scrub,
+    cli_officer, cli_request, cli_policy, cli_clock;
 
 int cli_fail(int code, const char *fmt, ...) LG_PRINTF(2, 3);
 /* Explains an error of the client; the exit status. */
 int cli_explain(const struct cli *c, int rc, const char *what);
 int cli_client(const struct cli *c, struct lg_client **ret);
 int cli_print_json(cJSON *j); /* and frees it */
+/* Names the mounts that have not confirmed, in j (freed) or on standard error; the exit status. */
+int cli_unconfirmed(const struct cli *c, const struct lg_unconfirmed *u, cJSON *j);
 void cli_hex(const uint8_t id[LG_ID_LEN], char out[2 * LG_ID_LEN + 1]);
 void cli_time(uint64_t t, char out[32]);
 
