@@ -1,0 +1,214 @@
+"""Two officers, each in an account of their own, through the command line: what needs two, what one may, holds, retention, the waiting period, certificates."""
+import errno, json, os, re, shutil, subprocess, sys, time
+from lib import *
+
+w = World(start=False)
+os.chmod(w.dir, 0o711)
+w.ok("leadglass-keyd", "--init", "--keyring", w.path("keyring"), "--passphrase-file", w.passphrase, "--scrypt-ms", "20")
+w.keyd(), w.unlock()
+shutil.copy(os.path.join(BIN, "leadglass"), w.path("leadglass"))
+os.chmod(w.path("leadglass"), 0o755)
+os.makedirs(w.path("desk"))
+os.chmod(w.path("desk"), 0o1777)
+PASS = w.path("desk", "pass")
+write(PASS, b"officer\n")
+os.chmod(PASS, 0o644)
+
+
+class Officer:
+    def __init__(self, name, uid):
+        self.name, self.uid, self.key = name, uid, w.path("desk", name)
+
+    def run(self, *args):
+        return subprocess.run([w.path("leadglass"), *args], env=dict(w.env, HOME="/"), user=self.uid, group=self.uid, extra_groups=[], stdout=subprocess.PIPE,
+                              stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True, timeout=120, cwd="/")
+
+    def ok(self, *args):
+        r = self.run(*args)
+        assert r.returncode == 0, (self.name, args, r.returncode, r.stdout, r.stderr)
+        return r.stdout
+
+    def signed(self, *args):
+        return (*args, "--sign", self.key, "--passphrase-file", PASS, "--yes")
+
+    def act(self, *args):
+        return json.loads(self.ok(*self.signed(*args), "--json"))
+
+    def refused(self, words, *args, code=10):
+        r = self.run(*self.signed(*args))
+        assert r.returncode == code and words in r.stderr, (self.name, args, r.returncode, r.stdout, r.stderr)
+
+
+sec, ret, other, nobody = Officer("sec", 40001), Officer("ret", 40002), Officer("other", 40003), Officer("nobody", 40004)
+for o in (sec, ret, other):
+    o.ok("officer", "keygen", o.key, "--passphrase-file", PASS)
+assert os.stat(sec.key).st_mode & 0o777 == 0o600
+
+import pydicom
+files = {os.path.basename(f): f for f in data_files()}
+names = ["CT_small.dcm", "MR_small.dcm", "rtplan.dcm", "JPEG2000.dcm", "ExplVR_BigEnd.dcm"]
+uids = {n: str(pydicom.dcmread(files[n]).StudyInstanceUID) for n in names}
+assert len(set(uids.values())) == len(names)
+w.init()
+m = w.mount()
+p = {n: os.path.join(m, n) for n in names}
+for n in names:
+    write(p[n], read(files[n]))
+ct, mr, plan, jp, big = (p[n] for n in names)
+UCT, UMR, UPLAN, UJP, UBIG = (uids[n] for n in names)
+
+# ---- single-administrator mode says so, and ends when both roles are filled
+assert "single-administrator" in w.cli("status") and w.status()["mode"] == "single-administrator"
+r = w.run("leadglass", "study", "revoke", UBIG, "--reason", "alone", "--now")
+assert r.returncode == 0 and "single-administrator" in r.stderr
+raises(errno.EKEYREVOKED, read, big)
+single = json.loads(w.cli("study", "certificate", UBIG, "--json"))
+assert single["request"]["approved"] is None and "single administrator" in single["request"]["asked"]["name"]
+w.cli("policy", "set", "default=0", "inpatient=500", "--waiting", "1h", "--reason", "test")
+r = nobody.run("study", "list")
+assert r.returncode == 1 and "may not" in r.stderr, r.stderr
+w.cli("officer", "add", "Ruth", "--role", "retention-officer", "--key", ret.key + ".pub", "--account", str(ret.uid), "--reason", "appointed")
+for args in (("Ruth", sec.key, sec.uid), ("Sam", ret.key, sec.uid), ("Sam", sec.key, ret.uid)):  # same name, key, account
+    w.fails(10, ["is registered"], "leadglass", "officer", "add", args[0], "--role", "security-officer", "--key", args[1] + ".pub", "--account", str(args[2]), "--reason", "x")
+assert w.status()["mode"] == "single-administrator"
+w.cli("officer", "add", "Sam", "--role", "security-officer", "--key", sec.key + ".pub", "--account", str(sec.uid), "--reason", "appointed")
+assert w.status()["mode"] == "officers" and w.status()["officers"] == 2
+
+# ---- nobody destroys alone any more
+w.fails(10, ["nobody destroys alone"], "leadglass", "study", "revoke", UCT, "--reason", "x", "--now")
+w.fails(10, ["an officer has to sign"], "leadglass", "study", "revoke", UCT, "--reason", "x")
+for o in (sec, ret):
+    assert len(o.ok("study", "list").splitlines()) == 5
+assert nobody.run("study", "list").returncode == 1
+other.refused("may not", "study", "hold", UCT, "--reason", "x", code=1)
+a = ret.act("study", "revoke", UCT, "--reason", "patient asked")
+assert a["state"] == "pending" and read(ct) == read(files["CT_small.dcm"])
+shown = sec.ok("request", "show", a["id"])
+assert UCT in shown and str(pydicom.dcmread(files["CT_small.dcm"]).PatientID) in shown and "patient asked" in shown
+ret.refused("their own", "study", "approve", a["id"])
+r = sec.run("study", "approve", a["id"], "--sign", ret.key, "--passphrase-file", PASS, "--yes")
+assert r.returncode != 0  # another's key file is not readable
+shutil.copy(sec.key, other.key + ".stolen"), os.chmod(other.key + ".stolen", 0o644)
+r = ret.run("study", "approve", a["id"], "--sign", other.key + ".stolen", "--passphrase-file", PASS, "--yes")
+assert r.returncode == 10 and "account" in r.stderr, r.stderr  # another's key from the wrong account
+b = sec.act("study", "approve", a["id"])
+assert b["state"] == "waiting" and b["unconfirmed"] == []
+raises(errno.EKEYREVOKED, read, ct)
+sec.refused("already", "study", "approve", a["id"])
+assert "destroy-approved" in w.cli("study", "show", UCT)
+r = sec.run("study", "certificate", UCT)
+assert r.returncode == 1 and "not destroyed" in r.stderr
+ret.act("study", "cancel", a["id"], "--reason", "withdrawn")
+assert read(ct) == read(files["CT_small.dcm"]), "cancelled: readable again on the mount"
+
+# ---- holds and retention
+ret.act("study", "hold", UCT, "--reason", "case 7")
+assert ret.ok("study", "list", "--hold").startswith(UCT)
+ret.refused("legal hold", "study", "revoke", UCT, "--reason", "x")
+rel = ret.act("study", "release", UCT, "--reason", "closed")
+assert rel["state"] == "pending"
+ret.refused("their own", "request", "approve", rel["id"])
+sec.act("request", "approve", rel["id"])
+assert not ret.ok("study", "list", "--hold")
+sec.act("study", "retain", UMR, "--until", "2999-01-01", "--reason", "trial")
+ret.refused("retention", "study", "revoke", UMR, "--reason", "x")
+s = ret.act("study", "retain", UMR, "--until", "2001-01-01", "--reason", "trial over")
+assert s["action"] == "shorten" and s["state"] == "pending"
+sec.act("request", "approve", s["id"])
+due = json.loads(ret.ok("study", "due", "--json"))
+assert [d["uid"] for d in due] == [UMR], due
+rule = ret.act("study", "retain", UMR, "--rule", "inpatient", "--reason", "was an inpatient")
+sec.act("request", "approve", rule["id"])
+assert not json.loads(ret.ok("study", "due", "--json"))
+ret.refused("retention", "study", "revoke", UMR, "--reason", "x")
+
+# ---- suspend: one alone; any officer resumes
+sec.act("study", "suspend", UPLAN, "--reason", "looked wrong")
+raises(errno.EKEYREVOKED, read, plan)
+assert UPLAN in sec.ok("study", "list", "--state", "suspended")
+ret.act("study", "resume", UPLAN, "--reason", "is right")
+assert read(plan) == read(files["rtplan.dcm"])
+
+# ---- the waiting period is policy: two officers
+x = sec.act("policy", "set", "--waiting", "2s", "--reason", "test")
+assert "3600 s" in w.cli("policy", "show")
+ret.act("request", "approve", x["id"])
+assert "2 s between" in w.cli("policy", "show")
+
+# ---- a file signed on a machine of its own
+f = w.path("desk", "carried")
+ret.ok("study", "revoke", UCT, "--reason", "patient asked again", "--offline", f, "--as", "Ruth")
+r = sec.run("request", "sign", f, "--sign", sec.key, "--passphrase-file", PASS, "--yes")
+assert r.returncode == 10
+ret.ok("request", "sign", f, "--sign", ret.key, "--passphrase-file", PASS, "--yes")
+altered = read(f + ".signed").replace(b"leadglass-asked-1 ", b"").split()
+doc = bytearray(__import__("base64").urlsafe_b64decode(altered[0] + b"=="))
+at = doc.index(b"again")
+doc[at:at + 5] = b"AGAIN"
+text = __import__("base64").urlsafe_b64encode(bytes(doc)).rstrip(b"=")
+write(f + ".altered", b" ".join([b"leadglass-asked-1", text] + altered[1:]) + b"\n")
+w.fails(10, ["signature"], "leadglass", "request", "submit", f + ".altered")
+c = json.loads(w.cli("request", "submit", f + ".signed", "--json"))  # an administrator may carry it
+w.fails(10, ["already"], "leadglass", "request", "submit", f + ".signed")
+sec.ok("request", "show", c["id"], "--raw", f + "2")
+sec.ok("request", "sign", f + "2", "--approve", "--sign", sec.key, "--passphrase-file", PASS, "--yes")
+assert json.loads(w.cli("request", "submit", f + "2.signed", "--json"))["state"] == "waiting"
+raises(errno.EKEYREVOKED, read, ct)
+
+# ---- a hold placed while it waits keeps it; released, it is carried out by itself
+ret.act("study", "hold", UCT, "--reason", "late case")
+time.sleep(4)
+assert "destroy-approved" in w.cli("study", "show", UCT)
+rel = ret.act("study", "release", UCT, "--reason", "closed")
+sec.act("request", "approve", rel["id"])
+wait_for(lambda: "state        destroyed" in w.cli("study", "show", UCT), 30)
+assert read(mr) == read(files["MR_small.dcm"]) and read(plan) == read(files["rtplan.dcm"]) and read(jp) == read(files["JPEG2000.dcm"])
+raises(errno.EKEYREVOKED, write, os.path.join(m, "again"), read(files["CT_small.dcm"]))
+
+# ---- certificate
+cert, page = w.path("desk", "cert.json"), w.path("desk", "cert.html")
+ret.ok("study", "certificate", UCT, "--out", cert)
+ret.ok("study", "certificate", UCT, "--out", page)
+html = read(page).decode()
+for word in (UCT, "Ruth", "Sam", "patient asked again", "Not covered", "none outstanding"):
+    assert word in html, word
+pub = json.loads(ret.ok("officer", "list", "--json"))["keyring_public_key"]
+out = nobody.ok("study", "certificate", "--verify", cert, "--key", pub)
+assert "good" in out and "both officers" in out
+j = json.load(open(cert))
+assert j["request"]["asked"]["name"] == "Ruth" and j["request"]["approved"]["name"] == "Sam" and j["backups_outstanding"] == []
+bad = w.path("desk", "bad.json")
+for change in (("study_uid", "1.2.3"), ("destroyed", "2001-01-01T00:00:00Z"), ("not_covered", []), ("signature", j["signature"][:-4] + "AAAA"), ("epoch", j["epoch"] + 1)):
+    write(bad, json.dumps(dict(j, **dict([change]))).encode())
+    r = nobody.run("study", "certificate", "--verify", bad)
+    assert r.returncode in (1, 10) and "good" not in r.stdout, (change, r.stdout)
+r = nobody.run("study", "certificate", "--verify", cert, "--key", "A" * 43)
+assert r.returncode == 10
+
+# ---- readmit: two officers; the UID gets a key of its own
+x = ret.act("study", "readmit", UCT, "--reason", "comes back to us")
+sec.act("request", "approve", x["id"])
+write(os.path.join(m, "back"), read(files["CT_small.dcm"]))
+assert read(os.path.join(m, "back")) == read(files["CT_small.dcm"])
+raises(errno.EKEYREVOKED, read, ct)
+assert "active" in w.cli("study", "show", UCT)
+
+# ---- changes of officers; never below the quorum
+x = ret.act("officer", "add", "Olga", "--role", "security-officer", "--key", other.key + ".pub", "--account", str(other.uid), "--reason", "deputy")
+sec.act("request", "approve", x["id"])
+x = ret.act("officer", "remove", "Sam", "--reason", "leaves")
+other.act("request", "approve", x["id"])
+sec.refused("may not", "study", "hold", UMR, "--reason", "x", code=1)
+ret.refused("must remain", "officer", "remove", "Olga", "--reason", "x")
+
+# ---- all of it after a restart of the key manager
+for pid in w.keyd_pids():
+    os.kill(pid, 15)
+wait_for(lambda: not w.keyd_pids())
+w.keyd(), w.unlock()
+assert w.status()["mode"] == "officers" and w.status()["officers"] == 2
+assert "inpatient" in ret.ok("policy", "show") and "believed" in ret.ok("clock", "show")
+other.refused("already", "request", "approve", a["id"])
+assert json.loads(ret.ok("request", "list", "--all", "--json"))
+w.umount()
+print("ok")
