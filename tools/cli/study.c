@@ -278,6 +278,6 @@ const struct cli_command cli_study = {
     "revoke asks for a study's key to be destroyed: the study, its backups included, can then be read by nobody. Another officer approves it; from then on it is\n"
     "unreadable, and after the waiting period of the policy the key is destroyed. Until then either officer cancels it. While no officers are registered, one\n"
     "administrator may destroy at once, and says so with --now. hold, retain and suspend need one officer; release, an earlier date, another rule and readmit two.\n"
-    "Exit status 6 when a mount has not confirmed; it is named. 15 when officers, holds, retention or the clock forbid it.\n",
+    "Exit status 6 when a mount has not confirmed; it is named. 16 when officers, holds, retention or the clock forbid it.\n",
     "list|due|revoke...", { study_options, act_options, cli_pass_options, cli_json_options }, run_study, false,
 };
