@@ -143,7 +143,7 @@ int lg_keyring_officers_note(struct lg_keyring *k)
     if (!rc) {
         memcpy(s.officers, h, sizeof h);
         s.generation++;
-        rc = lg_slotfile_write(k->slot_path, &s, k->root.key, false);
+        rc = lg_slots_write(k, &s, k->root.key);
     }
     if (!rc)
         rc = lg_keyring_step(k, "officers-clean");

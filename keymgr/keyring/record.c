@@ -215,6 +215,25 @@ int lg_record_get(struct lg_keyring *k, const uint8_t kid[LG_ID_LEN], struct lg_
     return rc ? rc : lg_record_parse(k, kid, p, len, ret);
 }
 
+/* Left out while all of it is zeros: it would make the record of nearly every study longer. */
+static void control_put(struct lg_wr *w, const struct lg_control *c)
+{
+    uint8_t b[CONTROL_LEN], any = 0;
+    struct lg_wr m = lg_wr(b, sizeof b);
+    lg_wr_bytes(&m, c->act, LG_ID_LEN);
+    lg_wr_bytes(&m, c->hold, LG_ID_LEN);
+    lg_wr_u64(&m, c->retain_until);
+    lg_wr_u64(&m, c->due_wall);
+    lg_wr_u64(&m, c->due_run);
+    lg_wr_u8(&m, c->before);
+    lg_wr_u8(&m, c->rule);
+    lg_wr_u8(&m, c->unconfirmed);
+    for (unsigned i = 0; i < sizeof b; i++)
+        any |= b[i];
+    if (any || m.bad)
+        lg_wr_bytes(w, b, sizeof b);
+}
+
 int lg_record_put(struct lg_keyring *k, const struct lg_record *r)
 {
     uint8_t b[RECORD_MAX], c[CTRL_MAX] = { 0 }, sealed[CTRL_MAX + LG_SIV_TAG_LEN];
@@ -227,14 +246,7 @@ int lg_record_put(struct lg_keyring *k, const struct lg_record *r)
     lg_wr_bytes(&w, r->attached, LG_ID_LEN);
     lg_wr_bytes(&w, r->lookup, LG_MAC_LEN);
     lg_wr_str(&w, r->reason);
-    lg_wr_bytes(&w, r->c.act, LG_ID_LEN);
-    lg_wr_bytes(&w, r->c.hold, LG_ID_LEN);
-    lg_wr_u64(&w, r->c.retain_until);
-    lg_wr_u64(&w, r->c.due_wall);
-    lg_wr_u64(&w, r->c.due_run);
-    lg_wr_u8(&w, r->c.before);
-    lg_wr_u8(&w, r->c.rule);
-    lg_wr_u8(&w, r->c.unconfirmed);
+    control_put(&w, &r->c);
     if (w.bad)
         return -EINVAL;
     size_t len = (w.len + CTRL_UNIT - 1) / CTRL_UNIT * CTRL_UNIT;

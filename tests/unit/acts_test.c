@@ -61,7 +61,7 @@ static struct lg_keyring *opened(void)
 {
     struct lg_keyring *k;
     struct lg_roots roots;
-    assert_int_equal(lg_keyring_open(dir, slot, &k), 0);
+    assert_int_equal(lg_keyring_open(dir, slot, NULL, &k), 0);
     lg_keyring_set_clock(k, clock_read, NULL);
     assert_int_equal(lg_slotfile_unlock(slot, LG_SLOT_PASSPHRASE, NULL, pass, strlen(pass), &roots), 0);
     assert_int_equal(lg_keyring_unlock(k, &roots), 0);
@@ -366,13 +366,14 @@ static void test_set(void **state)
     (void)state;
     struct lg_keyring *k = with_officers();
     struct lg_store *st;
+    unsigned failed;
     struct lg_act a = act_of(k, LG_ACT_HOLD, "1.1");
     k = reopened(k);
     lg_keyring_close(k);
     assert_int_equal(lg_store_open(dir, false, &st), 0);
     assert_int_equal(lg_store_begin(st), 0);
     assert_int_equal(lg_store_del(st, LG_T_OFFICERS, sec2.o.pub, LG_SIGN_PUB_LEN), 0);
-    assert_int_equal(lg_store_commit(st), 0);
+    assert_int_equal(lg_store_commit(st, &failed), 0);
     lg_store_close(st);
     k = opened();
     assert_int_equal(lg_keyring_officers_check(k), -EBADMSG);
