@@ -34,7 +34,7 @@ class Officer:
     def act(self, *args):
         return json.loads(self.ok(*self.signed(*args), "--json"))
 
-    def refused(self, words, *args, code=15):
+    def refused(self, words, *args, code=16):
         r = self.run(*self.signed(*args))
         assert r.returncode == code and words in r.stderr, (self.name, args, r.returncode, r.stdout, r.stderr)
 
@@ -69,14 +69,14 @@ r = nobody.run("study", "list")
 assert r.returncode == 1 and "may not" in r.stderr, r.stderr
 w.cli("officer", "add", "Ruth", "--role", "retention-officer", "--key", ret.key + ".pub", "--account", str(ret.uid), "--reason", "appointed")
 for args in (("Ruth", sec.key, sec.uid), ("Sam", ret.key, sec.uid), ("Sam", sec.key, ret.uid)):  # same name, key, account
-    w.fails(15, ["is registered"], "leadglass", "officer", "add", args[0], "--role", "security-officer", "--key", args[1] + ".pub", "--account", str(args[2]), "--reason", "x")
+    w.fails(16, ["is registered"], "leadglass", "officer", "add", args[0], "--role", "security-officer", "--key", args[1] + ".pub", "--account", str(args[2]), "--reason", "x")
 assert w.status()["mode"] == "single-administrator"
 w.cli("officer", "add", "Sam", "--role", "security-officer", "--key", sec.key + ".pub", "--account", str(sec.uid), "--reason", "appointed")
 assert w.status()["mode"] == "officers" and w.status()["officers"] == 2
 
 # ---- nobody destroys alone any more
-w.fails(15, ["nobody destroys alone"], "leadglass", "study", "revoke", UCT, "--reason", "x", "--now")
-w.fails(15, ["an officer has to sign"], "leadglass", "study", "revoke", UCT, "--reason", "x")
+w.fails(16, ["nobody destroys alone"], "leadglass", "study", "revoke", UCT, "--reason", "x", "--now")
+w.fails(16, ["an officer has to sign"], "leadglass", "study", "revoke", UCT, "--reason", "x")
 for o in (sec, ret):
     assert len(o.ok("study", "list").splitlines()) == 5
 assert nobody.run("study", "list").returncode == 1
@@ -90,7 +90,7 @@ r = sec.run("study", "approve", a["id"], "--sign", ret.key, "--passphrase-file",
 assert r.returncode != 0  # another's key file is not readable
 shutil.copy(sec.key, other.key + ".stolen"), os.chmod(other.key + ".stolen", 0o644)
 r = ret.run("study", "approve", a["id"], "--sign", other.key + ".stolen", "--passphrase-file", PASS, "--yes")
-assert r.returncode == 15 and "account" in r.stderr, r.stderr  # another's key from the wrong account
+assert r.returncode == 16 and "account" in r.stderr, r.stderr  # another's key from the wrong account
 b = sec.act("study", "approve", a["id"])
 assert b["state"] == "waiting" and b["unconfirmed"] == []
 raises(errno.EKEYREVOKED, read, ct)
@@ -139,7 +139,7 @@ assert "2 s between" in w.cli("policy", "show")
 f = w.path("desk", "carried")
 ret.ok("study", "revoke", UCT, "--reason", "patient asked again", "--offline", f, "--as", "Ruth")
 r = sec.run("request", "sign", f, "--sign", sec.key, "--passphrase-file", PASS, "--yes")
-assert r.returncode == 15
+assert r.returncode == 16
 ret.ok("request", "sign", f, "--sign", ret.key, "--passphrase-file", PASS, "--yes")
 altered = read(f + ".signed").replace(b"leadglass-asked-1 ", b"").split()
 doc = bytearray(__import__("base64").urlsafe_b64decode(altered[0] + b"=="))
@@ -147,9 +147,9 @@ at = doc.index(b"again")
 doc[at:at + 5] = b"AGAIN"
 text = __import__("base64").urlsafe_b64encode(bytes(doc)).rstrip(b"=")
 write(f + ".altered", b" ".join([b"leadglass-asked-1", text] + altered[1:]) + b"\n")
-w.fails(15, ["signature"], "leadglass", "request", "submit", f + ".altered")
+w.fails(16, ["signature"], "leadglass", "request", "submit", f + ".altered")
 c = json.loads(w.cli("request", "submit", f + ".signed", "--json"))  # an administrator may carry it
-w.fails(15, ["already"], "leadglass", "request", "submit", f + ".signed")
+w.fails(16, ["already"], "leadglass", "request", "submit", f + ".signed")
 sec.ok("request", "show", c["id"], "--raw", f + "2")
 sec.ok("request", "sign", f + "2", "--approve", "--sign", sec.key, "--passphrase-file", PASS, "--yes")
 assert json.loads(w.cli("request", "submit", f + "2.signed", "--json"))["state"] == "waiting"
@@ -181,9 +181,9 @@ bad = w.path("desk", "bad.json")
 for change in (("study_uid", "1.2.3"), ("destroyed", "2001-01-01T00:00:00Z"), ("not_covered", []), ("signature", j["signature"][:-4] + "AAAA"), ("epoch", j["epoch"] + 1)):
     write(bad, json.dumps(dict(j, **dict([change]))).encode())
     r = nobody.run("study", "certificate", "--verify", bad)
-    assert r.returncode in (1, 15) and "good" not in r.stdout, (change, r.stdout)
+    assert r.returncode in (1, 16) and "good" not in r.stdout, (change, r.stdout)
 r = nobody.run("study", "certificate", "--verify", cert, "--key", "A" * 43)
-assert r.returncode == 15
+assert r.returncode == 16
 
 # ---- readmit: two officers; the UID gets a key of its own
 x = ret.act("study", "readmit", UCT, "--reason", "comes back to us")
