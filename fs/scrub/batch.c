@@ -12,7 +12,11 @@ static int by_name(const void *a, const void *b, void *text)
     return strcmp((const char *)text + *(const uint32_t *)a, (const char *)text + *(const uint32_t *)b);
 }
 
-static void sort(struct lg_batch *b) { qsort_r(b->at, b->n, sizeof *b->at, by_name, b->text); }
+static void sort(struct lg_batch *b)
+{
+    if (b->n) /* of an empty directory there is no array */
+        qsort_r(b->at, b->n, sizeof *b->at, by_name, b->text);
+}
 
 /* Full: the larger half of the names goes; they come with a later batch. */
 static int halve(struct lg_batch *b)
