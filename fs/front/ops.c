@@ -3,6 +3,7 @@
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/sysmacros.h>
 
 #include "front.h"
 
@@ -107,6 +108,42 @@ static void op_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi
         fuse_reply_attr(req, &st, front(req)->attr_timeout);
 }
 
+#if FUSE_USE_VERSION >= 318
+static struct statx_timestamp stamp(struct timespec t) { return (struct statx_timestamp){ .tv_sec = t.tv_sec, .tv_nsec = (uint32_t)t.tv_nsec }; }
+
+/* Asked for only when somebody wants more than stat(2) gives: the birth time. */
+static void op_statx(fuse_req_t req, fuse_ino_t ino, int flags, int mask, struct fuse_file_info *fi)
+{
+    struct stat st;
+    struct timespec birth = { 0 };
+    (void)flags, (void)mask, (void)fi;
+    int rc = lg_volume_getattr(vol(req), ino, &st);
+    if (rc) {
+        done(req, rc);
+        return;
+    }
+    struct statx x = { .stx_mask = STATX_BASIC_STATS,
+                       .stx_blksize = (uint32_t)st.st_blksize,
+                       .stx_nlink = (uint32_t)st.st_nlink,
+                       .stx_uid = st.st_uid,
+                       .stx_gid = st.st_gid,
+                       .stx_mode = (uint16_t)st.st_mode,
+                       .stx_ino = st.st_ino,
+                       .stx_size = (uint64_t)st.st_size,
+                       .stx_blocks = (uint64_t)st.st_blocks,
+                       .stx_atime = stamp(st.st_atim),
+                       .stx_mtime = stamp(st.st_mtim),
+                       .stx_ctime = stamp(st.st_ctim),
+                       .stx_rdev_major = major(st.st_rdev),
+                       .stx_rdev_minor = minor(st.st_rdev) };
+    if (lg_volume_birth(vol(req), ino, &birth) == 0) {
+        x.stx_mask |= STATX_BTIME;
+        x.stx_btime = stamp(birth);
+    }
+    fuse_reply_statx(req, 0, &x, front(req)->attr_timeout);
+}
+#endif
+
 static void op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attr, int to_set, struct fuse_file_info *fi)
 {
     static const struct {
@@ -204,24 +241,40 @@ static void op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
         lg_volume_release(h);
 }
 
-static void op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, struct fuse_file_info *fi)
+static void reply_created(fuse_req_t req, int rc, const struct lg_entry *e, struct lg_handle *h, struct fuse_file_info *fi)
 {
-    struct lg_entry e;
-    struct lg_handle *h;
-    struct lg_cred c = cred(req);
     struct lg_volume *v = vol(req);
-    int rc = lg_volume_create_file(v, parent, name, fi->flags, mode, &c, &e, &h);
     if (rc) {
         done(req, rc);
         return;
     }
-    struct fuse_entry_param p = entry_param(front(req), &e);
+    struct fuse_entry_param p = entry_param(front(req), e);
     opened(fi, h);
     if (fuse_reply_create(req, &p, fi) == -ENOENT) {
         lg_volume_release(h);
-        lg_volume_forget(v, e.node, 1);
+        lg_volume_forget(v, e->node, 1);
     }
 }
+
+static void op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, struct fuse_file_info *fi)
+{
+    struct lg_entry e;
+    struct lg_handle *h = NULL;
+    struct lg_cred c = cred(req);
+    int rc = lg_volume_create_file(vol(req), parent, name, fi->flags, mode, &c, &e, &h);
+    reply_created(req, rc, &e, h, fi);
+}
+
+#if FUSE_USE_VERSION >= 317
+static void op_tmpfile(fuse_req_t req, fuse_ino_t parent, mode_t mode, struct fuse_file_info *fi)
+{
+    struct lg_entry e;
+    struct lg_handle *h = NULL;
+    struct lg_cred c = cred(req);
+    int rc = lg_volume_tmpfile(vol(req), parent, fi->flags, mode, &c, &e, &h);
+    reply_created(req, rc, &e, h, fi);
+}
+#endif
 
 static void op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi)
 {
@@ -459,4 +512,10 @@ const struct fuse_lowlevel_ops lg_front_ops = {
     .getxattr = op_getxattr,
     .listxattr = op_listxattr,
     .removexattr = op_removexattr,
+#if FUSE_USE_VERSION >= 317
+    .tmpfile = op_tmpfile,
+#endif
+#if FUSE_USE_VERSION >= 318
+    .statx = op_statx,
+#endif
 };

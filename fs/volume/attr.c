@@ -26,6 +26,23 @@ int lg_volume_getattr(struct lg_volume *v, uint64_t node, struct stat *ret)
     return rc;
 }
 
+int lg_volume_birth(struct lg_volume *v, uint64_t node, struct timespec *ret)
+{
+    struct statx x;
+    struct lg_node *n = lg_node_ref(v, node);
+    int fd = n ? lg_node_open(v, n, O_PATH | O_NOFOLLOW) : -ESTALE, rc = fd < 0 ? fd : 0;
+    if (!rc && statx(fd, "", AT_EMPTY_PATH, STATX_BTIME, &x))
+        rc = -errno;
+    else if (!rc && !(x.stx_mask & STATX_BTIME))
+        rc = -EOPNOTSUPP;
+    else if (!rc)
+        *ret = (struct timespec){ x.stx_btime.tv_sec, x.stx_btime.tv_nsec };
+    if (fd >= 0)
+        close(fd);
+    lg_node_unref(v, n);
+    return rc;
+}
+
 static int set_size_locked(struct lg_volume *v, struct lg_node *n, uint64_t size)
 {
     int rc = lg_node_file(v, n);

@@ -47,11 +47,13 @@ struct lg_node {
     unsigned opens;
     bool was_open; /* at any time: a stat made before mu was taken may be older than the last close */
     bool kid_known, no_capability; /* no_capability: known to have no security.capability */
-    uint8_t kid[LG_ID_LEN];
     _Atomic bool name_pending; /* re-encrypted under a hidden name; until its directory is synced, a crash brings the old file back */
     _Atomic time_t dirty_since; /* 0: not; also read without mu */
     bool dirid_known;
-    uint8_t dirid[LG_ID_LEN];
+    union { /* there may be millions of nodes */
+        uint8_t kid[LG_ID_LEN];   /* of a file */
+        uint8_t dirid[LG_ID_LEN]; /* of a directory */
+    };
 };
 
 /* What decides about the owner and mode of what is made in a directory, once known. */

@@ -188,7 +188,7 @@ static int node_get(struct lg_volume *v, const struct lg_node *parent, const uni
         else if (n->fd < 0 && !len)
             rc = -errno;
     }
-    if (!rc && name && (!n->name || strcmp(n->name, name) != 0)) {
+    if (!rc && name && (S_ISREG(n->type) || S_ISDIR(n->type)) && (!n->name || strcmp(n->name, name) != 0)) {
         char *copy = strdup(name);
         if (copy) {
             free(n->name);

@@ -68,6 +68,9 @@ int lg_volume_lookup(struct lg_volume *v, uint64_t parent, const char *name, str
 void lg_volume_forget(struct lg_volume *v, uint64_t node, uint64_t n);
 int lg_volume_getattr(struct lg_volume *v, uint64_t node, struct stat *ret) LG_MUST;
 
+/* When the lower file was made. -EOPNOTSUPP: the filesystem below does not say. */
+int lg_volume_birth(struct lg_volume *v, uint64_t node, struct timespec *ret) LG_MUST;
+
 #define LG_SET_MODE 1u
 #define LG_SET_UID 2u
 #define LG_SET_GID 4u

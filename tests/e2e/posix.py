@@ -112,17 +112,6 @@ with open(os.path.join(m, "old"), "w+b", buffering=0) as f:
     f.seek(0)
     assert f.read() == b"old" and read(os.path.join(m, "old")) == b"new"
 
-# ---- nameless files
-try:
-    fd = os.open(m, os.O_TMPFILE | os.O_RDWR, 0o600)
-    os.write(fd, b"nameless")
-    os.link("/proc/self/fd/%d" % fd, os.path.join(m, "named"), src_dir_fd=None, follow_symlinks=True)
-    os.close(fd)
-    assert read(os.path.join(m, "named")) == b"nameless"
-except OSError as e:
-    assert e.errno == errno.EOPNOTSUPP, e
-    print("O_TMPFILE: EOPNOTSUPP (this libfuse has no call for it)")
-
 # ---- holes, through every way of making them
 size = 3 << 20
 for step in range(3):
