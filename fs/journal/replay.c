@@ -6,6 +6,8 @@
 #include "internal.h"
 
 #define ROOT_NAME "root"
+#define TMP_PREFIX "lg.tmp." /* docs/FORMAT-names.md */
+enum { BEST = 3 };
 
 /* A file that records name, and what is known of it. */
 struct target {
@@ -13,8 +15,11 @@ struct target {
     uint64_t top_seq; /* of its records */
     int64_t mtime_s;
     uint32_t mtime_ns;
-    int fd;        /* -1: not found */
-    bool searched; /* by handle */
+    uint8_t key[2][LG_MAC_LEN]; /* commitments to the file key in its first and last record */
+    bool has_key;
+    int fd;         /* -1: not found */
+    unsigned match; /* how well that one fits; BEST: no other is looked for */
+    bool searched;  /* by handle */
     bool skip;     /* the disk is ahead of every record */
 };
 
@@ -23,7 +28,15 @@ struct replay {
     int dirfd;
     const uint8_t *vault_id;
     struct target *t;
-    size_t n, cap, missing;
+    size_t n, cap, missing; /* missing: without a best match */
+};
+
+/* What a lower file says of itself. */
+struct found {
+    uint8_t file_id[LG_ID_LEN];
+    uint64_t seq; /* of the newest commit slot that a crash left whole */
+    uint8_t key[2][LG_MAC_LEN];
+    bool has_key[2];
 };
 
 static struct target *target_of(struct replay *rp, const uint8_t file_id[LG_ID_LEN])
@@ -34,8 +47,8 @@ static struct target *target_of(struct replay *rp, const uint8_t file_id[LG_ID_L
     return NULL;
 }
 
-/* Is this open file the one? Reads its first sectors and, if so, the newest commit slot that a crash left whole. */
-static bool is_ours(const struct replay *rp, int fd, uint8_t ret_file_id[LG_ID_LEN], uint64_t *ret_seq)
+/* Is this open file one of the vault? Reads its first sectors. */
+static bool is_ours(const struct replay *rp, int fd, struct found *ret)
 {
     uint8_t head[3 * LG_SECTOR];
     struct lg_s0 s0;
@@ -43,21 +56,38 @@ static bool is_ours(const struct replay *rp, int fd, uint8_t ret_file_id[LG_ID_L
     if (rp->sys->fstat(rp->sys->arg, fd, &st) || !S_ISREG(st.st_mode) || lg_sys_read_full(rp->sys, fd, head, sizeof head, 0) < (ssize_t)sizeof head ||
         lg_s0_decode(head, &s0) || memcmp(s0.vault_id, rp->vault_id, LG_ID_LEN) != 0)
         return false;
-    memcpy(ret_file_id, s0.file_id, LG_ID_LEN);
-    *ret_seq = 0;
-    for (unsigned i = 1; i <= 2; i++) {
+    *ret = (struct found){ .seq = 0 };
+    memcpy(ret->file_id, s0.file_id, LG_ID_LEN);
+    for (unsigned i = 0; i < 2; i++) {
         struct lg_slot slot;
-        if (!lg_slot_decode(head + i * LG_SECTOR, &slot) && slot.seq > *ret_seq)
-            *ret_seq = slot.seq;
+        if (lg_slot_decode(head + (1 + i) * LG_SECTOR, &slot))
+            continue;
+        ret->seq = slot.seq > ret->seq ? slot.seq : ret->seq;
+        memcpy(ret->key[i], slot.commitment, LG_MAC_LEN);
+        ret->has_key[i] = true;
     }
     return true;
 }
 
-static void adopt(struct replay *rp, struct target *t, int fd, uint64_t seq)
+static void adopt(struct replay *rp, struct target *t, int fd, const struct found *f, unsigned match)
 {
+    if (t->fd >= 0)
+        close(t->fd);
     t->fd = fd;
-    t->skip = seq > t->top_seq; /* never an older slot over a newer one */
-    rp->missing--;
+    t->match = match;
+    t->skip = f->seq > t->top_seq; /* never an older slot over a newer one */
+    rp->missing -= match == BEST;
+}
+
+/* A crash during a re-encryption leaves two files of one id, one of them under a hidden name: the records are of that whose key they speak of. When
+ * that does not tell (a file written anew from its beginning has a new key), of the one that has a name. */
+static unsigned match_of(const struct target *t, const struct found *f, const char *name)
+{
+    bool same = false;
+    for (unsigned i = 0; t->has_key && i < 2; i++)
+        for (unsigned k = 0; k < 2; k++)
+            same |= f->has_key[k] && memcmp(f->key[k], t->key[i], LG_MAC_LEN) == 0;
+    return 1u + same + (same || strncmp(name, TMP_PREFIX, sizeof TMP_PREFIX - 1) != 0);
 }
 
 static void find_by_handle(struct replay *rp, struct target *t, const struct lg_jrec *r)
@@ -66,8 +96,7 @@ static void find_by_handle(struct replay *rp, struct target *t, const struct lg_
         struct file_handle h;
         uint8_t room[sizeof(struct file_handle) + LG_JOURNAL_HANDLE_MAX];
     } u = { .h.handle_bytes = r->handle_len };
-    uint8_t id[LG_ID_LEN];
-    uint64_t seq;
+    struct found f;
     t->searched = true;
     if (!r->handle_len)
         return;
@@ -76,8 +105,8 @@ static void find_by_handle(struct replay *rp, struct target *t, const struct lg_
     int fd = open_by_handle_at(rp->dirfd, &u.h, O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
     if (fd < 0)
         return;
-    if (is_ours(rp, fd, id, &seq) && !memcmp(id, t->file_id, LG_ID_LEN))
-        adopt(rp, t, fd, seq);
+    if (is_ours(rp, fd, &f) && !memcmp(f.file_id, t->file_id, LG_ID_LEN))
+        adopt(rp, t, fd, &f, BEST);
     else
         close(fd);
 }
@@ -103,14 +132,14 @@ static void find_by_id(struct replay *rp, int dirfd, unsigned depth)
                 close(fd);
             continue;
         }
-        uint8_t id[LG_ID_LEN];
-        uint64_t seq;
+        struct found f;
         fd = openat(dirfd, e->d_name, O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
         if (fd < 0)
             continue;
-        struct target *t = is_ours(rp, fd, id, &seq) ? target_of(rp, id) : NULL;
-        if (t && t->fd < 0)
-            adopt(rp, t, fd, seq);
+        struct target *t = is_ours(rp, fd, &f) ? target_of(rp, f.file_id) : NULL;
+        unsigned match = t ? match_of(t, &f, e->d_name) : 0;
+        if (match && match > t->match)
+            adopt(rp, t, fd, &f, match);
         else
             close(fd);
     }
@@ -150,6 +179,25 @@ static int area_walk(const struct lg_sys *sys, int fd, unsigned area, uint64_t g
     return rc;
 }
 
+/* The commitment in the slot that a record writes. */
+static bool record_key(const struct lg_jrec *r, uint8_t ret[LG_MAC_LEN])
+{
+    struct lg_rd rd = lg_rd(r->ops, r->ops_len);
+    struct lg_slot slot;
+    bool has = false;
+    for (uint32_t i = 0; i < r->n_ops; i++) {
+        uint32_t kind = lg_rd_u32(&rd);
+        (void)lg_rd_u32(&rd);
+        uint64_t off = lg_rd_u64(&rd), len = lg_rd_u64(&rd);
+        const uint8_t *data = kind == LG_JOP_WRITE ? lg_rd_bytes(&rd, len) : NULL;
+        if (data && len == LG_SECTOR && (off == LG_SECTOR || off == 2 * LG_SECTOR) && !lg_slot_decode(data, &slot)) {
+            memcpy(ret, slot.commitment, LG_MAC_LEN);
+            has = true;
+        }
+    }
+    return has;
+}
+
 static int collect(void *arg, const struct lg_jrec *r)
 {
     struct replay *rp = arg;
@@ -170,6 +218,13 @@ static int collect(void *arg, const struct lg_jrec *r)
     }
     if (r->seq > t->top_seq)
         t->top_seq = r->seq;
+    uint8_t key[LG_MAC_LEN];
+    if (record_key(r, key)) {
+        memcpy(t->key[1], key, sizeof key);
+        if (!t->has_key)
+            memcpy(t->key[0], key, sizeof key);
+        t->has_key = true;
+    }
     t->mtime_s = r->mtime_s;
     t->mtime_ns = r->mtime_ns;
     return 0;

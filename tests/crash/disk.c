@@ -3,6 +3,7 @@
 #include <dirent.h>
 #include <fcntl.h>
 #include <linux/falloc.h>
+#include <pthread.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -561,7 +562,7 @@ static int full_errno(void)
 /* ---- the backend --------------------------------------------------------------------------------------------------------------------- */
 
 static ssize_t d_pread(void *arg, int fd, void *buf, size_t len, off_t off) { return lg_sys_posix.pread(arg, fd, buf, len, off); }
-static ssize_t d_pwritev(void *arg, int fd, const struct iovec *iov, int n, off_t off)
+static ssize_t pwritev_locked(void *arg, int fd, const struct iovec *iov, int n, off_t off)
 {
     off_t len = 0;
     for (int i = 0; i < n; i++)
@@ -610,6 +611,16 @@ static int barrier(int fd, int rc)
         note(BARRIER)->inode = inode;
     return rc;
 }
+/* Large writes come from several threads, in any order. */
+static ssize_t d_pwritev(void *arg, int fd, const struct iovec *iov, int n, off_t off)
+{
+    static pthread_mutex_t mu = PTHREAD_MUTEX_INITIALIZER;
+    pthread_mutex_lock(&mu);
+    ssize_t w = pwritev_locked(arg, fd, iov, n, off);
+    pthread_mutex_unlock(&mu);
+    return w;
+}
+
 /* What a barrier that failed was to make durable. */
 static void lose(size_t inode)
 {
