@@ -98,6 +98,19 @@ int lg_client_act_list(struct lg_client *c, bool open, int (*each)(void *arg, co
 /* doc: room for LG_CERT_MAX. -EALREADY: not destroyed. -ENOTCONN: a mount has not confirmed. */
 int lg_client_certificate(struct lg_client *c, const char *uid, uint8_t *ret_doc, size_t *ret_len, uint8_t ret_sig[LG_SIGN_LEN]) LG_MUST;
 
+/* ---- keyring backups (leadglass/backup.h) ---- */
+
+/* Begins one under key, on this connection; then frames are called for one after the other. */
+int lg_client_backup_begin(struct lg_client *c, const struct lg_secret *key, const char *name, uint8_t ret_id[LG_ID_LEN]) LG_MUST;
+int lg_client_backup_next(struct lg_client *c, uint8_t *buf, size_t cap, size_t *ret_len, bool *ret_end) LG_MUST;
+int lg_client_backup_done(struct lg_client *c, const uint8_t id[LG_ID_LEN]) LG_MUST;
+/* The newest, oldest first; at most max. */
+struct lg_backup_entry;
+int lg_client_backup_list(struct lg_client *c, struct lg_backup_entry *ret, unsigned max, unsigned *ret_n) LG_MUST;
+/* act: the approved act where officers are registered, else NULL. -EPERM: it is not approved. -ENOENT, -EALREADY. */
+int lg_client_backup_void(struct lg_client *c, const uint8_t id[LG_ID_LEN], const uint8_t *act) LG_MUST;
+int lg_client_restore_confirm(struct lg_client *c, const uint8_t *act) LG_MUST;
+
 /* ---- for leadglass-fs --------------------------------------------------------------------------------------------------- */
 
 #define LG_LEASE_S (24u * 3600u)

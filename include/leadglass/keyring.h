@@ -124,6 +124,10 @@ int lg_keyring_rotate_studies(struct lg_keyring *k, const uint8_t *after, unsign
 /* A new root: every bucket key wrapped anew, the old root forgotten. No study key changes. */
 int lg_keyring_rotate_root(struct lg_keyring *k) LG_MUST;
 
+/* Was this keyring restored from a backup and not confirmed since? Then nothing is destroyed. */
+bool lg_keyring_restored(struct lg_keyring *k);
+int lg_keyring_restored_confirm(struct lg_keyring *k) LG_MUST; /* needs begin; -EALREADY */
+
 struct lg_keyring_stat {
     uint8_t keyring_id[LG_ID_LEN];
     uint64_t epoch;      /* of the root */
@@ -132,6 +136,9 @@ struct lg_keyring_stat {
     uint64_t destroyed;
     uint64_t vaults;
     uint64_t file_bytes; /* of the LMDB file */
+    uint64_t backup;     /* when the newest keyring backup that is not void was made; 0: none */
+    uint64_t uncovered;  /* studies that it does not know */
+    bool restored;       /* from a backup, not confirmed yet: nothing is destroyed */
     bool mirrored;
     unsigned stale; /* LG_STALE_...: degraded, that copy fell behind and is not written; 0: in step */
 };

@@ -51,6 +51,12 @@ enum lg_msg {
     LG_MSG_ROTATE_ROOT = 30,
     LG_MSG_ROTATE_STUDY = 31,
     LG_MSG_ROTATE_STUDIES = 32, /* some of all, from a key id on */
+    LG_MSG_BACKUP_BEGIN = 33,
+    LG_MSG_BACKUP_NEXT = 34,
+    LG_MSG_BACKUP_DONE = 35,    /* it is safe where it shall be: into the inventory */
+    LG_MSG_BACKUP_LIST = 36,
+    LG_MSG_BACKUP_VOID = 37,
+    LG_MSG_RESTORE_CONFIRM = 38, /* destruction is allowed again */
     LG_MSG_ACT_SUBMIT = 40,
     LG_MSG_ACT_APPROVE = 41,
     LG_MSG_ACT_GET = 42,

@@ -1,4 +1,5 @@
 #include "leadglass/client.h"
+#include "leadglass/backup.h"
 
 #include <pthread.h>
 #include <stdio.h>
@@ -368,6 +369,86 @@ int lg_client_certificate(struct lg_client *c, const char *uid, uint8_t *ret_doc
         return -ENOENT;
     set_str(q.uid, sizeof q.uid, uid);
     return blob_call(c, &q, NULL, REVOKE_MS, to_cert, &x);
+}
+
+/* ---- backups ------------------------------------------------------------------------------------------------------------------------------------ */
+
+struct bytes {
+    uint8_t *p;
+    size_t cap, len;
+};
+static int to_bytes(void *arg, const uint8_t *p, size_t len)
+{
+    struct bytes *b = arg;
+    if (len > b->cap)
+        return -EPROTO;
+    memcpy(b->p, p, len);
+    b->len = len;
+    return 0;
+}
+
+int lg_client_backup_begin(struct lg_client *c, const struct lg_secret *key, const char *name, uint8_t ret_id[LG_ID_LEN])
+{
+    struct lg_request q = { .type = LG_MSG_BACKUP_BEGIN, .pass = key->b, .pass_len = LG_KEY_LEN };
+    struct bytes b = { ret_id, LG_ID_LEN, 0 };
+    set_str(q.reason, sizeof q.reason, name);
+    int rc = blob_call(c, &q, NULL, DEADLINE_MS, to_bytes, &b);
+    return rc ? rc : b.len == LG_ID_LEN ? 0 : -EPROTO;
+}
+
+int lg_client_backup_next(struct lg_client *c, uint8_t *buf, size_t cap, size_t *ret_len, bool *ret_end)
+{
+    struct lg_request q = { .type = LG_MSG_BACKUP_NEXT };
+    struct bytes b = { malloc(cap + 1), cap + 1, 0 };
+    int rc = b.p ? blob_call(c, &q, NULL, DEADLINE_MS, to_bytes, &b) : -ENOMEM;
+    if (!rc && b.len < 2)
+        rc = -EPROTO;
+    if (!rc) {
+        memcpy(buf, b.p + 1, b.len - 1);
+        *ret_len = b.len - 1;
+        *ret_end = b.p[0] != 0;
+    }
+    free(b.p);
+    return rc;
+}
+
+static int id_call(struct lg_client *c, uint16_t type, const uint8_t *id, const uint8_t *act)
+{
+    struct lg_request q = { .type = type };
+    struct lg_answer a = { 0 };
+    if (id)
+        memcpy(q.kid, id, LG_ID_LEN);
+    if (act)
+        memcpy(q.vault_id, act, LG_ID_LEN);
+    return call(c, &q, &a, DEADLINE_MS);
+}
+
+int lg_client_backup_done(struct lg_client *c, const uint8_t id[LG_ID_LEN]) { return id_call(c, LG_MSG_BACKUP_DONE, id, NULL); }
+int lg_client_backup_void(struct lg_client *c, const uint8_t id[LG_ID_LEN], const uint8_t *act) { return id_call(c, LG_MSG_BACKUP_VOID, id, act); }
+int lg_client_restore_confirm(struct lg_client *c, const uint8_t *act) { return id_call(c, LG_MSG_RESTORE_CONFIRM, NULL, act); }
+
+int lg_client_backup_list(struct lg_client *c, struct lg_backup_entry *ret, unsigned max, unsigned *ret_n)
+{
+    struct lg_request q = { .type = LG_MSG_BACKUP_LIST };
+    struct bytes b = { malloc(LG_WIRE_BLOB_MAX), LG_WIRE_BLOB_MAX, 0 };
+    int rc = b.p ? blob_call(c, &q, NULL, DEADLINE_MS, to_bytes, &b) : -ENOMEM;
+    struct lg_rd r = lg_rd(b.p, rc ? 0 : b.len);
+    uint32_t n = lg_rd_u32(&r);
+    if (!rc && n > max)
+        rc = -EPROTO;
+    for (unsigned i = 0; !rc && i < n; i++) {
+        lg_rd_copy(&r, ret[i].id, LG_ID_LEN);
+        ret[i].created = lg_rd_u64(&r);
+        ret[i].voided = lg_rd_u64(&r);
+        ret[i].keys = lg_rd_u64(&r);
+        lg_rd_str(&r, ret[i].name, LG_BACKUP_NAME_MAX);
+    }
+    if (!rc && !lg_rd_done(&r))
+        rc = -EPROTO;
+    if (!rc)
+        *ret_n = n;
+    free(b.p);
+    return rc;
 }
 
 /* ---- for leadglass-fs --------------------------------------------------------------------------------------------------------------------- */

@@ -118,6 +118,12 @@ struct lg_worker {
         size_t len;
     } held[LG_CLIENTS_MAX * 4];
     unsigned n_held;
+    struct { /* being made, for the connection of that serial */
+        struct lg_backup *b;
+        uint64_t serial;
+        bool ended;
+        char name[LG_REASON_MAX + 1];
+    } backup;
     unsigned stale; /* as last reported */
     char mirror_slot[PATH_MAX];
     bool stop;
@@ -206,6 +212,15 @@ void lg_due_begin(struct lg_worker *w, struct lg_op *op);
 void lg_due_end(struct lg_worker *w, struct lg_op *op);
 void lg_revoke_confirmed(struct lg_worker *w, const char *uid); /* every mount has answered a revocation */
 void lg_tick(struct lg_worker *w); /* every turn; does something once a minute, or when something is due */
+
+/* ---- backup.c ---- */
+void lg_backup_drop(struct lg_worker *w, const struct lg_conn *c); /* the one that this connection (NULL: any) has begun */
+void lg_on_backup_begin(struct lg_worker *w, struct lg_conn *c, const struct lg_request *q);
+void lg_on_backup_next(struct lg_worker *w, struct lg_conn *c, const struct lg_request *q);
+void lg_on_backup_done(struct lg_worker *w, struct lg_conn *c, const struct lg_request *q);
+void lg_on_backup_list(struct lg_worker *w, struct lg_conn *c, const struct lg_request *q);
+void lg_on_backup_void(struct lg_worker *w, struct lg_conn *c, const struct lg_request *q);
+void lg_on_restore_confirm(struct lg_worker *w, struct lg_conn *c, const struct lg_request *q);
 
 /* ---- mounts.c ---- */
 bool lg_mount_alive(const struct lg_mount *m);

@@ -84,6 +84,7 @@ static void conn_close(struct lg_worker *w, struct lg_conn *c)
                 w->mounts[i].failed = true;
             }
         }
+    lg_backup_drop(w, c);
     close(c->fd);
     c->fd = -1;
     lg_secret_dealloc(c->in);
@@ -445,6 +446,7 @@ int lg_worker_run(const struct lg_worker_options *o)
     for (unsigned i = 0; i < LG_CLIENTS_MAX; i++)
         conn_close(w, &w->conns[i]);
     if (w->keyring) {
+        lg_backup_drop(w, NULL);
         lg_keyd_audit_stop(w);
         lg_keyring_close(w->keyring);
     }

@@ -182,6 +182,8 @@ int lg_keyring_destroy(struct lg_keyring *k, unsigned *ret_destroyed)
     if (lg_keyring_in_txn(k))
         return -EBUSY;
     int rc = victims_find(k, &v);
+    if (!rc && v.n && lg_keyring_restored(k))
+        rc = -EPERM; /* until it is confirmed that what was restored is what is wanted */
     if (!rc)
         rc = lg_root_change_left(k, &left);
     if (!rc && (v.n || left)) /* not complete until every copy has it */

@@ -97,6 +97,15 @@ int lg_mirror_ready(struct lg_keyring *k) LG_MUST;
 int lg_slots_read(const struct lg_keyring *k, uint8_t bytes[LG_SLOTFILE_MAX], size_t *ret_len) LG_MUST;
 int lg_slots_write(struct lg_keyring *k, const struct lg_slotfile *s, const struct lg_secret *newest) LG_MUST;
 int lg_slots_level(struct lg_keyring *k, const struct lg_slotfile *s, const uint8_t *bytes, size_t len, const struct lg_secret *newest) LG_MUST;
+/* ---- backup.c: when the newest backup that is not void was made (0: none), and how many studies it does not know ---- */
+void lg_backup_age(struct lg_keyring *k, uint64_t *ret_last, uint64_t *ret_uncovered);
+
+/* ---- making a keyring (keyring.c) and what a backup needs to know of it ---- */
+/* lg_keyring_create with rows (NULL: an empty one) called on the empty store, instead of lg_keyring_fill; it sets the id and the root's epoch. */
+int lg_keyring_make(const char *dir, const char *slot_path, const void *pass, size_t pass_len, unsigned scrypt_ms, int (*rows)(struct lg_keyring *k, void *arg), void *arg) LG_MUST;
+int lg_keyring_fill(struct lg_keyring *k) LG_MUST; /* buckets and meta, under k->root; lookup and record key are made when there are none */
+bool lg_meta_own(const void *key, size_t len);     /* is this the meta record, or the count of commits? */
+bool lg_scrypt_ok(const struct lg_scrypt *s);      /* within what a hostile file may cost us */
 int lg_keyring_lock_dir(const char *dir, int *ret_fd) LG_MUST;
 int lg_slotfile_dir_sync(const char *path) LG_MUST; /* of the directory that this name stands in */
 
@@ -119,6 +128,13 @@ void lg_store_join(struct lg_store *s, struct lg_store *mirror); /* takes over t
 bool lg_store_live(const struct lg_store *s, unsigned i);
 int lg_store_clone(struct lg_store *s, int fd) LG_MUST; /* the whole file, synced */
 int lg_store_commits(struct lg_store *s, uint64_t *ret) LG_MUST; /* how many there have been: tells which copy is ahead */
+/* The last commit, unchanged by later ones; freed before the store is closed. Otherwise as lg_store_next. */
+struct lg_snapshot;
+int lg_store_snapshot(struct lg_store *s, struct lg_snapshot **ret) LG_MUST;
+int lg_snapshot_next(struct lg_snapshot *n, enum lg_table t, bool after, void *key, size_t *key_len, const uint8_t **ret, size_t *ret_len) LG_MUST;
+void lg_snapshot_free(struct lg_snapshot *n); /* NULL is fine */
+const char *lg_table_name(enum lg_table t);
+int lg_table_of(const char *name, enum lg_table *ret) LG_MUST; /* -EPROTONOSUPPORT */
 /* For crash tests: before each copy's commit. */
 typedef int (*lg_store_hook)(void *arg, const char *step);
 void lg_store_set_hook(struct lg_store *s, lg_store_hook hook, void *arg);

@@ -28,12 +28,12 @@ int lg_keyring_lock_dir(const char *dir, int *ret_fd)
     return 0;
 }
 
-static int fill(struct lg_keyring *k)
+int lg_keyring_fill(struct lg_keyring *k)
 {
     LG_SECRET_AUTO key = lg_secret_new();
     unsigned failed;
-    k->lookup = lg_secret_random();
-    k->record = lg_secret_random();
+    k->lookup = k->lookup ? k->lookup : lg_secret_random();
+    k->record = k->record ? k->record : lg_secret_random();
     if (!key || !k->lookup || !k->record)
         return -ENOMEM;
     int rc = lg_siv_new(k->root.key, &k->rooted.siv);
@@ -85,6 +85,11 @@ static int sync_parent(const char *path)
 
 int lg_keyring_create(const char *dir, const char *slot_path, const void *pass, size_t pass_len, unsigned scrypt_ms)
 {
+    return lg_keyring_make(dir, slot_path, pass, pass_len, scrypt_ms, NULL, NULL);
+}
+
+int lg_keyring_make(const char *dir, const char *slot_path, const void *pass, size_t pass_len, unsigned scrypt_ms, int (*rows)(struct lg_keyring *k, void *arg), void *arg)
+{
     struct lg_keyring k = { .lockfd = -1, .root = { .epoch = 1, .key = lg_secret_random() } };
     struct lg_slotfile s;
     char tmp[4096];
@@ -102,7 +107,7 @@ int lg_keyring_create(const char *dir, const char *slot_path, const void *pass, 
     if (!rc)
         rc = lg_store_open(dir, true, &k.store);
     if (!rc)
-        rc = fill(&k);
+        rc = rows ? rows(&k, arg) : lg_keyring_fill(&k);
     if (!rc)
         rc = sync_path(dir);
     if (!rc)
@@ -291,6 +296,8 @@ int lg_keyring_stat(struct lg_keyring *k, struct lg_keyring_stat *ret)
     *ret = (struct lg_keyring_stat){ .epoch = k->meta.epoch, .generation = k->meta.generation, .studies = k->meta.studies, .destroyed = k->meta.destroyed,
                                      .vaults = k->meta.vaults, .file_bytes = lg_store_bytes(k->store), .mirrored = k->mirror_dir != NULL, .stale = k->stale };
     memcpy(ret->keyring_id, k->meta.keyring_id, LG_ID_LEN);
+    lg_backup_age(k, &ret->backup, &ret->uncovered);
+    ret->restored = lg_keyring_restored(k);
     return 0;
 }
 

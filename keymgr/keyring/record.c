@@ -25,6 +25,11 @@ static struct ad ad_of(const struct lg_keyring *k, const char purpose[8], const 
 
 /* ---- meta ---------------------------------------------------------------------------------------------------------------------------------- */
 
+bool lg_meta_own(const void *key, size_t len)
+{
+    return (len == sizeof META_NAME - 1 && memcmp(key, META_NAME, len) == 0) || (len == 7 && memcmp(key, "commits", 7) == 0);
+}
+
 int lg_meta_read(struct lg_keyring *k)
 {
     const uint8_t *p;

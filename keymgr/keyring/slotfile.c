@@ -11,7 +11,7 @@ static const char magic[8] = "LGSLOTS";
 enum { V1 = 1 }; /* what version 0.1 wrote: passphrase slots only, numbered by their place */
 
 /* A hostile file must not make us spend more than 1 GiB (128 * r * N bytes) nor four passes. */
-static bool scrypt_ok(const struct lg_scrypt *s)
+bool lg_scrypt_ok(const struct lg_scrypt *s)
 {
     return s->log2_n >= 10 && s->log2_n <= 20 && s->r >= 1 && s->r <= 8 && s->p >= 1 && s->p <= 4;
 }
@@ -42,7 +42,7 @@ static bool slot_decode_v1(struct lg_rd *r, struct lg_slotfile *s, unsigned i)
     lg_rd_copy(r, t->slot_key, LG_WRAPPED_LEN);
     roots_decode(r, s, t);
     t->created = t->proved = 1; /* it made the keyring */
-    return lg_rd_ok(r) && t->type == LG_SLOT_PASSPHRASE && scrypt_ok(&t->scrypt);
+    return lg_rd_ok(r) && t->type == LG_SLOT_PASSPHRASE && lg_scrypt_ok(&t->scrypt);
 }
 
 static bool slot_decode(struct lg_rd *r, struct lg_slotfile *s, unsigned i)
@@ -60,7 +60,7 @@ static bool slot_decode(struct lg_rd *r, struct lg_slotfile *s, unsigned i)
         lg_rd_copy(r, t->sealed, t->sealed_len);
     } else {
         scrypt_decode(r, &t->scrypt);
-        if (!lg_slot_has_secret(t->type) || !scrypt_ok(&t->scrypt))
+        if (!lg_slot_has_secret(t->type) || !lg_scrypt_ok(&t->scrypt))
             return false;
     }
     lg_rd_copy(r, t->slot_key, LG_WRAPPED_LEN);

@@ -310,15 +310,11 @@ int lg_store_del(struct lg_store *s, enum lg_table t, const void *key, size_t ke
     return rc;
 }
 
-int lg_store_next(struct lg_store *s, enum lg_table t, bool after, void *key, size_t *key_len, const uint8_t **ret, size_t *ret_len)
+static int next_in(MDB_txn *txn, MDB_dbi dbi, bool after, void *key, size_t *key_len, const uint8_t **ret, size_t *ret_len)
 {
     MDB_val k = { *key_len, key }, v;
-    struct copy *from;
     MDB_cursor *c;
-    MDB_txn *txn;
-    int rc = txn_get(s, &from, &txn);
-    if (!rc)
-        rc = rc_of(mdb_cursor_open(txn, from->dbi[t], &c));
+    int rc = rc_of(mdb_cursor_open(txn, dbi, &c));
     if (rc)
         return rc;
     rc = rc_of(mdb_cursor_get(c, &k, &v, *key_len ? MDB_SET_RANGE : MDB_FIRST));
@@ -334,4 +330,57 @@ int lg_store_next(struct lg_store *s, enum lg_table t, bool after, void *key, si
     }
     mdb_cursor_close(c);
     return rc;
+}
+
+int lg_store_next(struct lg_store *s, enum lg_table t, bool after, void *key, size_t *key_len, const uint8_t **ret, size_t *ret_len)
+{
+    struct copy *from;
+    MDB_txn *txn;
+    int rc = txn_get(s, &from, &txn);
+    return rc ? rc : next_in(txn, from->dbi[t], after, key, key_len, ret, ret_len);
+}
+
+/* ---- a snapshot ------------------------------------------------------------------------------------------------------------------------------ */
+
+struct lg_snapshot {
+    struct copy *c; /* the store outlives it */
+    MDB_txn *txn;
+};
+
+int lg_store_snapshot(struct lg_store *s, struct lg_snapshot **ret)
+{
+    struct lg_snapshot *n = calloc(1, sizeof *n);
+    if (!n)
+        return -ENOMEM;
+    n->c = &s->c[s->from];
+    int rc = rc_of(mdb_txn_begin(n->c->env, NULL, MDB_RDONLY, &n->txn));
+    if (rc)
+        free(n);
+    else
+        *ret = n;
+    return rc;
+}
+
+int lg_snapshot_next(struct lg_snapshot *n, enum lg_table t, bool after, void *key, size_t *key_len, const uint8_t **ret, size_t *ret_len)
+{
+    return next_in(n->txn, n->c->dbi[t], after, key, key_len, ret, ret_len);
+}
+
+void lg_snapshot_free(struct lg_snapshot *n)
+{
+    if (n)
+        mdb_txn_abort(n->txn);
+    free(n);
+}
+
+const char *lg_table_name(enum lg_table t) { return names[t]; }
+
+int lg_table_of(const char *name, enum lg_table *ret)
+{
+    for (unsigned t = 0; t < LG_TABLES; t++)
+        if (strcmp(names[t], name) == 0) {
+            *ret = (enum lg_table)t;
+            return 0;
+        }
+    return -EPROTONOSUPPORT;
 }

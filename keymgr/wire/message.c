@@ -73,6 +73,12 @@ static const struct {
     [LG_MSG_AUDIT_HEADS] = { NOTHING, A_HEADS },
     [LG_MSG_AUDIT_NOTE] = { R_REASON, 0 },
     [LG_MSG_ROTATE_STUDIES] = { R_KID | R_AFTER, A_ROTATED },
+    [LG_MSG_BACKUP_BEGIN] = { R_PASS | R_REASON, A_BLOB },
+    [LG_MSG_BACKUP_NEXT] = { NOTHING, A_BLOB },
+    [LG_MSG_BACKUP_DONE] = { R_KID, 0 },
+    [LG_MSG_BACKUP_LIST] = { NOTHING, A_BLOB },
+    [LG_MSG_BACKUP_VOID] = { R_VAULT | R_KID, 0 },
+    [LG_MSG_RESTORE_CONFIRM] = { R_VAULT, 0 },
     [LG_MSG_ACT_SUBMIT] = { R_ACT, A_UNCONFIRMED | A_BLOB },
     [LG_MSG_ACT_APPROVE] = { R_KID | R_ACT, A_UNCONFIRMED | A_BLOB },
     [LG_MSG_ACT_GET] = { R_KID, A_BLOB },
@@ -373,6 +379,9 @@ static void wr_keyd(struct lg_wr *w, const struct lg_keyd_status *s)
     }
     lg_wr_str(w, s->mirror_dir);
     lg_wr_u8(w, (uint8_t)s->keyring.stale);
+    lg_wr_u64(w, s->keyring.backup);
+    lg_wr_u64(w, s->keyring.uncovered);
+    lg_wr_u8(w, s->keyring.restored);
 }
 static void rd_keyd(struct lg_rd *r, struct lg_keyd_status *s)
 {
@@ -410,6 +419,9 @@ static void rd_keyd(struct lg_rd *r, struct lg_keyd_status *s)
     s->keyring.stale = lg_rd_u8(r);
     if (s->keyring.stale > LG_STALE_MIRROR)
         r->bad = true;
+    s->keyring.backup = lg_rd_u64(r);
+    s->keyring.uncovered = lg_rd_u64(r);
+    s->keyring.restored = rd_bool(r);
 }
 
 static void wr_audit(struct lg_wr *w, const struct lg_audit_info *i)

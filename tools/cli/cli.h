@@ -21,6 +21,8 @@ struct cli {
     bool json, help;
     struct lg_passphrase_source pass;
     /* of single commands */
+    const char *new_pass_file, *destroyed, *act; /* backup */
+    bool drill;
     const char *keyring, *reason, *mount_options, *key_file, *study;
     /* of officers (act.h) */
     const char *sign, *offline, *as, *key, *role, *account, *raw, *waiting;
@@ -55,7 +57,7 @@ struct cli_command {
     int (*run)(struct cli *c);
     bool offline; /* needs no socket */
 };
-extern const struct cli_command cli_init, cli_mount, cli_umount, cli_unlock, cli_lock, cli_status, cli_identify, cli_study, cli_slot, cli_key, cli_scrub,
+extern const struct cli_command cli_init, cli_mount, cli_umount, cli_unlock, cli_lock, cli_status, cli_identify, cli_study, cli_slot, cli_key, cli_backup, cli_scrub,
     cli_officer, cli_request, cli_policy, cli_clock;
 
 int cli_fail(int code, const char *fmt, ...) LG_PRINTF(2, 3);

@@ -85,6 +85,19 @@ static const char *copies(const struct lg_keyd_status *s)
     return s->keyring.stale == LG_STALE_MIRROR ? "degraded: the mirror fell behind" : s->keyring.stale ? "degraded: the keyring's first copy fell behind" : "in step";
 }
 
+static void backups(const struct lg_keyd_status *s)
+{
+    char t[32];
+    if (s->keyring.backup) {
+        cli_time(s->keyring.backup, t);
+        printf("key backup    of %s; %llu studies have no key copy off this host since\n", t, (unsigned long long)s->keyring.uncovered);
+    } else {
+        printf("key backup    none: %llu studies have no key copy off this host. Make one: leadglass backup create FILE\n", (unsigned long long)s->keyring.uncovered);
+    }
+    if (s->keyring.restored)
+        puts("RESTORED      from a backup: nothing is destroyed until `leadglass backup confirm`");
+}
+
 static int run_status(struct cli *c)
 {
     struct lg_client *k;
@@ -120,6 +133,12 @@ static int run_status(struct cli *c)
             cJSON_AddStringToObject(kr, "mirror", s->mirror_dir);
             cJSON_AddStringToObject(kr, "copies", copies(s));
         }
+        char last[32] = "";
+        if (s->keyring.backup)
+            cli_time(s->keyring.backup, last);
+        cJSON_AddStringToObject(kr, "backup", last);
+        cJSON_AddNumberToObject(kr, "studies_without_backup", (double)s->keyring.uncovered);
+        cJSON_AddBoolToObject(kr, "restored", s->keyring.restored);
         cJSON_AddNumberToObject(kr, "epoch", (double)s->keyring.epoch);
         cJSON_AddNumberToObject(kr, "studies", (double)s->keyring.studies);
         cJSON_AddNumberToObject(kr, "destroyed", (double)s->keyring.destroyed);
@@ -142,6 +161,7 @@ static int run_status(struct cli *c)
         if (s->mirror_dir[0])
             printf("mirror        %s, %s\n", s->mirror_dir, copies(s));
         printf("studies       %llu, and %llu destroyed\n", (unsigned long long)s->keyring.studies, (unsigned long long)s->keyring.destroyed);
+        backups(s);
         printf("vaults        %llu\n", (unsigned long long)s->keyring.vaults);
         if (s->unlocked && s->officer_mode)
             printf("officers      %u\n", s->officers);

@@ -1,0 +1,124 @@
+/* Requests about keyring backups. One is made at a time, for one connection; the asker has the key that opens it and writes the file. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <syslog.h>
+
+#include "daemon.h"
+#include "leadglass/act.h"
+#include "leadglass/backup.h"
+
+void lg_backup_drop(struct lg_worker *w, const struct lg_conn *c)
+{
+    if (!w->backup.b || (c && w->backup.serial != c->serial))
+        return;
+    lg_backup_free(w->backup.b);
+    w->backup.b = NULL;
+}
+
+static void reply(struct lg_worker *w, struct lg_conn *c, const struct lg_request *q, int status, uint8_t *blob, size_t len)
+{
+    struct lg_answer a = { .type = q->type, .id = q->id, .status = status, .blob = blob, .blob_len = status ? 0 : len };
+    lg_reply(w, c, &a);
+}
+
+void lg_on_backup_begin(struct lg_worker *w, struct lg_conn *c, const struct lg_request *q)
+{
+    LG_SECRET_AUTO key = lg_secret_new();
+    uint8_t id[LG_ID_LEN] = { 0 };
+    int rc = !key ? -ENOMEM : q->pass_len != LG_KEY_LEN || strlen(q->reason) > LG_BACKUP_NAME_MAX ? -EINVAL : 0;
+    if (!rc && w->backup.b && w->backup.serial != c->serial)
+        rc = -EBUSY;
+    if (!rc && lg_keyring_in_txn(w->keyring)) /* what this turn has changed is in it too */
+        rc = lg_keyring_commit(w->keyring);
+    if (!rc) {
+        lg_backup_drop(w, NULL);
+        memcpy(key->b, q->pass, LG_KEY_LEN);
+        rc = lg_backup_begin(w->keyring, key, &w->backup.b);
+    }
+    if (!rc) {
+        w->backup.serial = c->serial;
+        snprintf(w->backup.name, sizeof w->backup.name, "%s", q->reason);
+        memcpy(id, lg_backup_id(w->backup.b), LG_ID_LEN);
+        w->backup.ended = false;
+    }
+    reply(w, c, q, rc, id, sizeof id);
+}
+
+void lg_on_backup_next(struct lg_worker *w, struct lg_conn *c, const struct lg_request *q)
+{
+    static uint8_t b[1 + LG_BACKUP_FRAME_MAX];
+    size_t len = 0;
+    bool end = false;
+    int rc = !w->backup.b || w->backup.serial != c->serial || w->backup.ended ? -EINVAL : lg_backup_next(w->backup.b, b + 1, &len, &end);
+    b[0] = end;
+    w->backup.ended = w->backup.ended || end;
+    reply(w, c, q, rc, b, len + 1);
+}
+
+void lg_on_backup_done(struct lg_worker *w, struct lg_conn *c, const struct lg_request *q)
+{
+    int rc = !w->backup.b || !w->backup.ended || memcmp(lg_backup_id(w->backup.b), q->kid, LG_ID_LEN) != 0 ? -EINVAL : lg_backup_note(w->keyring, w->backup.b, w->backup.name);
+    if (!rc) {
+        lg_log(LOG_NOTICE, "a keyring backup was made by user %u: %s", (unsigned)c->uid, w->backup.name);
+        lg_backup_drop(w, NULL);
+    }
+    lg_reply_status(w, c, q, rc);
+}
+
+void lg_on_backup_list(struct lg_worker *w, struct lg_conn *c, const struct lg_request *q)
+{
+    struct lg_backup_entry *e = calloc(LG_BACKUPS_MAX, sizeof *e);
+    uint8_t *b = malloc(LG_WIRE_BLOB_MAX);
+    unsigned n = 0, first = 0;
+    struct lg_wr wr = { 0 };
+    int rc = e && b ? lg_backup_list(w->keyring, e, LG_BACKUPS_MAX, &n) : -ENOMEM;
+    for (bool again = !rc; again; first += again) { /* the newest that fit */
+        wr = lg_wr(b, LG_WIRE_BLOB_MAX);
+        lg_wr_u32(&wr, n - first);
+        for (unsigned i = first; i < n; i++) {
+            lg_wr_bytes(&wr, e[i].id, LG_ID_LEN);
+            lg_wr_u64(&wr, e[i].created);
+            lg_wr_u64(&wr, e[i].voided);
+            lg_wr_u64(&wr, e[i].keys);
+            lg_wr_str(&wr, e[i].name);
+        }
+        again = wr.bad;
+    }
+    reply(w, c, q, rc, b, wr.len);
+    free(e);
+    free(b);
+}
+
+/* Where officers are, two of them must have approved. */
+static int allowed(struct lg_worker *w, const struct lg_request *q, enum lg_action action, const uint8_t *kid)
+{
+    struct lg_act a;
+    bool officers;
+    int rc = lg_keyring_officer_mode(w->keyring, &officers);
+    return rc || !officers ? rc : lg_keyring_act_claim(w->keyring, q->vault_id, action, kid, &a);
+}
+
+void lg_on_backup_void(struct lg_worker *w, struct lg_conn *c, const struct lg_request *q)
+{
+    int rc = lg_backup_void(w->keyring, q->kid);
+    if (!rc)
+        rc = allowed(w, q, LG_ACT_BACKUP_VOID, q->kid);
+    if (rc)
+        lg_keyring_abort(w->keyring);
+    else
+        lg_log(LOG_NOTICE, "a keyring backup was declared destroyed by user %u", (unsigned)c->uid);
+    lg_reply_status(w, c, q, rc);
+}
+
+void lg_on_restore_confirm(struct lg_worker *w, struct lg_conn *c, const struct lg_request *q)
+{
+    int rc = lg_keyring_restored_confirm(w->keyring);
+    if (!rc)
+        rc = allowed(w, q, LG_ACT_DESTROY_ENABLE, NULL);
+    if (rc)
+        lg_keyring_abort(w->keyring);
+    else
+        lg_log(LOG_NOTICE, "the restored keyring was confirmed by user %u: destruction is allowed", (unsigned)c->uid);
+    lg_reply_status(w, c, q, rc);
+}

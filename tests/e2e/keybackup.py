@@ -1,0 +1,123 @@
+"""A keyring backup made while serving; the keyring lost; restored in a new place: every file opens, and nothing comes back that must not."""
+import io, json, os, shutil, signal, subprocess
+from lib import *
+
+w = World()
+import pydicom
+src = pydicom.dcmread([f for f in data_files() if os.path.basename(f) == "CT_small.dcm"][0])
+UID = "1.2.826.0.1.3680043.9.%d"
+
+
+def instance(i):
+    src.StudyInstanceUID = UID % i
+    b = io.BytesIO()
+    src.save_as(b)
+    return b.getvalue()
+
+
+def end_keyd():
+    for x in w.keyd_pids():
+        os.kill(x, signal.SIGTERM)
+    wait_for(lambda: not w.keyd_pids())
+
+
+w.init()
+m = w.mount()
+want = {}
+
+
+def store(i):
+    p = os.path.join(m, "s%d" % i)
+    write(p, instance(i))
+    want[p] = instance(i)
+
+
+for i in range(8):
+    store(i)
+w.cli("key", "rotate", "--study", UID % 0)
+store(0)  # under version 2, the rest under 1
+w.cli("study", "revoke", UID % 1, "--reason", "before", "--now")
+assert w.status()["keyring"]["studies_without_backup"] == 8 and "none" in w.cli("status")
+own, new = w.path("backup-pass"), w.path("new-pass")
+write(own, b"of the backup\n"), write(new, b"new one\n")
+first, second = w.path("first.lgk"), w.path("second.lgk")
+w.cli("backup", "create", first, "--passphrase-file", own)
+w.fails(1, ["exists"], "leadglass", "backup", "create", first, "--passphrase-file", own)
+assert w.status()["keyring"]["studies_without_backup"] == 0 and os.stat(first).st_mode & 0o777 == 0o400
+store(8)
+s = w.status()["keyring"]
+assert s["studies_without_backup"] == 1 and s["backup"]
+w.cli("backup", "create", second, "--passphrase-file", own)
+store(9)  # newer than the newest backup: status says so
+assert w.status()["keyring"]["studies_without_backup"] == 1
+w.cli("study", "revoke", UID % 2, "--reason", "after the backup", "--now")
+listed = json.loads(w.cli("backup", "list", "--json"))
+assert [b["name"] for b in listed] == ["first.lgk", "second.lgk"] and not listed[0]["void"]
+w.cli("backup", "void", listed[0]["id"])
+w.fails(1, ["void already"], "leadglass", "backup", "void", listed[0]["id"])
+w.fails(1, ["no backup"], "leadglass", "backup", "void", "00" * 16)
+assert json.loads(w.cli("backup", "list", "--json"))[0]["void"]
+
+# It opens with its own secret only; damage, a cut, and a frame of another backup are noticed.
+w.fails(3, ["wrong passphrase"], "leadglass", "backup", "inspect", second, "--passphrase-file", w.passphrase)
+seen = json.loads(w.cli("backup", "inspect", second, "--passphrase-file", own, "--json"))
+assert seen["studies"] == 8 and seen["destroyed"] == 1 and seen["bad"] == 0 and seen["versions"] >= 9, seen
+w.cli("backup", "restore", second, "--drill", "--passphrase-file", own)
+b, bad = bytearray(read(second)), w.path("bad.lgk")
+for at in (50, 200, len(b) // 2, len(b) - 1):
+    x = bytearray(b)
+    x[at] ^= 1
+    write(bad, x)
+    assert w.run("leadglass", "backup", "inspect", bad, "--passphrase-file", own).returncode in (1, 3)
+for cut in (len(b) - 1, len(b) - 60, 151, 100):
+    write(bad, b[:cut])
+    w.fails(1, [], "leadglass", "backup", "inspect", bad, "--passphrase-file", own)
+for secret in (instance(0), b"CompressedSamples", b"1.2.826.0.1.3680043.9"):
+    assert secret[:200] not in b
+
+# The keyring is lost.
+w.umount()
+end_keyd()
+for n in ("keyring", "keyring.root"):
+    os.rename(w.path(n), w.path("lost-" + n))
+gone = w.path("gone.txt")
+write(gone, (UID % 2 + "\n").encode())
+args = ["--passphrase-file", own, "--new-passphrase-file", new, "--destroyed", gone]
+w.fails(1, ["altered"], "leadglass", "backup", "restore", bad if not write(bad, b[:-5]) else "", "--keyring", w.path("keyring"), *args)
+assert not os.path.exists(w.path("keyring")) and not os.path.exists(w.path("keyring.root"))
+got = json.loads(w.cli("backup", "restore", second, "--keyring", w.path("keyring"), "--json", *args))
+assert got["quarantined"] == 1 and got["studies"] == 8
+w.fails(1, ["exists already"], "leadglass", "backup", "restore", second, "--keyring", w.path("keyring"), *args)
+w.keyd()
+w.fails(3, ["wrong"], "leadglass", "unlock", "--passphrase-file", w.passphrase)
+time.sleep(1.1)
+w.cli("unlock", "--passphrase-file", new)
+assert "RESTORED" in w.cli("status")
+m = w.mount()
+for p, x in want.items():
+    n = int(os.path.basename(p)[1:])
+    if n in (1, 2):
+        raises(errno.EKEYREVOKED, read, p)
+    elif n == 9:
+        raises(errno.ENOKEY, read, p)
+    else:
+        assert read(p) == x, p
+assert json.loads(w.cli("study", "show", UID % 2, "--json"))["state"] == "restored"
+raises(errno.EKEYREVOKED, write, os.path.join(m, "again"), instance(1))  # the tombstone came back too
+store(10)
+# Nothing is destroyed until somebody confirms.
+r = w.run("leadglass", "study", "revoke", UID % 3, "--reason", "too early", "--now")
+assert r.returncode == 1 and "destroying" in r.stdout, r
+w.cli("backup", "confirm")
+w.fails(1, ["not one"], "leadglass", "backup", "confirm")
+w.cli("study", "revoke", UID % 3, "--reason", "now", "--now")
+assert json.loads(w.cli("study", "show", UID % 3, "--json"))["state"] == "destroyed"
+assert read(os.path.join(m, "s4")) == want[os.path.join(m, "s4")]
+w.umount()
+# Yesterday's keyring gains nothing: the old slot file does not open the new keyring, nor the other way round.
+end_keyd()
+os.rename(w.path("keyring.root"), w.path("new.root"))
+shutil.copy(w.path("lost-keyring.root"), w.path("keyring.root"))
+w.keyd()
+w.fails(3, [], "leadglass", "unlock", "--passphrase-file", w.passphrase)
+print("ok")

@@ -1,0 +1,360 @@
+/* leadglass backup: copies of the keyring's keys that open nothing but themselves. */
+#include <fcntl.h>
+#include <libgen.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "cli.h"
+#include "leadglass/backup.h"
+#include "leadglass/bytes.h"
+#include "leadglass/crypto.h"
+
+enum { SCRYPT_MS = 500, LIST_MAX = 16 << 20 };
+
+/* ---- create ------------------------------------------------------------------------------------------------------------------------------------ */
+
+static int write_all(int fd, const void *p, size_t len)
+{
+    for (const uint8_t *at = p; len;) {
+        ssize_t n = write(fd, at, len);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n <= 0)
+            return n ? -errno : -EIO;
+        at += n;
+        len -= (size_t)n;
+    }
+    return 0;
+}
+
+static int frames_write(struct lg_client *k, int fd, unsigned long long *ret_bytes)
+{
+    uint8_t *buf = malloc(LG_BACKUP_FRAME_MAX), head[4];
+    bool end = false;
+    int rc = buf ? 0 : -ENOMEM;
+    while (!rc && !end) {
+        size_t len;
+        rc = lg_client_backup_next(k, buf, LG_BACKUP_FRAME_MAX, &len, &end);
+        if (rc)
+            break;
+        struct lg_wr w = lg_wr(head, sizeof head);
+        lg_wr_u32(&w, (uint32_t)len);
+        rc = write_all(fd, head, sizeof head);
+        if (!rc)
+            rc = write_all(fd, buf, len);
+        *ret_bytes += len;
+        if (isatty(STDERR_FILENO))
+            fprintf(stderr, "\r%llu KiB ", *ret_bytes / 1024);
+    }
+    if (isatty(STDERR_FILENO))
+        fputc('\n', stderr);
+    free(buf);
+    return rc;
+}
+
+static int sync_dir(const char *file)
+{
+    char copy[PATH_MAX];
+    snprintf(copy, sizeof copy, "%s", file);
+    int fd = open(dirname(copy), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0)
+        return -errno;
+    int rc = fsync(fd) ? -errno : 0;
+    close(fd);
+    return rc;
+}
+
+static int create_in(struct lg_client *k, const char *file, int fd, const char *pass, size_t len, uint8_t id[LG_ID_LEN], unsigned long long *ret_bytes)
+{
+    LG_SECRET_AUTO key = lg_secret_random();
+    uint8_t header[LG_BACKUP_HEADER_LEN];
+    char copy[PATH_MAX], name[LG_BACKUP_NAME_MAX + 1];
+    snprintf(copy, sizeof copy, "%s", file);
+    snprintf(name, sizeof name, "%.255s", basename(copy));
+    int rc = key ? lg_client_backup_begin(k, key, name, id) : -ENOMEM;
+    if (!rc)
+        rc = lg_backup_header_make(id, key, pass, len, SCRYPT_MS, header);
+    if (!rc)
+        rc = write_all(fd, header, sizeof header);
+    if (!rc)
+        rc = frames_write(k, fd, ret_bytes);
+    if (!rc && fsync(fd))
+        rc = -errno;
+    if (!rc)
+        rc = sync_dir(file);
+    return rc ? rc : lg_client_backup_done(k, id);
+}
+
+static int create(const struct cli *c, struct lg_client *k, const char *file)
+{
+    LG_SECRET_BUF_AUTO char *pass = lg_secret_alloc(LG_PASSPHRASE_MAX + 1);
+    enum lg_slot_type type;
+    size_t len;
+    uint8_t id[LG_ID_LEN];
+    char hex[2 * LG_ID_LEN + 1];
+    unsigned long long bytes = 0;
+    int code = pass ? cli_secret(c, "Passphrase of the backup (not the keyring's)", true, &type, pass, &len) : cli_fail(CLI_FAILED, "out of memory");
+    if (code)
+        return code;
+    int fd = open(file, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0400);
+    if (fd < 0)
+        return cli_fail(CLI_FAILED, "%s: %s", file, errno == EEXIST ? "exists already; nothing was touched" : strerror(errno));
+    int rc = create_in(k, file, fd, pass, len, id, &bytes);
+    close(fd);
+    if (rc) {
+        unlink(file);
+        return rc == -EBUSY ? cli_fail(CLI_BUSY, "another keyring backup is being made") : cli_explain(c, rc, "backup create");
+    }
+    cli_hex(id, hex);
+    printf("keyring backup %s: %s. It opens with its own passphrase; keep both away from the ciphertext and from each other.\n", hex, file);
+    return CLI_OK;
+}
+
+/* ---- list, void, confirm ------------------------------------------------------------------------------------------------------------------------- */
+
+static int list(const struct cli *c, struct lg_client *k)
+{
+    struct lg_backup_entry *e = calloc(LG_BACKUPS_MAX, sizeof *e);
+    unsigned n = 0;
+    int rc = e ? lg_client_backup_list(k, e, LG_BACKUPS_MAX, &n) : -ENOMEM, code = CLI_OK;
+    cJSON *j = c->json && !rc ? cJSON_CreateArray() : NULL;
+    for (unsigned i = 0; !rc && i < n; i++) {
+        char id[2 * LG_ID_LEN + 1], t[32], v[32] = "outstanding";
+        cli_hex(e[i].id, id);
+        cli_time(e[i].created, t);
+        if (e[i].voided)
+            cli_time(e[i].voided, v);
+        if (!j) {
+            printf("%s\t%s\t%llu studies\t%s%s\t%s\n", id, t, (unsigned long long)e[i].keys, e[i].voided ? "void since " : "", v, e[i].name);
+            continue;
+        }
+        cJSON *o = cJSON_CreateObject();
+        cJSON_AddStringToObject(o, "id", id);
+        cJSON_AddStringToObject(o, "created", t);
+        cJSON_AddNumberToObject(o, "studies", (double)e[i].keys);
+        cJSON_AddBoolToObject(o, "void", e[i].voided != 0);
+        cJSON_AddStringToObject(o, "name", e[i].name);
+        cJSON_AddItemToArray(j, o);
+    }
+    if (rc)
+        code = cli_explain(c, rc, "backup list");
+    else if (j)
+        code = cli_print_json(j);
+    free(e);
+    return code;
+}
+
+static int need_act(int rc)
+{
+    switch (rc) {
+    case -EPERM:
+    case -ENOENT: return cli_fail(CLI_FAILED, "officers are registered: two of them have to approve this first; name their act with --act ID");
+    case -ETIME: return cli_fail(CLI_FAILED, "the approval has expired");
+    default: return 0;
+    }
+}
+
+static int void_one(const struct cli *c, struct lg_client *k, const char *text)
+{
+    uint8_t id[LG_ID_LEN], act[LG_ID_LEN];
+    if (strlen(text) != 2 * LG_ID_LEN || lg_hex_decode(text, id, LG_ID_LEN))
+        return cli_fail(CLI_USAGE, "%s is no backup's id; see leadglass backup list", text);
+    if (c->act && (strlen(c->act) != 2 * LG_ID_LEN || lg_hex_decode(c->act, act, LG_ID_LEN)))
+        return cli_fail(CLI_USAGE, "%s is no act's id", c->act);
+    int rc = lg_client_backup_void(k, id, c->act ? act : NULL);
+    if (rc == -ENOENT && !c->act)
+        return cli_fail(CLI_FAILED, "there is no backup %s in the inventory (or officers have to approve: --act ID)", text);
+    if (rc == -EALREADY)
+        return cli_fail(CLI_FAILED, "backup %s is void already", text);
+    if (need_act(rc))
+        return CLI_FAILED;
+    if (rc)
+        return cli_explain(c, rc, "backup void");
+    printf("backup %s is recorded as destroyed\n", text);
+    return CLI_OK;
+}
+
+static int confirm(const struct cli *c, struct lg_client *k)
+{
+    uint8_t act[LG_ID_LEN];
+    if (c->act && (strlen(c->act) != 2 * LG_ID_LEN || lg_hex_decode(c->act, act, LG_ID_LEN)))
+        return cli_fail(CLI_USAGE, "%s is no act's id", c->act);
+    int rc = lg_client_restore_confirm(k, c->act ? act : NULL);
+    if (rc == -EALREADY)
+        return cli_fail(CLI_FAILED, "this keyring is not one that waits for confirmation");
+    if (need_act(rc))
+        return CLI_FAILED;
+    if (rc)
+        return cli_explain(c, rc, "backup confirm");
+    puts("destruction is allowed again");
+    return CLI_OK;
+}
+
+/* ---- inspect, restore: no key manager --------------------------------------------------------------------------------------------------------------- */
+
+static int read_exact(void *arg, void *buf, size_t len)
+{
+    return fread(buf, 1, len, arg) == len ? 0 : ferror((FILE *)arg) ? -EIO : -EPROTO;
+}
+
+static int open_backup(const char *file, FILE **ret, struct lg_backup_header *h)
+{
+    uint8_t b[LG_BACKUP_HEADER_LEN];
+    FILE *f = fopen(file, "re");
+    if (!f)
+        return cli_fail(CLI_FAILED, "%s: %s", file, strerror(errno));
+    int rc = read_exact(f, b, sizeof b);
+    if (!rc)
+        rc = lg_backup_header_read(b, h);
+    if (!rc) {
+        *ret = f;
+        return CLI_OK;
+    }
+    fclose(f);
+    return cli_fail(CLI_FAILED, "%s: %s", file, rc == -EPROTO ? "is no keyring backup, or its header is damaged" : rc == -EPROTONOSUPPORT ? "was made by a newer version of Leadglass" : strerror(-rc));
+}
+
+static int print_counts(const struct cli *c, const struct lg_backup_header *h, const struct lg_backup_counts *n, unsigned quarantined, const char *done)
+{
+    char id[2 * LG_ID_LEN + 1], keyring[2 * LG_ID_LEN + 1], t[32];
+    cli_hex(h->id, id);
+    cli_hex(n->keyring_id, keyring);
+    cli_time(n->created, t);
+    if (!c->json) {
+        printf("backup       %s of %s\nkeyring      %s, epoch %llu\nstudies      %llu, and %llu destroyed\nkeys         %llu, in %llu versions; %llu that do not open their record\n", id, t, keyring,
+               (unsigned long long)n->epoch, (unsigned long long)n->studies, (unsigned long long)n->destroyed, (unsigned long long)n->keys, (unsigned long long)n->versions,
+               (unsigned long long)n->bad);
+        if (quarantined)
+            printf("quarantined  %u\n", quarantined);
+        if (done)
+            puts(done);
+    } else {
+        cJSON *j = cJSON_CreateObject();
+        cJSON_AddStringToObject(j, "id", id);
+        cJSON_AddStringToObject(j, "created", t);
+        cJSON_AddStringToObject(j, "keyring_id", keyring);
+        cJSON_AddNumberToObject(j, "studies", (double)n->studies);
+        cJSON_AddNumberToObject(j, "destroyed", (double)n->destroyed);
+        cJSON_AddNumberToObject(j, "keys", (double)n->keys);
+        cJSON_AddNumberToObject(j, "versions", (double)n->versions);
+        cJSON_AddNumberToObject(j, "bad", (double)n->bad);
+        cJSON_AddNumberToObject(j, "quarantined", quarantined);
+        int code = cli_print_json(j);
+        if (code)
+            return code;
+    }
+    return n->bad ? cli_fail(CLI_FAILED, "%llu keys do not open the records of their studies", (unsigned long long)n->bad) : CLI_OK;
+}
+
+static int explain_backup(int rc, const char *file, const char *dir)
+{
+    switch (rc) {
+    case -EBADMSG: return cli_fail(CLI_FAILED, "%s was altered, cut or put together from several; nothing was restored", file);
+    case -EEXIST: return cli_fail(CLI_FAILED, "%s, or its slot file, exists already; restore into a new directory", dir);
+    default: return cli_fail(CLI_FAILED, "%s: %s", file, strerror(-rc));
+    }
+}
+
+static char *read_list(const char *path)
+{
+    FILE *f = fopen(path, "re");
+    char *text = f ? calloc(1, LIST_MAX + 1) : NULL;
+    size_t n = text ? fread(text, 1, LIST_MAX, f) : 0;
+    bool ok = text && !ferror(f) && feof(f);
+    if (f)
+        fclose(f);
+    if (ok && strlen(text) == n)
+        return text;
+    free(text);
+    return NULL;
+}
+
+static int restore_into(const struct cli *c, const char *file, FILE *f, const struct lg_backup_header *h, const struct lg_secret *key)
+{
+    LG_SECRET_BUF_AUTO char *pass = lg_secret_alloc(LG_PASSPHRASE_MAX + 1);
+    struct lg_backup_counts n;
+    unsigned quarantined = 0;
+    size_t len;
+    char slot[PATH_MAX];
+    struct lg_passphrase_source src = { c->new_pass_file, -1 };
+    int rc = pass ? lg_passphrase_read(&src, "New passphrase of the restored keyring", true, pass, &len) : -ENOMEM;
+    if (rc)
+        return cli_fail(CLI_PASSPHRASE, "new passphrase: %s", rc == -ENOTTY ? "there is no terminal to ask on; use --new-passphrase-file" : rc == -EINVAL ? "is empty" : strerror(-rc));
+    char *destroyed = c->destroyed ? read_list(c->destroyed) : NULL;
+    if (c->destroyed && !destroyed)
+        return cli_fail(CLI_FAILED, "%s: cannot be read as a list of study UIDs or key ids, one a line", c->destroyed);
+    snprintf(slot, sizeof slot, "%.4000s.root", c->keyring);
+    rc = lg_backup_restore(h, key, read_exact, f, c->keyring, slot, pass, len, SCRYPT_MS, destroyed, &n, &quarantined);
+    free(destroyed);
+    return rc ? explain_backup(rc, file, c->keyring)
+              : print_counts(c, h, &n, quarantined, "Serve it with `leadglass-keyd --keyring DIR`. Nothing is destroyed until `leadglass backup confirm`.");
+}
+
+static int read_backup(const struct cli *c, const char *file, bool restore)
+{
+    LG_SECRET_BUF_AUTO char *pass = lg_secret_alloc(LG_PASSPHRASE_MAX + 1);
+    LG_SECRET_AUTO key = lg_secret_new();
+    struct lg_backup_header h;
+    struct lg_backup_counts n;
+    enum lg_slot_type type;
+    size_t len;
+    FILE *f;
+    int code = pass && key ? open_backup(file, &f, &h) : cli_fail(CLI_FAILED, "out of memory");
+    if (code)
+        return code;
+    code = cli_secret(c, "Passphrase of the backup", false, &type, pass, &len);
+    int rc = code ? 0 : lg_backup_header_open(&h, pass, len, key);
+    if (!code && rc == -EKEYREJECTED)
+        code = cli_fail(CLI_PASSPHRASE, "wrong passphrase for %s", file);
+    else if (!code && rc)
+        code = explain_backup(rc, file, "");
+    else if (!code && restore)
+        code = restore_into(c, file, f, &h, key);
+    else if (!code) {
+        rc = lg_backup_check(&h, key, read_exact, f, &n);
+        code = rc ? explain_backup(rc, file, "") : print_counts(c, &h, &n, 0, "every frame is whole, every key was tried on its study's record; nothing was changed");
+    }
+    fclose(f);
+    return code;
+}
+
+static int run_backup(struct cli *c)
+{
+    struct lg_client *k;
+    const char *what = c->argc ? c->argv[0] : "", *arg = c->argc > 1 ? c->argv[1] : NULL;
+    bool is_list = strcmp(what, "list") == 0, is_confirm = strcmp(what, "confirm") == 0, is_create = strcmp(what, "create") == 0;
+    bool inspect = strcmp(what, "inspect") == 0, restore = strcmp(what, "restore") == 0, is_void = strcmp(what, "void") == 0;
+    if (!(is_list || is_confirm || is_create || inspect || restore || is_void) || c->argc != (is_list || is_confirm ? 1 : 2))
+        return cli_fail(CLI_USAGE, "expected create FILE, list, inspect FILE, restore FILE, confirm or void ID; see leadglass backup --help");
+    if (restore && !c->drill && !c->keyring)
+        return cli_fail(CLI_USAGE, "say where: --keyring DIR, a new directory; or --drill to try without");
+    if (inspect || restore)
+        return read_backup(c, arg, restore && !c->drill);
+    int code = cli_client(c, &k);
+    if (code)
+        return code;
+    code = is_list ? list(c, k) : is_confirm ? confirm(c, k) : is_create ? create(c, k, arg) : void_one(c, k, arg);
+    lg_client_free(k);
+    return code;
+}
+
+static const struct cli_option backup_options[] = {
+    { "keyring", "DIR", "restore: the new keyring's directory, which must not exist; its slot file is DIR.root", CLI_TEXT, CLI_INTO(keyring), 0 },
+    { "new-passphrase-file", "FILE", "restore: the new keyring's passphrase instead of a prompt", CLI_TEXT, CLI_INTO(new_pass_file), 0 },
+    { "destroyed", "FILE", "restore: study UIDs or key ids, one a line, that were destroyed after the backup: they come back as\n`restored`, and are not served", CLI_TEXT,
+      CLI_INTO(destroyed), 0 },
+    { "drill", NULL, "restore: open everything, change nothing", CLI_FLAG, CLI_INTO(drill), 0 },
+    { "act", "ID", "void, confirm: the officers' approved act, where officers are registered", CLI_TEXT, CLI_INTO(act), 0 },
+    { 0 }
+};
+const struct cli_command cli_backup = {
+    "backup", "create FILE | list | inspect FILE | restore FILE | confirm | void ID", "copy the keyring's keys; restore them",
+    "A backup has a passphrase of its own and opens nothing but itself; yesterday's keyring gains nothing from it. It is made while the key manager serves.\n"
+    "Copy the ciphertext first and make the keyring backup afterwards: then every file copied has its key in it.\n"
+    "restore makes a new keyring, in which nothing is destroyed until `backup confirm`. void records that a backup was destroyed.\n",
+    "create|list|...", { cli_pass_options, backup_options, cli_json_options }, run_backup, false,
+};
