@@ -279,7 +279,7 @@ enum lg_act_effect { LG_EFFECT_NONE, LG_EFFECT_DROP /* LG_EVENT_REVOKE */, LG_EF
  *   -EPERM     officers are registered: it needs their signatures   -EACCES  not this role, or not from this account
  *   -EALREADY  the document was used, or things are so already  -ESTALE  the UID has another key by now   -ENOENT
  *   -EBUSY     a legal hold        -EDOM  retention has not ended (or longer where shorter was said, and the reverse)
- *   -EDQUOT    too many suspensions  -ECANCELED  the clock is frozen  -EUSERS  too few officers would be left  -EEXIST  officer's key, name or account
+ *   -EDQUOT    too many suspensions  -ENOLCK  the clock is frozen  -EUSERS  too few officers would be left  -EEXIST  officer's key, name or account
  *   -EKEYREVOKED  destroyed        -EBADMSG  the officers are not those the slot file vouches for */
 int lg_keyring_act_submit(struct lg_keyring *k, const uint8_t *doc, size_t len, const uint8_t *sig, const struct lg_asker *who, struct lg_act_record *ret,
                           enum lg_act_effect *ret_effect) LG_MUST;

@@ -130,7 +130,7 @@ static int carry_out(struct lg_keyring *k, const struct lg_act *a, struct lg_act
     int rc = lg_time_now(k, &x.time);
     /* What a wrong clock could bring forward waits until it was looked at. */
     if (!rc && !dry && x.time.frozen && info->approve && a->action != LG_ACT_CLOCK)
-        rc = -ECANCELED;
+        rc = -ENOLCK;
     if (rc)
         return rc;
     r->changed = x.time.last_wall;

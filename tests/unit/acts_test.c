@@ -442,7 +442,7 @@ static void frozen_by(struct lg_keyring *k, enum lg_frozen want)
     assert_int_equal(t.frozen, want);
     struct lg_act a = act_of(k, LG_ACT_REVOKE, "1.2");
     assert_int_equal(submit(k, &a, &ret, NULL), 0);
-    assert_int_equal(approve(k, &a, &sec), -ECANCELED);
+    assert_int_equal(approve(k, &a, &sec), -ENOLCK);
     assert_int_equal(carry_out(k), 0);
     a = act_of(k, LG_ACT_HOLD, "1.2"); /* what protects goes on */
     assert_int_equal(submit(k, &a, &ret, NULL), 0);

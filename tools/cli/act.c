@@ -98,7 +98,7 @@ static int explain(const struct cli *c, int rc, const char *what)
     case -EBUSY: return cli_fail(CLI_REFUSED, "%s: a legal hold is on the study (leadglass study show tells which)", what);
     case -EDOM: return cli_fail(CLI_REFUSED, "%s: its retention has not ended, or the date is earlier where a later one was asked for (two officers shorten it)", what);
     case -EDQUOT: return cli_fail(CLI_REFUSED, "%s: you have suspended as many studies as the policy allows one officer in that time", what);
-    case -ECANCELED: return cli_fail(CLI_REFUSED, "%s: the clock cannot be believed; look at it, then have it confirmed (leadglass clock confirm)", what);
+    case -ENOLCK: return cli_fail(CLI_REFUSED, "%s: the clock cannot be believed; look at it, then have it confirmed (leadglass clock confirm)", what);
     case -EUSERS: return cli_fail(CLI_REFUSED, "%s: a security officer and a retention officer must remain", what);
     case -EEXIST: return cli_fail(CLI_REFUSED, "%s: an officer with this key, name or account is registered", what);
     case -ESTALE: return cli_fail(CLI_REFUSED, "%s: the study has another key by now", what);

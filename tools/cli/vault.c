@@ -205,6 +205,10 @@ static int run_init(struct cli *c)
     }
     lg_secret_free(vault.key);
     lg_secret_free(general.key);
+    struct lg_keyd_status *now = calloc(1, sizeof *now);
+    if (!code && now && lg_client_status(k, now) == 0 && now->unlocked && !now->officer_mode)
+        fputs("single-administrator mode: one administrator alone can destroy studies. Register officers: leadglass officer --help\n", stderr);
+    free(now);
     lg_client_free(k);
     if (!code) {
         cli_hex(info.vault_id, id);
