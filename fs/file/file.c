@@ -251,3 +251,5 @@ void lg_file_drop_keys(struct lg_file *f, bool discard)
 }
 
 uint64_t lg_file_plain_size(uint32_t chunk_size, uint64_t physical_size) { return lg_format_plain_size(chunk_size, physical_size); }
+
+void lg_file_id(const struct lg_file *f, uint8_t ret[LG_ID_LEN]) { memcpy(ret, f->s0.file_id, LG_ID_LEN); }

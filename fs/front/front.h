@@ -12,6 +12,7 @@ struct lg_front {
     struct fuse_session *session;
     double entry_timeout, attr_timeout;
     bool read_only;
+    struct lg_front_audit *audit; /* NULL: no access log */
 };
 
 extern const struct fuse_lowlevel_ops lg_front_ops; /* userdata: struct lg_front */

@@ -1,11 +1,12 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/sysmacros.h>
 
-#include "front.h"
+#include "audit.h"
 
 enum { IO_MAX = 1024 * 1024 };
 
@@ -19,6 +20,17 @@ static struct lg_cred cred(fuse_req_t req)
 }
 
 static void done(fuse_req_t req, int rc) { fuse_reply_err(req, -rc); }
+
+/* A change of names: refused while it cannot be recorded, and recorded before it is answered. */
+#define CHANGE(req, event, parent, name, to_parent, to, call)                                                                                                                \
+    __extension__({                                                                                                                                                           \
+        int rc_ = lg_front_ready(front(req));                                                                                                                                 \
+        if (!rc_) {                                                                                                                                                           \
+            rc_ = (call);                                                                                                                                                     \
+            lg_front_changed(front(req), req, event, parent, name, to_parent, to, rc_);                                                                                       \
+        }                                                                                                                                                                     \
+        rc_;                                                                                                                                                                  \
+    })
 
 /* One buffer per thread for what is read. */
 static pthread_key_t buffer_key;
@@ -81,6 +93,8 @@ static void op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
         fuse_reply_entry(req, &p);
         return;
     }
+    if (rc == -ENOKEY || rc == -EKEYREVOKED || rc == -EIO) /* denied before it came to an open */
+        lg_front_changed(front(req), req, "file.lookup", parent, name, 0, NULL, rc);
     reply_entry(req, rc, &e);
 }
 
@@ -165,7 +179,9 @@ static void op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attr, int to
         st.st_mtim.tv_nsec = UTIME_NOW;
         set |= LG_SET_MTIME;
     }
-    int rc = lg_volume_setattr(vol(req), ino, &st, set, &now);
+    unsigned told = set & (LG_SET_SIZE | LG_SET_MODE | LG_SET_UID | LG_SET_GID); /* times are set after every copy, and tell nobody anything */
+    int rc = told ? CHANGE(req, set & LG_SET_SIZE ? "file.truncate" : "file.attr", ino, NULL, 0, NULL, lg_volume_setattr(vol(req), ino, &st, set, &now)) :
+                    lg_volume_setattr(vol(req), ino, &st, set, &now);
     if (rc)
         done(req, rc);
     else
@@ -186,93 +202,119 @@ static void op_mknod(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t
 {
     struct lg_entry e;
     struct lg_cred c = cred(req);
-    reply_entry(req, lg_volume_mknod(vol(req), parent, name, mode, rdev, &c, &e), &e);
+    reply_entry(req, CHANGE(req, "file.mknod", parent, name, 0, NULL, lg_volume_mknod(vol(req), parent, name, mode, rdev, &c, &e)), &e);
 }
 
 static void op_mkdir(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode)
 {
     struct lg_entry e;
     struct lg_cred c = cred(req);
-    reply_entry(req, lg_volume_mkdir(vol(req), parent, name, mode, &c, &e), &e);
+    reply_entry(req, CHANGE(req, "file.mkdir", parent, name, 0, NULL, lg_volume_mkdir(vol(req), parent, name, mode, &c, &e)), &e);
 }
 
 static void op_symlink(fuse_req_t req, const char *target, fuse_ino_t parent, const char *name)
 {
     struct lg_entry e;
     struct lg_cred c = cred(req);
-    reply_entry(req, lg_volume_symlink(vol(req), parent, name, target, &c, &e), &e);
+    reply_entry(req, CHANGE(req, "file.symlink", parent, name, 0, NULL, lg_volume_symlink(vol(req), parent, name, target, &c, &e)), &e);
 }
 
 static void op_link(fuse_req_t req, fuse_ino_t ino, fuse_ino_t parent, const char *name)
 {
     struct lg_entry e;
-    reply_entry(req, lg_volume_link(vol(req), ino, parent, name, &e), &e);
+    reply_entry(req, CHANGE(req, "file.link", ino, NULL, parent, name, lg_volume_link(vol(req), ino, parent, name, &e)), &e);
 }
 
-static void op_unlink(fuse_req_t req, fuse_ino_t parent, const char *name) { done(req, lg_volume_unlink(vol(req), parent, name)); }
-static void op_rmdir(fuse_req_t req, fuse_ino_t parent, const char *name) { done(req, lg_volume_rmdir(vol(req), parent, name)); }
+static void op_unlink(fuse_req_t req, fuse_ino_t parent, const char *name) { done(req, CHANGE(req, "file.unlink", parent, name, 0, NULL, lg_volume_unlink(vol(req), parent, name))); }
+static void op_rmdir(fuse_req_t req, fuse_ino_t parent, const char *name) { done(req, CHANGE(req, "file.rmdir", parent, name, 0, NULL, lg_volume_rmdir(vol(req), parent, name))); }
 
 static void op_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino_t new_parent, const char *new_name, unsigned flags)
 {
-    done(req, lg_volume_rename(vol(req), parent, name, new_parent, new_name, flags));
+    done(req, CHANGE(req, "file.rename", parent, name, new_parent, new_name, lg_volume_rename(vol(req), parent, name, new_parent, new_name, flags)));
 }
 
 /* ---- files --------------------------------------------------------------------------------------------------------------------------- */
 
-static struct lg_handle *handle(const struct fuse_file_info *fi) { return (struct lg_handle *)(uintptr_t)fi->fh; }
+static struct lg_opened *open_of(const struct fuse_file_info *fi) { return (struct lg_opened *)(uintptr_t)fi->fh; }
+static struct lg_handle *handle(const struct fuse_file_info *fi) { return open_of(fi)->h; }
 
-static void opened(struct fuse_file_info *fi, struct lg_handle *h)
+static void release(struct lg_front *f, struct lg_opened *o)
 {
-    fi->fh = (uintptr_t)h;
+    lg_front_closed(f, o);
+    lg_volume_release(o->h);
+    free(o);
+}
+
+static void opened(struct fuse_file_info *fi, struct lg_opened *o)
+{
+    fi->fh = (uintptr_t)o;
     fi->keep_cache = 1;
     fi->noflush = (fi->flags & O_ACCMODE) == O_RDONLY; /* nothing to commit */
 }
 
 static void op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
-    struct lg_handle *h;
-    int rc = lg_volume_open_file(vol(req), ino, fi->flags, &h);
+    struct lg_front *f = front(req);
+    struct lg_opened *o = calloc(1, sizeof *o);
+    int rc = o ? lg_front_ready(f) : -ENOMEM;
+    if (!rc) {
+        rc = lg_volume_open_file(f->volume, ino, fi->flags, &o->h);
+        lg_front_opened(f, req, ino, o, (fi->flags & O_ACCMODE) == O_RDONLY ? "read" : "write", rc);
+    }
     if (rc) {
+        free(o);
         done(req, rc);
         return;
     }
-    opened(fi, h);
+    opened(fi, o);
     if (fuse_reply_open(req, fi) == -ENOENT)
-        lg_volume_release(h);
+        release(f, o);
 }
 
-static void reply_created(fuse_req_t req, int rc, const struct lg_entry *e, struct lg_handle *h, struct fuse_file_info *fi)
+/* What create and tmpfile have in common. o is taken. */
+static void reply_created(fuse_req_t req, int rc, const struct lg_entry *e, struct lg_opened *o, struct fuse_file_info *fi)
 {
-    struct lg_volume *v = vol(req);
+    struct lg_front *f = front(req);
     if (rc) {
+        free(o);
         done(req, rc);
         return;
     }
-    struct fuse_entry_param p = entry_param(front(req), e);
-    opened(fi, h);
+    struct fuse_entry_param p = entry_param(f, e);
+    opened(fi, o);
     if (fuse_reply_create(req, &p, fi) == -ENOENT) {
-        lg_volume_release(h);
-        lg_volume_forget(v, e->node, 1);
+        release(f, o);
+        lg_volume_forget(f->volume, e->node, 1);
     }
 }
 
 static void op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, struct fuse_file_info *fi)
 {
     struct lg_entry e;
-    struct lg_handle *h = NULL;
     struct lg_cred c = cred(req);
-    int rc = lg_volume_create_file(vol(req), parent, name, fi->flags, mode, &c, &e, &h);
-    reply_created(req, rc, &e, h, fi);
+    struct lg_front *f = front(req);
+    struct lg_opened *o = calloc(1, sizeof *o);
+    int rc = o ? lg_front_ready(f) : -ENOMEM;
+    if (!rc) {
+        rc = lg_volume_create_file(f->volume, parent, name, fi->flags, mode, &c, &e, &o->h);
+        lg_front_opened(f, req, rc ? 0 : e.node, o, "create", rc);
+    }
+    reply_created(req, rc, &e, o, fi);
 }
 
 #if FUSE_USE_VERSION >= 317
 static void op_tmpfile(fuse_req_t req, fuse_ino_t parent, mode_t mode, struct fuse_file_info *fi)
 {
     struct lg_entry e;
-    struct lg_handle *h = NULL;
     struct lg_cred c = cred(req);
-    int rc = lg_volume_tmpfile(vol(req), parent, fi->flags, mode, &c, &e, &h);
-    reply_created(req, rc, &e, h, fi);
+    struct lg_front *f = front(req);
+    struct lg_opened *o = calloc(1, sizeof *o);
+    int rc = o ? lg_front_ready(f) : -ENOMEM;
+    if (!rc) {
+        rc = lg_volume_tmpfile(f->volume, parent, fi->flags, mode, &c, &e, &o->h);
+        lg_front_opened(f, req, rc ? 0 : e.node, o, "create", rc);
+    }
+    reply_created(req, rc, &e, o, fi);
 }
 #endif
 
@@ -281,20 +323,24 @@ static void op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, stru
     (void)ino;
     void *buf = buffer(size);
     ssize_t n = buf ? lg_volume_read(handle(fi), buf, size, (uint64_t)off) : -ENOMEM;
-    if (n < 0)
+    if (n < 0) {
         done(req, (int)n);
-    else
-        fuse_reply_buf(req, buf, (size_t)n);
+        return;
+    }
+    atomic_fetch_add_explicit(&open_of(fi)->read, (uint64_t)n, memory_order_relaxed);
+    fuse_reply_buf(req, buf, (size_t)n);
 }
 
 static void op_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, off_t off, struct fuse_file_info *fi)
 {
     (void)ino;
     ssize_t n = lg_volume_write(handle(fi), buf, size, (uint64_t)off, false);
-    if (n < 0)
+    if (n < 0) {
         done(req, (int)n);
-    else
-        fuse_reply_write(req, (size_t)n);
+        return;
+    }
+    atomic_fetch_add_explicit(&open_of(fi)->written, (uint64_t)n, memory_order_relaxed);
+    fuse_reply_write(req, (size_t)n);
 }
 
 static void op_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
@@ -306,7 +352,7 @@ static void op_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 static void op_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
     (void)ino;
-    lg_volume_release(handle(fi));
+    release(front(req), open_of(fi));
     done(req, 0);
 }
 

@@ -15,7 +15,7 @@
 #include <syslog.h>
 #include <unistd.h>
 
-#include "front.h"
+#include "audit.h"
 #include "leadglass/bytes.h"
 #include "leadglass/crypto.h"
 
@@ -28,6 +28,7 @@ struct options {
     bool read_only, default_permissions, allow_other;
     double entry_timeout, attr_timeout;
     unsigned threads;
+    struct lg_front_audit_options audit;
     char extra[1024]; /* for libfuse and the kernel */
 };
 
@@ -61,6 +62,8 @@ static const char usage_text[] =
     "                            entry_timeout=S, attr_timeout=S, threads=N, path_rules=FILE, cold_reads=auto|pread\n"
     "                            (how ciphertext that is not in memory is read: many pieces at a time through io_uring,\n"
     "                            or with pread(2)), and options of mount(8)\n"
+    "                            audit=DIR|off (default: where the key manager keeps its own), audit_window=S, audit_names, audit_sync=MS,\n"
+    "                            audit_keep=DAYS, audit_segment=MIB, audit_on_failure=refuse|continue\n"
     "  --help, --version\n"
     "\n"
     "Exit status: 0 mounted (in the foreground: unmounted cleanly), 1 failed, 2 usage, 4 the keyring is locked, 5 no key manager answers.\n";
@@ -98,8 +101,11 @@ static int fail(const struct program *p, int code, const char *fmt, ...)
     return code;
 }
 
+static void on_audit_alarm(void *arg, int level, const char *text) { say(arg, level, "%s", text); }
+
 static void on_finding(void *arg, const struct lg_finding *f)
 {
+    lg_front_finding(((const struct program *)arg)->front.audit, f);
     char id[2 * LG_ID_LEN + 1];
     lg_hex_encode(f->file_id, LG_ID_LEN, id);
     if (f->ino)
@@ -117,6 +123,42 @@ static int on_path(void *arg, const char *path, struct lg_study_info *ret)
 }
 
 /* ---- options ------------------------------------------------------------------------------------------------------------------------------ */
+
+static int parse_audit_option(struct options *o, const char *opt, const char *value)
+{
+    static const struct {
+        const char *name;
+        unsigned long min, max;
+    } numbers[] = { { "audit_window", 0, 3600 }, { "audit_sync", 1, 60000 }, { "audit_keep", LG_AUDIT_KEEP_DAYS_MIN, 36500 }, { "audit_segment", 1, 1024 } };
+    struct lg_front_audit_options *a = &o->audit;
+    char *end = NULL;
+    if (strcmp(opt, "audit_names") == 0 && !value) {
+        a->names = true;
+        return 0;
+    }
+    if (strcmp(opt, "audit") == 0 && value) {
+        a->off = strcmp(value, "off") == 0;
+        a->dir = a->off ? NULL : value;
+        return 0;
+    }
+    if (strcmp(opt, "audit_on_failure") == 0 && value && (strcmp(value, "continue") == 0 || strcmp(value, "refuse") == 0)) {
+        a->keep_going = value[0] == 'c';
+        return 0;
+    }
+    for (unsigned i = 0; value && i < sizeof numbers / sizeof *numbers; i++) {
+        if (strcmp(opt, numbers[i].name) != 0)
+            continue;
+        unsigned long n = strtoul(value, &end, 10);
+        if (*end || end == value || n > numbers[i].max || (n < numbers[i].min && !(i == 2 && n == 0)))
+            return fail(NULL, EXIT_USAGE, "-o %s=%s: expected a number from %lu to %lu%s", opt, value, numbers[i].min, numbers[i].max, i == 2 ? ", or 0 for ever" : "");
+        if (i == 3)
+            a->segment_bytes = (uint64_t)n << 20;
+        else
+            *(i == 0 ? &a->window_s : i == 1 ? &a->sync_ms : &a->keep_days) = (unsigned)n;
+        return 0;
+    }
+    return fail(NULL, EXIT_USAGE, "-o %s%s%s: not an option of the access log; see leadglass-fs --help", opt, value ? "=" : "", value ? value : "");
+}
 
 static int parse_mount_option(struct options *o, char *opt)
 {
@@ -139,6 +181,8 @@ static int parse_mount_option(struct options *o, char *opt)
         lg_uring_off();
     else if (value && strcmp(opt, "cold_reads") == 0 && strcmp(value, "auto") == 0)
         ;
+    else if (strncmp(opt, "audit", 5) == 0)
+        return parse_audit_option(o, opt, value);
     else if (value && strcmp(opt, "path_rules") == 0)
         o->rules = value;
     else if (value && (strcmp(opt, "entry_timeout") == 0 || strcmp(opt, "attr_timeout") == 0)) {
@@ -284,6 +328,8 @@ static int on_event(void *arg, const struct lg_event *e)
     struct program *p = arg;
     struct lg_volume *v = p->front.volume;
     int rc = 0;
+    if (e->kind == LG_EVENT_LOCK || e->kind == LG_EVENT_REVOKE)
+        lg_front_audit_event(p->front.audit, e->kind == LG_EVENT_LOCK ? "lock" : "key.revoke");
     switch (e->kind) {
     case LG_EVENT_LOCK:
         rc = lg_volume_commit_all(v);
@@ -459,10 +505,18 @@ static int open_volume(struct program *p, const char *socket)
     rc = lg_keys_new(&p->source, info.vault_id, &p->front.keys);
     struct lg_volume_options vo = { .keys = p->front.keys, .session = p->session, .unclean = p->unclean, .n_unclean = p->n_unclean,
                                     .read_only = p->o.read_only, .path_rule = on_path, .finding = on_finding, .arg = p };
+    if (!rc) { /* before anything can be found or done */
+        char why[512] = "";
+        if (lg_front_audit_open(&p->o.audit, socket, &info, p->session, p->mountpoint, on_audit_alarm, p, &p->front.audit, why, sizeof why)) {
+            (void)!lg_client_session_end(p->client, p->session);
+            return fail(p, EXIT_FAILED, "%s", why);
+        }
+    }
     if (!rc)
         rc = lg_volume_open(p->vault, &vo, &p->front.volume);
     if (!rc)
         return 0;
+    lg_front_audit_close(p->front.audit, false);
     (void)!lg_client_session_end(p->client, p->session);
     return fail(p, EXIT_FAILED, "vault %s: %s", p->vault,
                 rc == -EWOULDBLOCK       ? "is mounted already by another process: a vault has one mount at a time"
@@ -523,6 +577,8 @@ static int end(struct program *p, int code)
     fuse_remove_signal_handlers(f->session);
     fuse_session_destroy(f->session);
     int rc = lg_volume_close(f->volume);
+    lg_front_audit_close(f->audit, rc == 0);
+    f->audit = NULL;
     if (rc) {
         say(p, LOG_ERR, "not everything could be written when unmounting: %s. The session is left open for recovery at the next mount", strerror(-rc));
         code = EXIT_FAILED;
@@ -557,6 +613,7 @@ static int run(struct program *p, int ready)
         return code;
     code = fuse_begin(p);
     if (code) {
+        lg_front_audit_close(p->front.audit, true);
         if (lg_volume_close(p->front.volume) == 0)
             (void)!lg_client_session_end(p->client, p->session);
         return code;
@@ -602,7 +659,7 @@ int lg_front_run(int argc, char **argv)
 {
     static struct program p;
     bool root = geteuid() == 0;
-    p.o = (struct options){ .allow_other = root, .default_permissions = true, .entry_timeout = 60, .attr_timeout = 60, .threads = 10 };
+    p.o = (struct options){ .allow_other = root, .default_permissions = true, .entry_timeout = 60, .attr_timeout = 60, .threads = 10, .audit = { .window_s = 10, .keep_days = LG_AUDIT_KEEP_DAYS_MIN } };
     pthread_mutex_init(&p.mu, NULL);
     pthread_cond_init(&p.stop_cond, NULL);
     int code = parse(argc, argv, &p.o);

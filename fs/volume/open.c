@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include "internal.h"
+#include "leadglass/audit.h"
 
 int lg_node_file(struct lg_volume *v, struct lg_node *n)
 {
@@ -141,3 +142,25 @@ void lg_volume_release(struct lg_handle *h)
     lg_node_unref(h->v, h->n);
     free(h);
 }
+
+/* ---- for the access log ------------------------------------------------------------------------------------------------------------------ */
+
+bool lg_volume_audit_key(struct lg_handle *h, uint8_t ret_kid[LG_ID_LEN], uint32_t *ret_version) { return lg_file_kid(h->n->f, ret_kid, ret_version); }
+
+int lg_volume_audit_file(struct lg_handle *h, uint8_t ret[LG_ID_LEN])
+{
+    uint8_t kid[LG_ID_LEN], id[LG_ID_LEN];
+    uint32_t version;
+    struct lg_kref *k;
+    if (!lg_file_kid(h->n->f, kid, &version))
+        return -ENOKEY;
+    int rc = lg_keys_by_id(h->v->opt.keys, kid, version, &k);
+    if (rc)
+        return rc;
+    lg_file_id(h->n->f, id);
+    rc = lg_audit_file_id(k->key, id, ret);
+    lg_kref_unref(k);
+    return rc;
+}
+
+char *lg_volume_path(struct lg_volume *v, uint64_t node) { return lg_node_path(v, node); }

@@ -156,7 +156,7 @@ struct lg_audit_report {
     uint64_t tail;         /* records after it, which nothing but their own chain vouches for */
     int64_t tail_us;       /* time of the first of them */
     uint64_t pruned;       /* records up to here were removed by retention, as the log itself says */
-    uint64_t clock_back;   /* how often the clock went back between two records */
+    uint64_t clock_back;   /* how often the clock went back, as the log itself says */
     bool incomplete;       /* the last line is not complete: being written, or a crash cut it off */
     unsigned n_problems;   /* may exceed LG_AUDIT_PROBLEMS_MAX */
     struct lg_audit_problem problem[LG_AUDIT_PROBLEMS_MAX];
@@ -184,6 +184,8 @@ struct lg_audit_chain {
 };
 /* At most max; *ret_n tells how many there are. Directories that are no chains are passed over. */
 int lg_audit_chains(const char *dir, struct lg_audit_chain *ret, unsigned max, unsigned *ret_n) LG_MUST;
+/* The segment being written, or the last one. -ENOENT: none. */
+int lg_audit_current(const char *dir, const char *chain, char *out, size_t cap) LG_MUST;
 /* Calls back with every line of a chain in order, compressed segments included; `cut` for a last one that no newline ends. Stops when
  * it returns non-zero and returns that. from_segment 0: all. -EBADMSG: a segment does not decompress. */
 int lg_audit_read(const char *dir, const char *chain, unsigned from_segment, int (*line)(void *arg, unsigned segment, const char *s, size_t len, bool cut), void *arg) LG_MUST;

@@ -91,6 +91,7 @@ int lg_file_utimens(struct lg_file *f, const struct timespec ts[2]) LG_MUST;
 
 /* Which key protects it; false while undecided. */
 bool lg_file_kid(struct lg_file *f, uint8_t ret_kid[LG_ID_LEN], uint32_t *ret_version);
+void lg_file_id(const struct lg_file *f, uint8_t ret[LG_ID_LEN]); /* never changes */
 /* For lock (commits first if it still can) and revocation (discard: uncommitted bytes are lost): waits for operations under way, then
  * forgets keys and plaintext. Later operations ask lg_keys again. */
 void lg_file_drop_keys(struct lg_file *f, bool discard);

@@ -109,6 +109,11 @@ int lg_volume_fsync(struct lg_handle *h, bool data_only) LG_MUST; /* commit, dur
 int lg_volume_fallocate(struct lg_handle *h, int mode, uint64_t off, uint64_t len) LG_MUST;
 int lg_volume_seek(struct lg_handle *h, uint64_t off, int whence, uint64_t *ret) LG_MUST;
 void lg_volume_release(struct lg_handle *h);
+/* For the access log. key: the id and version of the key of an open file; false while undecided. file: its pseudonym (lg_audit_file_id).
+ * path: of a node, relative to the mount, malloced; NULL when it is not known. */
+bool lg_volume_audit_key(struct lg_handle *h, uint8_t ret_kid[LG_ID_LEN], uint32_t *ret_version);
+int lg_volume_audit_file(struct lg_handle *h, uint8_t ret[LG_ID_LEN]) LG_MUST;
+char *lg_volume_path(struct lg_volume *v, uint64_t node);
 
 /* Directories: a stable snapshot-free stream; cookies are opaque, 0 is the start. fill returns false when its buffer is full (that entry
  * comes again next time). st has at least st_ino and the type in st_mode; with plus, a full entry whose lookup is counted if fill returned true. */

@@ -238,6 +238,28 @@ static int open_segment(int dirfd, unsigned segment, bool *ret_packed)
     return -ENOENT;
 }
 
+int lg_audit_current(const char *dir, const char *chain, char *out, size_t cap)
+{
+    unsigned *all = NULL;
+    size_t n = 0;
+    char name[LG_AUDIT_FILE_NAME];
+    int dirfd = open_chain(dir, chain);
+    if (dirfd < 0)
+        return dirfd;
+    int rc = lg_audit_segments(dirfd, &all, &n);
+    if (!rc && !n)
+        rc = -ENOENT;
+    if (!rc) {
+        lg_audit_file_name(all[n - 1], LG_AUDIT_PLAIN, name);
+        if (faccessat(dirfd, name, F_OK, 0))
+            lg_audit_file_name(all[n - 1], LG_AUDIT_PACKED, name);
+        rc = snprintf(out, cap, "%s/%s/%s", dir, chain, name) >= (int)cap ? -ENAMETOOLONG : 0;
+    }
+    free(all);
+    close(dirfd);
+    return rc;
+}
+
 struct reading {
     unsigned segment;
     int (*line)(void *arg, unsigned segment, const char *s, size_t len, bool cut);

@@ -67,6 +67,19 @@ static void reserve(struct lg_audit_log *l)
     l->warned_reserve = low;
 }
 
+/* What is written to a file that nobody can find any more is not recorded. */
+static int still_there(struct lg_audit_log *l)
+{
+    char path[3300], name[LG_AUDIT_FILE_NAME];
+    struct stat here, there;
+    pthread_mutex_lock(&l->w);
+    lg_audit_file_name(l->segment, LG_AUDIT_PLAIN, name);
+    snprintf(path, sizeof path, "%s/%s/%s", l->dir, l->name, name);
+    int rc = fstat(l->fd, &here) || stat(path, &there) ? -errno : here.st_ino != there.st_ino || here.st_dev != there.st_dev ? -ESTALE : 0;
+    pthread_mutex_unlock(&l->w);
+    return rc;
+}
+
 static void space(struct lg_audit_log *l)
 {
     struct statvfs st;
@@ -194,8 +207,13 @@ void *lg_audit_keeper(void *log)
         (void)rc;
         int64_t now = lg_audit_now_ms();
         if (now - kept >= HOUSEKEEP_MS && !atomic_load(&l->failing)) {
-            bool prune = now - pruned >= PRUNE_MS || !pruned;
             kept = now;
+            rc = still_there(l);
+            if (rc)
+                lg_audit_failed(l, rc);
+        }
+        if (kept == now && !rc && !atomic_load(&l->failing)) {
+            bool prune = now - pruned >= PRUNE_MS || !pruned;
             space(l);
             tidy(l, prune);
             if (prune)

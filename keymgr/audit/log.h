@@ -58,6 +58,7 @@ void lg_audit_alarm(struct lg_audit_log *l, int level, const char *fmt, ...) LG_
 int lg_audit_own(struct lg_audit_log *l, struct lg_audit_record *r) LG_MUST;
 struct lg_audit_record lg_audit_event(const char *event);
 int lg_audit_segment_begin(struct lg_audit_log *l, unsigned segment) LG_MUST; /* under w */
+void lg_audit_failed(struct lg_audit_log *l, int rc); /* w not held: nothing can be recorded until the writer finds that it can */
 void *lg_audit_keeper(void *log);
 int lg_audit_sync(struct lg_audit_log *l) LG_MUST;
 

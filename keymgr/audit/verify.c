@@ -24,7 +24,6 @@ struct lg_audit_verifier {
     bool disturbed;                 /* since the last good head something was found already */
     bool forked;
     uint64_t signed_from;           /* the record after the last good head */
-    int64_t last_us;
     struct lg_audit_report r;
 };
 
@@ -217,7 +216,7 @@ int lg_audit_verifier_line(struct lg_audit_verifier *v, unsigned segment, const 
 {
     struct lg_audit_envelope e;
     uint8_t hash[LG_MAC_LEN];
-    static const char pruned_event[] = "log.pruned";
+    static const char pruned_event[] = "log.pruned", clock_event[] = "log.clock";
     if (!v->heads_settled)
         heads_settle(v);
     v->r.records++;
@@ -257,9 +256,7 @@ int lg_audit_verifier_line(struct lg_audit_verifier *v, unsigned segment, const 
     heads_check(v, e.seq, e.hash, segment);
     if (e.event_len == sizeof pruned_event - 1 && memcmp(e.event, pruned_event, e.event_len) == 0)
         pruned(v, untrusted, len);
-    if (e.time_us < v->last_us)
-        v->r.clock_back++;
-    v->last_us = e.time_us;
+    v->r.clock_back += e.event_len == sizeof clock_event - 1 && memcmp(e.event, clock_event, e.event_len) == 0;
     if (e.seq == v->r.signed_seq + 1)
         v->r.tail_us = e.time_us;
     memcpy(v->prev, e.hash, LG_MAC_LEN);

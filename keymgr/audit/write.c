@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <syslog.h>
 #include <time.h>
 #include <unistd.h>
@@ -194,7 +195,8 @@ static int drain(struct lg_audit_log *l, bool *ret_more)
     while (len < LG_BATCH_BYTES - LG_AUDIT_LINE_MAX - 1) {
         if (!lg_ring_at(l->ring, &at, &r))
             break;
-        if (r.time_us + 1000000 < l->last_us) { /* more than threads overtaking each other */
+        bool old = r.has & LG_AUDIT_COUNT; /* counted together: of a time that is past */
+        if (!old && r.time_us + 1000000 < l->last_us) { /* more than threads overtaking each other */
             struct lg_audit_record c = lg_audit_event("log.clock");
             c.has = LG_AUDIT_RANGE;
             c.from = (uint64_t)l->last_us;
@@ -210,7 +212,7 @@ static int drain(struct lg_audit_log *l, bool *ret_more)
             memcpy(hash, l->hash, sizeof hash);
             len = 0;
         }
-        l->last_us = r.time_us;
+        l->last_us = old ? l->last_us : r.time_us;
         rc = chain_on(l, &r, &seq, hash, &len);
         if (rc == -EINVAL)
             rc = 0; /* not a record that can be written: a defect, not a reason to stop */
@@ -240,7 +242,7 @@ static int drain(struct lg_audit_log *l, bool *ret_more)
 
 /* ---- failing and recovering -------------------------------------------------------------------------------------------------------- */
 
-static void failed(struct lg_audit_log *l, int rc)
+void lg_audit_failed(struct lg_audit_log *l, int rc)
 {
     if (atomic_exchange(&l->failing, true))
         return;
@@ -269,6 +271,11 @@ static int reopen(struct lg_audit_log *l)
     int seg = rc ? -1 : openat(fd, name, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
     if (!rc && seg < 0)
         rc = -errno;
+    struct stat st;
+    if (!rc && (fstat(seg, &st) || (uint64_t)st.st_size < l->size)) { /* an older copy was put back: the next start judges it */
+        close(seg);
+        rc = -ESTALE;
+    }
     if (rc) {
         close(fd);
         return rc;
@@ -377,7 +384,7 @@ void *lg_audit_writer(void *log)
         } while (!rc && more);
         pthread_mutex_unlock(&l->w);
         if (rc)
-            failed(l, rc);
+            lg_audit_failed(l, rc);
         pthread_mutex_lock(&l->mu);
         if (stop && !rc && !lg_ring_empty(l->ring))
             stop = false;

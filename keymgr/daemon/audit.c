@@ -120,6 +120,7 @@ void lg_keyd_audit_stop(struct lg_worker *w)
     lg_audit_record_init(&r);
     snprintf(r.event, sizeof r.event, "stop");
     lg_audit_put(w->audit, &r);
+    (void)!lg_audit_flush(w->audit, true); /* counts of open windows too: then everything is under the last head */
     lg_keyd_cosign(w);
     lg_audit_close(w->audit);
     w->audit = NULL;

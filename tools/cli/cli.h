@@ -12,7 +12,8 @@
 
 /* Exit status of every command; docs/man/leadglass.1 lists them. */
 enum { CLI_OK = 0, CLI_FAILED = 1, CLI_USAGE = 2, CLI_PASSPHRASE = 3, CLI_LOCKED = 4, CLI_NO_KEYD = 5, CLI_UNCONFIRMED = 6, CLI_BUSY = 7, CLI_REVOKED = 9, CLI_DAMAGE = 10,
-       CLI_DIFFERS = 11, CLI_INCOMPLETE = 12, CLI_UNKNOWN_KEYS = 13, CLI_INTERRUPTED = 14, CLI_DEGRADED = 15, CLI_REFUSED = 16, CLI_UNAVAILABLE = 69 };
+       CLI_DIFFERS = 11, CLI_INCOMPLETE = 12, CLI_UNKNOWN_KEYS = 13, CLI_INTERRUPTED = 14, CLI_DEGRADED = 15, CLI_REFUSED = 16, CLI_ALTERED = 17, CLI_CANNOT_TELL = 18,
+       CLI_UNAVAILABLE = 69 };
 
 struct cli {
     const char *command;
@@ -34,6 +35,11 @@ struct cli {
         bool keyless, read_only, accept_crash, repair, remove, resume;
         const char *manifest, *against, *salvage, *state, *rate;
     } scrub;
+    struct {
+        const char *key, *against;
+        bool offline, follow;
+        unsigned lines;
+    } audit;
     int argc; /* what is left after options */
     char **argv;
 };
@@ -58,7 +64,7 @@ struct cli_command {
     bool offline; /* needs no socket */
 };
 extern const struct cli_command cli_init, cli_mount, cli_umount, cli_unlock, cli_lock, cli_status, cli_identify, cli_study, cli_slot, cli_key, cli_backup, cli_scrub,
-    cli_officer, cli_request, cli_policy, cli_clock;
+    cli_officer, cli_request, cli_policy, cli_clock, cli_audit;
 
 int cli_fail(int code, const char *fmt, ...) LG_PRINTF(2, 3);
 /* Explains an error of the client; the exit status. */
@@ -69,6 +75,9 @@ int cli_print_json(cJSON *j); /* and frees it */
 int cli_unconfirmed(const struct cli *c, const struct lg_unconfirmed *u, cJSON *j);
 void cli_hex(const uint8_t id[LG_ID_LEN], char out[2 * LG_ID_LEN + 1]);
 void cli_time(uint64_t t, char out[32]);
+
+/* What status says of the access log: into j, or printed when that is NULL. */
+void cli_audit_status(struct lg_client *k, const struct lg_keyd_status *s, cJSON *j);
 
 /* Starting other programs of ours. */
 int cli_find(const char *name, char out[4096]);

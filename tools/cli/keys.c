@@ -109,8 +109,8 @@ static int run_status(struct cli *c)
         return code;
     }
     int rc = lg_client_status(k, s);
-    lg_client_free(k);
     if (rc) {
+        lg_client_free(k);
         free(s);
         return cli_explain(c, rc, "status");
     }
@@ -153,6 +153,7 @@ static int run_status(struct cli *c)
             cJSON_AddNumberToObject(m, "pid", s->mounts[i].pid);
             cJSON_AddItemToArray(ms, m);
         }
+        cli_audit_status(k, s, j);
         code = cli_print_json(j);
     } else {
         printf("key manager   %s, version %s, process %u, up %llu s, at %s\n", s->unlocked ? "unlocked" : "locked", s->version, s->pid, (unsigned long long)s->uptime_s, c->socket);
@@ -173,12 +174,14 @@ static int run_status(struct cli *c)
             puts("WARNING       key memory is not locked: keys may reach the swap");
         for (unsigned i = 0; i < s->n_mounts; i++)
             printf("mounted       %s (process %u, session %llu)\n", s->mounts[i].mountpoint, s->mounts[i].pid, (unsigned long long)s->mounts[i].session);
+        cli_audit_status(k, s, NULL);
         if (!s->unlocked)
             puts("Unlock it with `leadglass unlock`.");
     }
     if (!code && s->keyring.stale)
         code = cli_fail(CLI_DEGRADED, "DEGRADED: keys are in one copy only, and nothing can be destroyed. Put the disk right, then: kill -HUP (the key manager's supervisor, parent of process %u)",
                         s->pid);
+    lg_client_free(k);
     free(s);
     return code;
 }

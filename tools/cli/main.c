@@ -12,7 +12,7 @@
 #include "leadglass/volume.h"
 
 static const struct cli_command *const commands[] = { &cli_init, &cli_mount, &cli_umount, &cli_unlock, &cli_lock, &cli_status, &cli_identify, &cli_study, &cli_slot,
-                                                     &cli_key, &cli_backup, &cli_scrub, &cli_officer, &cli_request, &cli_policy, &cli_clock };
+                                                     &cli_key, &cli_backup, &cli_scrub, &cli_officer, &cli_request, &cli_policy, &cli_clock, &cli_audit };
 enum { N_COMMANDS = sizeof commands / sizeof *commands, OPTIONS_MAX = 48 };
 
 const struct cli_option cli_json_options[] = { { "json", NULL, "for scripts", CLI_FLAG, CLI_INTO(json), 0 }, { 0 } };
@@ -35,7 +35,7 @@ static const struct cli_option every[] = {
     { 0 },
 };
 
-static const char *const absent[] = { "audit", "import", "doctor" };
+static const char *const absent[] = { "import", "doctor" };
 
 int cli_fail(int code, const char *fmt, ...)
 {
@@ -104,10 +104,10 @@ static void usage(FILE *f)
     for (unsigned i = 0; i < N_COMMANDS; i++)
         fprintf(f, "  %-9s %-18s %s\n", commands[i]->name, commands[i]->brief ? commands[i]->brief : commands[i]->args, commands[i]->what);
     fputs("\nleadglass COMMAND --help tells more. The key manager is found by --socket PATH, LEADGLASS_SOCKET, or its default place.\n"
-          "Not in this version: key trim; audit, import, doctor.\n\n"
+          "Not in this version: key trim; import, doctor.\n\n"
           "Exit status: 0 done, 1 failed, 2 usage, 3 wrong passphrase, 4 locked, 5 no key manager answers, 6 done but not confirmed by every mount,\n"
           "7 busy, 9 revoked, 10 to 14 see scrub --help, 15 a copy of the keyring is behind (status),\n"
-          "16 refused (officers, holds, retention, clock), 69 not in this version.\n",
+          "16 refused (officers, holds, retention, clock), 17 and 18 see audit --help, 69 not in this version.\n",
           f);
 }
 
@@ -194,7 +194,7 @@ static int run(const struct cli_command *k, struct cli *c, int argc, char **argv
     int code = parse(k, c, argc, argv);
     if (code || c->help)
         return code ? code : command_usage(k);
-    if (!c->socket && !k->offline) {
+    if (!c->socket && !k->offline && !c->audit.offline) {
         if (lg_client_default_socket(c->socket_buf, sizeof c->socket_buf))
             return cli_fail(CLI_USAGE, "no default socket: say --socket PATH or set LEADGLASS_SOCKET");
         c->socket = c->socket_buf;

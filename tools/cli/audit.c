@@ -1,0 +1,483 @@
+/* leadglass audit: verify, tail, anchor, export-key. */
+#include <fcntl.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "cli.h"
+#include "leadglass/audit.h"
+#include "leadglass/bytes.h"
+
+enum { CHAINS_MAX = 256, HEADS_MAX = 4096, TAIL_MS = 300, TAIL_LINES = 20 };
+
+/* ---- what is needed from elsewhere ------------------------------------------------------------------------------------------------ */
+
+struct sources {
+    char dir[4096];
+    uint8_t pub[LG_SIGN_PUB_LEN];
+    bool have_pub, own_pub; /* own_pub: from the log directory itself */
+    struct lg_audit_head *heads; /* of anchors, and of the key manager */
+    size_t n_heads;
+    bool asked; /* a key manager answered */
+    bool locked;
+};
+
+static int add_head(struct sources *s, const char *line, size_t len)
+{
+    if (s->n_heads == HEADS_MAX)
+        return -E2BIG;
+    int rc = lg_audit_head_parse(line, len, &s->heads[s->n_heads]);
+    s->n_heads += rc == 0;
+    return rc;
+}
+
+static int read_key(struct sources *s, const char *path)
+{
+    char text[2 * LG_SIGN_PUB_LEN];
+    FILE *f = fopen(path, "re");
+    if (!f)
+        return -errno;
+    size_t n = fread(text, 1, sizeof text, f);
+    fclose(f);
+    int rc = n == sizeof text ? lg_hex_decode(text, s->pub, sizeof s->pub) : -EPROTO;
+    s->have_pub = rc == 0;
+    return rc;
+}
+
+static int read_anchor(struct sources *s, const char *path)
+{
+    char line[LG_AUDIT_HEAD_MAX + 2];
+    FILE *f = fopen(path, "re");
+    if (!f)
+        return cli_fail(CLI_FAILED, "%s: %s", path, strerror(errno));
+    int code = CLI_OK;
+    while (!code && fgets(line, sizeof line, f))
+        if (add_head(s, line, strcspn(line, "\n")))
+            code = cli_fail(CLI_FAILED, "%s: not an anchor (lines of `leadglass audit anchor`), or too many", path);
+    fclose(f);
+    return code;
+}
+
+/* Asks the key manager for what is not given; only the log directory need be known. how: what is done with the log, for the record. */
+static int find_sources(const struct cli *c, const char *how, struct sources *s)
+{
+    struct lg_client *k = NULL;
+    struct lg_audit_info *i = calloc(1, sizeof *i);
+    struct lg_audit_heads *h = calloc(1, sizeof *h);
+    static const uint8_t none[LG_SIGN_PUB_LEN];
+    char path[4200];
+    int code = CLI_OK, rc = i && h && (s->heads = calloc(HEADS_MAX, sizeof *s->heads)) ? 0 : -ENOMEM;
+    if (rc)
+        code = cli_fail(CLI_FAILED, "out of memory");
+    if (!code && !c->audit.offline && c->socket && lg_client_new(c->socket, &k) == 0 && lg_client_audit_info(k, i) == 0) {
+        s->asked = true;
+        if (!c->argc && i->dir[0])
+            snprintf(s->dir, sizeof s->dir, "%s", i->dir);
+        /* The record that this log is read, and what it remembers; of another's log only the key must not be mixed up. */
+        if (c->argc == 0 || strcmp(c->argv[0], i->dir) == 0) {
+            rc = lg_client_audit_note(k, how);
+            if (rc && rc != -EACCES)
+                code = cli_explain(c, rc, "recording that the log is read");
+            if (!code && memcmp(i->pub, none, sizeof none) != 0 && !c->audit.key) {
+                memcpy(s->pub, i->pub, sizeof s->pub);
+                s->have_pub = true;
+            }
+            if (!code && lg_client_audit_heads(k, h) == 0)
+                for (unsigned n = 0; n < h->n; n++)
+                    (void)!add_head(s, h->head[n], strlen(h->head[n]));
+        }
+    }
+    lg_client_free(k);
+    free(i);
+    free(h);
+    if (!code && c->argc)
+        snprintf(s->dir, sizeof s->dir, "%s", c->argv[0]);
+    if (!code && !s->dir[0])
+        code = cli_fail(CLI_NO_KEYD, "no key manager answers at %s: say where the log is (leadglass audit %s DIR)", c->socket ? c->socket : "its socket", how);
+    if (!code && c->audit.key && read_key(s, c->audit.key))
+        code = cli_fail(CLI_FAILED, "%s: not a public key (64 hexadecimal digits, as `leadglass audit export-key` prints them)", c->audit.key);
+    if (!code && !s->have_pub && snprintf(path, sizeof path, "%s/key.pub", s->dir) < (int)sizeof path)
+        s->own_pub = read_key(s, path) == 0;
+    if (!code && c->audit.against)
+        code = read_anchor(s, c->audit.against);
+    return code;
+}
+
+/* ---- verify ------------------------------------------------------------------------------------------------------------------------- */
+
+static void describe(const struct lg_audit_problem *p, char out[160])
+{
+    unsigned long long a = p->from, b = p->to;
+    switch (p->what) {
+    case LG_AUDIT_ALTERED: snprintf(out, 160, "altered at record %llu: it does not follow from the one before it", a); break;
+    case LG_AUDIT_MISSING: snprintf(out, 160, "records %llu to %llu are missing", a, b); break;
+    case LG_AUDIT_DUPLICATE: snprintf(out, 160, "record %llu stands twice", a); break;
+    case LG_AUDIT_REORDERED: snprintf(out, 160, "record %llu is out of order", a); break;
+    case LG_AUDIT_FOREIGN: snprintf(out, 160, "in the place of record %llu stands one of another log", a); break;
+    case LG_AUDIT_TRUNCATED: snprintf(out, 160, "truncated after record %llu: %llu was signed", a - 1, b); break;
+    case LG_AUDIT_FORKED: snprintf(out, 160, "forked: records %llu to %llu are not those that were signed", a, b); break;
+    case LG_AUDIT_BAD_HEAD: snprintf(out, 160, "head %llu is not the key manager's", a); break;
+    case LG_AUDIT_HEADS_MISSING: snprintf(out, 160, "heads %llu to %llu are missing", a, b); break;
+    case LG_AUDIT_UNREADABLE: snprintf(out, 160, "a segment cannot be read or decompressed, after record %llu", a ? a - 1 : 0); break;
+    default: snprintf(out, 160, "%s", lg_audit_verdict_name(p->what)); break;
+    }
+}
+
+static void print_report(const struct lg_audit_chain *c, const struct lg_audit_report *r)
+{
+    char when[LG_AUDIT_TIME_LEN + 1], text[160];
+    lg_audit_time_text(r->signed_us, when);
+    printf("%s: %s", c->name, r->verdict == LG_AUDIT_INTACT ? "intact" : r->verdict == LG_AUDIT_NO_HEADS ? "cannot be told" : "NOT INTACT");
+    printf(", records %llu to %llu", (unsigned long long)r->first, (unsigned long long)r->last);
+    if (r->signed_seq)
+        printf(", signed up to %llu at %.19sZ", (unsigned long long)r->signed_seq, when);
+    puts("");
+    for (unsigned i = 0; i < r->n_problems && i < LG_AUDIT_PROBLEMS_MAX; i++) {
+        describe(&r->problem[i], text);
+        printf("    %s\n", text);
+    }
+    if (r->n_problems > LG_AUDIT_PROBLEMS_MAX)
+        printf("    and %u more\n", r->n_problems - LG_AUDIT_PROBLEMS_MAX);
+    if (r->verdict == LG_AUDIT_NO_HEADS)
+        puts("    nothing of it is signed by the key given: that it hangs together is all that can be said");
+    if (r->tail && r->signed_seq) {
+        lg_audit_time_text(r->tail_us, when);
+        printf("    unverifiable tail since %.19sZ: %llu records are not signed yet\n", when, (unsigned long long)r->tail);
+    }
+    if (r->incomplete)
+        puts("    the last line is not complete: it is being written, or a crash cut it off");
+    if (r->pruned)
+        printf("    records up to %llu were removed by retention, as the log says\n", (unsigned long long)r->pruned);
+    if (r->clock_back)
+        printf("    the clock went back %llu times\n", (unsigned long long)r->clock_back);
+}
+
+static cJSON *json_report(const struct lg_audit_chain *c, const struct lg_audit_report *r)
+{
+    char id[2 * LG_ID_LEN + 1], when[LG_AUDIT_TIME_LEN + 1];
+    cJSON *j = cJSON_CreateObject(), *problems;
+    lg_hex_encode(c->id, LG_ID_LEN, id);
+    cJSON_AddStringToObject(j, "name", c->name);
+    cJSON_AddStringToObject(j, "chain", id);
+    cJSON_AddStringToObject(j, "verdict", lg_audit_verdict_name(r->verdict));
+    cJSON_AddNumberToObject(j, "first", (double)r->first);
+    cJSON_AddNumberToObject(j, "last", (double)r->last);
+    cJSON_AddNumberToObject(j, "records", (double)r->records);
+    cJSON_AddNumberToObject(j, "heads", (double)r->heads);
+    cJSON_AddNumberToObject(j, "signed", (double)r->signed_seq);
+    if (r->signed_seq) {
+        lg_audit_time_text(r->signed_us, when);
+        cJSON_AddStringToObject(j, "signed_at", when);
+    }
+    cJSON_AddNumberToObject(j, "tail", (double)r->tail);
+    cJSON_AddBoolToObject(j, "incomplete", r->incomplete);
+    cJSON_AddNumberToObject(j, "pruned", (double)r->pruned);
+    cJSON_AddNumberToObject(j, "clock_back", (double)r->clock_back);
+    problems = cJSON_AddArrayToObject(j, "problems");
+    for (unsigned i = 0; i < r->n_problems && i < LG_AUDIT_PROBLEMS_MAX; i++) {
+        cJSON *p = cJSON_CreateObject();
+        cJSON_AddStringToObject(p, "what", lg_audit_verdict_name(r->problem[i].what));
+        cJSON_AddNumberToObject(p, "from", (double)r->problem[i].from);
+        cJSON_AddNumberToObject(p, "to", (double)r->problem[i].to);
+        cJSON_AddItemToArray(problems, p);
+    }
+    return j;
+}
+
+/* Chains that were signed for and are not there. */
+static unsigned absent(const struct sources *s, const struct lg_audit_chain *all, unsigned n, bool say, cJSON *list)
+{
+    unsigned gone = 0;
+    for (size_t i = 0; i < s->n_heads; i++) {
+        bool there = false;
+        for (unsigned j = 0; j < n && !there; j++)
+            there = memcmp(all[j].id, s->heads[i].chain, LG_ID_LEN) == 0;
+        for (size_t j = 0; j < i && !there; j++) /* told already */
+            there = memcmp(s->heads[j].chain, s->heads[i].chain, LG_ID_LEN) == 0;
+        if (there || !s->have_pub || lg_audit_head_check(&s->heads[i], s->pub))
+            continue;
+        char id[2 * LG_ID_LEN + 1];
+        lg_hex_encode(s->heads[i].chain, LG_ID_LEN, id);
+        gone++;
+        if (say)
+            printf("chain %s is not here: %llu records of it were signed (a mount may keep it elsewhere: -o audit=DIR)\n", id, (unsigned long long)s->heads[i].seq);
+        else
+            cJSON_AddItemToArray(list, cJSON_CreateString(id));
+    }
+    return gone;
+}
+
+static int verify(const struct cli *c)
+{
+    struct sources s = { .dir = "" };
+    struct lg_audit_chain *all = calloc(CHAINS_MAX, sizeof *all);
+    struct lg_audit_report r;
+    unsigned n = 0, bad = 0, unknown = 0;
+    int code = all ? find_sources(c, "verify", &s) : cli_fail(CLI_FAILED, "out of memory");
+    int rc = code ? 0 : lg_audit_chains(s.dir, all, CHAINS_MAX, &n);
+    if (rc)
+        code = cli_fail(CLI_FAILED, "%s: %s", s.dir, strerror(-rc));
+    else if (!code && (!n || n > CHAINS_MAX))
+        code = cli_fail(CLI_FAILED, "%s: %s", s.dir, n ? "more chains than can be" : "there is no access log in it");
+    cJSON *j = code ? NULL : cJSON_CreateObject(), *chains = j ? cJSON_AddArrayToObject(j, "chains") : NULL, *gone = j ? cJSON_AddArrayToObject(j, "absent") : NULL;
+    for (unsigned i = 0; !code && i < n; i++) {
+        rc = lg_audit_verify(s.dir, &all[i], s.have_pub ? s.pub : NULL, s.heads, s.n_heads, &r);
+        if (rc) {
+            code = cli_fail(CLI_FAILED, "%s/%s: %s", s.dir, all[i].name, strerror(-rc));
+            break;
+        }
+        bad += r.verdict != LG_AUDIT_INTACT && r.verdict != LG_AUDIT_NO_HEADS;
+        unknown += r.verdict == LG_AUDIT_NO_HEADS;
+        if (c->json)
+            cJSON_AddItemToArray(chains, json_report(&all[i], &r));
+        else
+            print_report(&all[i], &r);
+    }
+    if (!code) {
+        /* What an anchor names must be here; what the key manager remembers may be kept elsewhere. */
+        unsigned missing = absent(&s, all, n, !c->json, gone);
+        bad += c->audit.against ? missing : 0;
+        if (c->json) {
+            cJSON_AddStringToObject(j, "directory", s.dir);
+            cJSON_AddStringToObject(j, "key", !s.have_pub ? "none" : s.own_pub ? "log" : c->audit.key ? "file" : "key manager");
+            cJSON_AddBoolToObject(j, "compared_with_key_manager", s.asked);
+            code = cli_print_json(j);
+            j = NULL;
+        } else {
+            if (s.own_pub)
+                puts("The public key was taken from the log itself: who can write the log could have changed both. Use a copy of `leadglass audit export-key` with --key.");
+            if (!s.asked && !c->audit.against)
+                puts("No key manager was asked and no anchor given: log and heads rolled back together would not be seen (--against FILE).");
+        }
+    }
+    cJSON_Delete(j);
+    free(all);
+    free(s.heads);
+    return code ? code : bad ? CLI_ALTERED : unknown ? CLI_CANNOT_TELL : CLI_OK;
+}
+
+/* ---- tail ----------------------------------------------------------------------------------------------------------------------------- */
+
+struct tail {
+    struct follow {
+        char name[64];
+        uint64_t seq; /* shown up to here */
+        unsigned segment;
+        uint64_t last_of_all;
+    } *f;
+    struct lg_audit_record *rec;
+    bool json, show;
+    uint64_t from;
+};
+
+static void print_record(const struct tail *t, const char *s, size_t len)
+{
+    struct lg_audit_record *r = t->rec;
+    char when[LG_AUDIT_TIME_LEN + 1], id[2 * LG_ID_LEN + 1];
+    if (t->json) {
+        printf("%.*s\n", (int)len, s);
+        return;
+    }
+    if (lg_audit_record_parse(s, len, r))
+        return;
+    lg_audit_time_text(r->time_us, when);
+    printf("%.19sZ %-14s %-6s %-12s", when, r->event, r->how, lg_audit_outcome_name(r->outcome));
+    if (r->has & LG_AUDIT_WHO)
+        printf(" %s(%u) pid %d", r->user[0] ? r->user : "uid", r->uid, r->pid);
+    if (r->has & LG_AUDIT_STUDY) {
+        lg_hex_encode(r->study, LG_ID_LEN, id);
+        printf(" study %s", id);
+    }
+    if (r->has & LG_AUDIT_COUNT)
+        printf(" x%llu", (unsigned long long)r->count);
+    if (r->has & LG_AUDIT_MOVED)
+        printf(" read %llu written %llu", (unsigned long long)r->read, (unsigned long long)r->written);
+    const char *p = strstr(s, ",\"text\":"); /* as it stands in the line: escaped, harmless to a terminal */
+    if (p && p < s + len) {
+        p += 8;
+        const char *e = p + 1;
+        while (e < s + len && *e != '"')
+            e += *e == '\\' ? 2 : 1;
+        printf(" %.*s", (int)(e - p + 1), p);
+    }
+    putchar('\n');
+}
+
+static int tail_line(void *arg, unsigned segment, const char *s, size_t len, bool cut)
+{
+    struct tail *t = arg;
+    struct lg_audit_envelope e;
+    if (cut || lg_audit_envelope(s, len, &e) || e.seq <= t->f->seq)
+        return 0;
+    t->f->segment = segment;
+    t->f->seq = e.seq;
+    if (t->show && e.seq >= t->from)
+        print_record(t, s, len);
+    return 0;
+}
+
+static int tail(const struct cli *c)
+{
+    struct sources s = { .dir = "" };
+    static struct lg_audit_chain all[CHAINS_MAX];
+    static struct follow f[CHAINS_MAX];
+    static struct lg_audit_record rec;
+    struct tail t = { .rec = &rec, .json = c->json };
+    unsigned n = 0, known = 0, lines = c->audit.lines ? c->audit.lines : TAIL_LINES;
+    int code = find_sources(c, "tail", &s);
+    for (bool first = true; !code; first = false) {
+        int rc = lg_audit_chains(s.dir, all, CHAINS_MAX, &n);
+        if (rc || n > CHAINS_MAX) {
+            code = cli_fail(CLI_FAILED, "%s: %s", s.dir, rc ? strerror(-rc) : "more chains than can be");
+            break;
+        }
+        for (unsigned i = 0; i < n; i++) {
+            unsigned k = 0;
+            while (k < known && strcmp(f[k].name, all[i].name) != 0)
+                k++;
+            if (k == known)
+                f[known++] = (struct follow){ .name = "" };
+            memcpy(f[k].name, all[i].name, sizeof f[k].name);
+            t.f = &f[k];
+            t.from = 0;
+            t.show = !first;
+            rc = lg_audit_read(s.dir, all[i].name, f[k].segment, tail_line, &t);
+            if (!rc && first) { /* the end is known: now the last ones of it */
+                t.from = f[k].seq > lines ? f[k].seq - lines + 1 : 1;
+                t.show = true;
+                f[k].seq = 0;
+                rc = lg_audit_read(s.dir, all[i].name, f[k].segment > 1 ? f[k].segment - 1 : 0, tail_line, &t);
+            }
+            if (rc && rc != -ENOENT)
+                code = cli_fail(CLI_FAILED, "%s/%s: %s", s.dir, all[i].name, strerror(-rc));
+        }
+        if (fflush(stdout) || !c->audit.follow)
+            break;
+        poll(NULL, 0, TAIL_MS);
+    }
+    free(s.heads);
+    return code;
+}
+
+/* ---- anchor, export-key ----------------------------------------------------------------------------------------------------------------- */
+
+static int anchor(const struct cli *c)
+{
+    struct lg_client *k = NULL;
+    struct lg_audit_heads *h = calloc(1, sizeof *h);
+    int code = cli_client(c, &k), rc = code ? 0 : h ? lg_client_audit_heads(k, h) : -ENOMEM;
+    if (!code && !rc)
+        rc = lg_client_audit_note(k, "anchor");
+    if (rc)
+        code = cli_explain(c, rc, "audit anchor");
+    for (unsigned i = 0; !code && i < h->n; i++)
+        puts(h->head[i]);
+    if (!code && fflush(stdout))
+        code = cli_fail(CLI_FAILED, "standard output: %s", strerror(errno));
+    lg_client_free(k);
+    free(h);
+    return code;
+}
+
+static int export_key(const struct cli *c)
+{
+    struct lg_client *k = NULL;
+    struct lg_audit_info *i = calloc(1, sizeof *i);
+    static const uint8_t none[LG_SIGN_PUB_LEN];
+    char hex[2 * LG_SIGN_PUB_LEN + 1];
+    int code = cli_client(c, &k), rc = code ? 0 : i ? lg_client_audit_info(k, i) : -ENOMEM;
+    if (rc)
+        code = cli_explain(c, rc, "audit export-key");
+    if (!code && memcmp(i->pub, none, sizeof none) == 0)
+        code = cli_fail(CLI_LOCKED, "there is no key yet: it is made when the keyring is unlocked for the first time");
+    if (!code) {
+        lg_hex_encode(i->pub, sizeof i->pub, hex);
+        puts(hex);
+    }
+    lg_client_free(k);
+    free(i);
+    return code;
+}
+
+/* The log of the first mount, where accesses are; without one the key manager's own. */
+void cli_audit_status(struct lg_client *k, const struct lg_keyd_status *s, cJSON *j)
+{
+    struct lg_audit_info *i = calloc(1, sizeof *i);
+    cJSON *a = j ? cJSON_AddObjectToObject(j, "audit") : NULL, *logs = a ? cJSON_AddArrayToObject(a, "logs") : NULL;
+    char path[8192], log[8192] = "", id[17], name[32];
+    struct lg_audit_chain c;
+    if (!i || lg_client_audit_info(k, i) || !i->on) {
+        if (!j)
+            puts("access log    none is kept");
+        free(i);
+        return;
+    }
+    for (unsigned m = 0; m < s->n_mounts; m++) {
+        lg_hex_encode(s->mounts[m].vault_id, 8, id);
+        snprintf(name, sizeof name, "mount-%s", id);
+        if (lg_audit_find(i->dir, name, &c) || lg_audit_current(i->dir, c.name, path, sizeof path))
+            continue;
+        if (!log[0])
+            snprintf(log, sizeof log, "%s", path);
+        if (logs)
+            cJSON_AddItemToArray(logs, cJSON_CreateString(path));
+        else
+            printf("access log    %s\n", path);
+    }
+    if (a) {
+        cJSON_AddItemToArray(logs, cJSON_CreateString(i->log));
+        cJSON_AddStringToObject(a, "log", log[0] ? log : i->log);
+        cJSON_AddStringToObject(a, "directory", i->dir);
+        cJSON_AddNumberToObject(a, "records", (double)i->seq);
+        cJSON_AddNumberToObject(a, "signed", (double)i->signed_seq);
+        cJSON_AddBoolToObject(a, "failing", i->failing);
+        cJSON_AddStringToObject(a, "on_failure", i->keep_going ? "continue" : "refuse");
+        cJSON_AddNumberToObject(a, "filesystem_used_percent", i->used_percent);
+    } else {
+        printf("access log    %s, %llu records, signed up to %llu%s\n", i->log, (unsigned long long)i->seq, (unsigned long long)i->signed_seq,
+               i->failing ? (i->keep_going ? "; CANNOT BE WRITTEN, access goes on without" : "; CANNOT BE WRITTEN, access is refused") : "");
+        if (i->used_percent >= 80)
+            printf("WARNING       the filesystem of the access log is %u %% full\n", i->used_percent);
+    }
+    free(i);
+}
+
+static int run(struct cli *c)
+{
+    static const struct {
+        const char *name;
+        int (*run)(const struct cli *c);
+        int args;
+    } subs[] = { { "verify", verify, 1 }, { "tail", tail, 1 }, { "anchor", anchor, 0 }, { "export-key", export_key, 0 } };
+    for (unsigned i = 0; c->argc && i < sizeof subs / sizeof *subs; i++) {
+        if (strcmp(c->argv[0], subs[i].name) != 0)
+            continue;
+        c->argc--;
+        c->argv++;
+        return c->argc > subs[i].args ? cli_fail(CLI_USAGE, "too many arguments; see leadglass audit --help") : subs[i].run(c);
+    }
+    return cli_fail(CLI_USAGE, "expected verify, tail, anchor or export-key; see leadglass audit --help");
+}
+
+static const struct cli_option options[] = {
+    { "key", "FILE", "verify: the public key (default: asked of the key manager, else key.pub in the log)", CLI_TEXT, CLI_INTO(audit.key), 0 },
+    { "against", "FILE", "verify: heads kept elsewhere, as `audit anchor` printed them", CLI_TEXT, CLI_INTO(audit.against), 0 },
+    { "offline", NULL, "verify, tail: ask no key manager", CLI_FLAG, CLI_INTO(audit.offline), 0 },
+    { "follow", NULL, "tail: go on as records come", CLI_FLAG, CLI_INTO(audit.follow), 'f' },
+    { "lines", "N", "tail: so many of every chain first (default 20)", CLI_NUMBER, CLI_INTO(audit.lines), 'n' },
+    { NULL, NULL, NULL, CLI_FLAG, 0, 0 },
+};
+
+const struct cli_command cli_audit = {
+    .name = "audit",
+    .args = "verify [DIR] | tail [DIR] | anchor | export-key",
+    .what = "verify the access log, follow it, print what anchors it",
+    .more = "DIR is the log directory (default: the key manager's). verify needs no key manager when DIR and a key are given, and works on a copy.\n"
+            "anchor prints the newest signed head of every chain: keep it elsewhere, and verify --against it finds a rollback of log and keyring together.\n"
+            "Exit status of verify: 0 intact, 17 not intact, 18 cannot be told (nothing signed, or no key).\n",
+    .brief = "verify|tail|anchor|...",
+    .options = { options, cli_json_options },
+    .run = run,
+};
