@@ -1,4 +1,4 @@
-/* leadglass audit: verify, tail, anchor, export-key. */
+/* leadglass audit: verify, tail, anchor, export-key; query and report have files of their own. */
 #include <fcntl.h>
 #include <poll.h>
 #include <stdio.h>
@@ -6,8 +6,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "cli.h"
-#include "leadglass/audit.h"
+#include "auditselect.h"
 #include "leadglass/bytes.h"
 
 enum { CHAINS_MAX = 256, HEADS_MAX = 4096, TAIL_MS = 300, TAIL_LINES = 20 };
@@ -450,7 +449,8 @@ static int run(struct cli *c)
         const char *name;
         int (*run)(const struct cli *c);
         int args;
-    } subs[] = { { "verify", verify, 1 }, { "tail", tail, 1 }, { "anchor", anchor, 0 }, { "export-key", export_key, 0 } };
+    } subs[] = { { "verify", verify, 1 }, { "tail", tail, 1 }, { "anchor", anchor, 0 }, { "export-key", export_key, 0 },
+             { "query", cli_audit_query, 1 }, { "report", cli_audit_report, 1 } };
     for (unsigned i = 0; c->argc && i < sizeof subs / sizeof *subs; i++) {
         if (strcmp(c->argv[0], subs[i].name) != 0)
             continue;
@@ -458,7 +458,7 @@ static int run(struct cli *c)
         c->argv++;
         return c->argc > subs[i].args ? cli_fail(CLI_USAGE, "too many arguments; see leadglass audit --help") : subs[i].run(c);
     }
-    return cli_fail(CLI_USAGE, "expected verify, tail, anchor or export-key; see leadglass audit --help");
+    return cli_fail(CLI_USAGE, "expected query, report, verify, tail, anchor or export-key; see leadglass audit --help");
 }
 
 static const struct cli_option options[] = {
@@ -470,14 +470,31 @@ static const struct cli_option options[] = {
     { NULL, NULL, NULL, CLI_FLAG, 0, 0 },
 };
 
+static const struct cli_option query_options[] = {
+    { "from", "TIME", "query, report: 2026-01-31, 2026-01-31T08:00, 36h or 7d (ago); UTC. report: default 30d", CLI_TEXT, CLI_INTO(query.from), 0 },
+    { "to", "TIME", "query, report: the same; a day is meant to its end", CLI_TEXT, CLI_INTO(query.to), 0 },
+    { "user", "NAME", "query, report: by name or uid", CLI_TEXT, CLI_INTO(query.user), 0 },
+    { "study", "UID", "query, report: by study UID, or by key id", CLI_TEXT, CLI_INTO(study), 0 },
+    { "patient", "ID", "query, report: every study of a patient", CLI_TEXT, CLI_INTO(query.patient), 0 },
+    { "program", "TEXT", "query, report: programs whose path holds it", CLI_TEXT, CLI_INTO(query.program), 0 },
+    { "outcome", "NAME", "query, report: ok, failed, or an error's name such as EACCES", CLI_TEXT, CLI_INTO(query.outcome), 0 },
+    { "event", "NAME", "query, report: events that begin with it, such as file.open or key.", CLI_TEXT, CLI_INTO(query.event), 0 },
+    { "limit", "N", "query: only the newest", CLI_NUMBER, CLI_INTO(query.limit), 0 },
+    { "csv", NULL, "query: for a spreadsheet", CLI_FLAG, CLI_INTO(query.csv), 0 },
+    { "html", NULL, "report: one page, pictures included, to standard output", CLI_FLAG, CLI_INTO(query.html), 0 },
+    { "hours", "A-B", "report: working hours, UTC (default 7-19)", CLI_TEXT, CLI_INTO(query.hours), 0 },
+    { NULL, NULL, NULL, CLI_FLAG, 0, 0 },
+};
+
 const struct cli_command cli_audit = {
     .name = "audit",
-    .args = "verify [DIR] | tail [DIR] | anchor | export-key",
-    .what = "verify the access log, follow it, print what anchors it",
-    .more = "DIR is the log directory (default: the key manager's). verify needs no key manager when DIR and a key are given, and works on a copy.\n"
+    .args = "query [DIR] | report [DIR] | verify [DIR] | tail [DIR] | anchor | export-key",
+    .what = "ask the access log, report on a period, verify it, follow it, anchor it",
+    .more = "query and report name studies and patients through the key manager, which records that they were asked.\n"
+            "DIR is the log directory (default: the key manager's). verify needs no key manager when DIR and a key are given, and works on a copy.\n"
             "anchor prints the newest signed head of every chain: keep it elsewhere, and verify --against it finds a rollback of log and keyring together.\n"
             "Exit status of verify: 0 intact, 17 not intact, 18 cannot be told (nothing signed, or no key).\n",
-    .brief = "verify|tail|anchor|...",
-    .options = { options, cli_json_options },
+    .brief = "query|report|verify|...",
+    .options = { query_options, options, cli_json_options },
     .run = run,
 };

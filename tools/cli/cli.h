@@ -40,6 +40,11 @@ struct cli {
         bool offline, follow;
         unsigned lines;
     } audit;
+    struct {
+        const char *from, *to, *user, *patient, *program, *outcome, *event, *hours;
+        unsigned limit;
+        bool csv, html;
+    } query; /* audit query, audit report */
     int argc; /* what is left after options */
     char **argv;
 };
