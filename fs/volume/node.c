@@ -155,7 +155,11 @@ static int node_get(struct lg_volume *v, const struct lg_node *parent, const uni
         n = n->next_key;
     if (!rc && !n) {
         n = calloc(1, sizeof *n);
-        if (n && ((S_ISDIR(st->st_mode) && !(n->entries = malloc(sizeof *n->entries))) || (len && !(n->handle = handle_keep(u, NULL))))) {
+        struct lg_handle_bytes *kept = n && len ? handle_keep(u, NULL) : NULL;
+        if (n)
+            n->handle = kept;
+        if (n && ((S_ISDIR(st->st_mode) && !(n->entries = malloc(sizeof *n->entries))) || (len && !kept))) {
+            free(kept);
             free(n->entries);
             free(n);
             n = NULL;

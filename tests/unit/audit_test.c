@@ -82,7 +82,7 @@ static void records(void **state)
         snprintf(r.target, sizeof r.target, "%c", (char)c);
         round_trip(&r);
     }
-    static const char *const hostile[] = { "\",\"outcome\":\"ok\"}\n{\"v\":1,\"seq\":2", "a\nb\r\n", "\xe2\x80\xa8\xe2\x80\xae" "evil", "\xee\xbe\x80", "\xf4\x90\x80\x80", "\xed\xa0\x80", "\xc3\xa4\xc3\x28", "\\u0000", "\xff\xfe" };
+    static const char *const hostile[] = { "\",\"outcome\":\"ok\"}\n{\"v\":1,\"seq\":2", "a\nb\r\n", ("\xe2\x80\xa8\xe2\x80\xae" "evil"), "\xee\xbe\x80", "\xf4\x90\x80\x80", "\xed\xa0\x80", "\xc3\xa4\xc3\x28", "\\u0000", "\xff\xfe" };
     for (size_t i = 0; i < sizeof hostile / sizeof *hostile; i++) {
         snprintf(r.path, sizeof r.path, "%s", hostile[i]);
         snprintf(r.text, sizeof r.text, "%s", hostile[i]);
