@@ -16,9 +16,7 @@ def instance(i):
 
 
 def end_keyd():
-    for x in w.keyd_pids():
-        os.kill(x, signal.SIGTERM)
-    wait_for(lambda: not w.keyd_pids())
+    w.stop_keyd()
 
 
 w.init()

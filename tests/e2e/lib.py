@@ -145,6 +145,14 @@ class World:
         out = subprocess.run(["pgrep", "-f", "leadglass-keyd.*" + self.dir], stdout=subprocess.PIPE, text=True).stdout
         return [int(x) for x in out.split()]
 
+    def stop_keyd(self):
+        for x in self.keyd_pids():
+            try:
+                os.kill(x, signal.SIGTERM)
+            except ProcessLookupError:
+                pass  # a worker goes with its supervisor
+        wait_for(lambda: not self.keyd_pids())
+
     def close(self):
         if not os.path.isdir(self.dir):
             return

@@ -82,9 +82,7 @@ w.unlock()
 wait_for(lambda: subprocess.run(["cat", other], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode == 0)
 w.umount("mnt2"), w.umount("mnt")
 # The key manager restarted from nothing: destroyed stays destroyed.
-for x in w.keyd_pids():
-    os.kill(x, signal.SIGTERM)
-wait_for(lambda: not w.keyd_pids())
+w.stop_keyd()
 w.keyd(), w.unlock()
 m = w.mount()
 assert read(mr) == read(files[1])

@@ -19,9 +19,7 @@ def keyd():
 
 
 def restart():
-    for x in w.keyd_pids():
-        os.kill(x, signal.SIGTERM)
-    wait_for(lambda: not w.keyd_pids())
+    w.stop_keyd()
     keyd()
     w.unlock()
 
@@ -89,9 +87,7 @@ for p, b in done[1:]:
 # Either copy alone has every study.
 for gone in ("keyring", os.path.join("mirror", "keyring")):
     w.umount()
-    for x in w.keyd_pids():
-        os.kill(x, signal.SIGTERM)
-    wait_for(lambda: not w.keyd_pids())
+    w.stop_keyd()
     shutil.rmtree(w.path(gone))
     os.unlink(w.path(gone + ".root"))
     keyd()

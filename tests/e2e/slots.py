@@ -104,9 +104,7 @@ w.fails(2, ["one of"], "leadglass", "key", "rotate", "--root", "--all-studies")
 m = w.remount()
 for n in ("ct", "ct2", "ct3"):
     assert read(os.path.join(m, n)) == read(files[0])
-for x in w.keyd_pids():
-    os.kill(x, signal.SIGTERM)
-wait_for(lambda: not w.keyd_pids())
+w.stop_keyd()
 w.keyd()
 w.cli("unlock", "--key-file", key)
 for n in ("ct", "ct2", "ct3"):
