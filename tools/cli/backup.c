@@ -93,7 +93,7 @@ static int create(const struct cli *c, struct lg_client *k, const char *file)
 {
     LG_SECRET_BUF_AUTO char *pass = lg_secret_alloc(LG_PASSPHRASE_MAX + 1);
     enum lg_slot_type type;
-    size_t len;
+    size_t len = 0;
     uint8_t id[LG_ID_LEN];
     char hex[2 * LG_ID_LEN + 1];
     unsigned long long bytes = 0;
@@ -301,8 +301,8 @@ static int read_backup(const struct cli *c, const char *file, bool restore)
     struct lg_backup_header h;
     struct lg_backup_counts n;
     enum lg_slot_type type;
-    size_t len;
-    FILE *f;
+    size_t len = 0;
+    FILE *f = NULL;
     int code = pass && key ? open_backup(file, &f, &h) : cli_fail(CLI_FAILED, "out of memory");
     if (code)
         return code;

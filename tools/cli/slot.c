@@ -57,7 +57,7 @@ static int key_file_generate(const char *path)
 static int key_file_secret(const struct cli *c, bool fresh, char *ret)
 {
     LG_SECRET_BUF_AUTO uint8_t *buf = lg_secret_alloc(KEY_FILE_MAX + 1);
-    size_t len;
+    size_t len = 0;
     int rc = buf ? 0 : -ENOMEM;
     if (!rc && fresh && c->generate)
         rc = key_file_generate(c->key_file);
@@ -154,7 +154,7 @@ static int slot_secret(const struct cli *c, struct lg_client *k, const char *wha
     LG_SECRET_BUF_AUTO char *secret = lg_secret_alloc(LG_PASSPHRASE_MAX + 1);
     bool test = strcmp(what, "test") == 0, add = strcmp(what, "add") == 0;
     enum lg_slot_type type;
-    size_t len;
+    size_t len = 0;
     unsigned wait = 0;
     int code = secret ? cli_secret(c, test ? "Passphrase" : "New passphrase", !test, &type, secret, &len) : cli_fail(CLI_FAILED, "out of memory");
     if (code)
