@@ -202,9 +202,7 @@ sec.refused("may not", "study", "hold", UMR, "--reason", "x", code=1)
 ret.refused("must remain", "officer", "remove", "Olga", "--reason", "x")
 
 # ---- all of it after a restart of the key manager
-for pid in w.keyd_pids():
-    os.kill(pid, 15)
-wait_for(lambda: not w.keyd_pids())
+w.stop_keyd()
 w.keyd(), w.unlock()
 assert w.status()["mode"] == "officers" and w.status()["officers"] == 2
 assert "inpatient" in ret.ok("policy", "show") and "believed" in ret.ok("clock", "show")

@@ -47,9 +47,7 @@ def make(to):
     with open(os.path.join(to, "manifest.json"), "w") as f:
         json.dump({"passphrase": "correct horse", "files": want, "revoked": ["revoked"]}, f, indent=1, sort_keys=True)
         f.write("\n")
-    for p in w.keyd_pids():
-        os.kill(p, 15)
-    wait_for(lambda: not w.keyd_pids())
+    w.stop_keyd()
     subprocess.run(["tar", "-C", w.dir, "-S", "--sort=name", "--xattrs", "--xattrs-include=*", "-cJf", os.path.join(to, "sample.tar.xz"), "vault", "keyring", "keyring.root"], check=True)
     print("made", to, os.path.getsize(os.path.join(to, "sample.tar.xz")), "bytes")
 
