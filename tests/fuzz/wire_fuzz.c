@@ -9,6 +9,7 @@ static struct lg_keyd_status keyd;
 static struct lg_unconfirmed unconfirmed;
 static struct lg_study studies[LG_WIRE_STUDIES_MAX];
 static uint64_t unclean[LG_UNCLEAN_MAX];
+static struct lg_slot_info slots[LG_SLOTS_MAX];
 static uint8_t blob[LG_WIRE_BLOB_MAX];
 static struct lg_audit_heads heads;
 static struct lg_audit_info audit;
@@ -34,7 +35,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
         int e = lg_event_encode(number, &ev, out, sizeof out, &n);
         same(e, n, data, len);
     }
-    struct lg_answer a = { .keyd = &keyd, .unconfirmed = &unconfirmed, .studies = studies, .unclean = unclean, .blob = blob, .heads = &heads, .audit = &audit };
+    struct lg_answer a = { .keyd = &keyd, .unconfirmed = &unconfirmed, .studies = studies, .unclean = unclean, .slots = slots, .blob = blob, .heads = &heads, .audit = &audit };
     if (lg_answer_decode(data, len, &a) == 0) {
         int e = lg_answer_encode(&a, out, sizeof out, &n);
         same(e, n, data, len);
