@@ -263,7 +263,7 @@ int lg_backup_note(struct lg_keyring *k, const struct lg_backup *b, const char *
     return rc ? rc : entry_put(k, &e);
 }
 
-/* Calls each for every entry, oldest first. */
+/* Calls each for every entry, oldest first; those of one second in the order of their ids. */
 static int entries(struct lg_keyring *k, int (*each)(void *arg, const struct lg_backup_entry *e), void *arg)
 {
     uint8_t key[64] = ROW_PREFIX;
@@ -300,7 +300,10 @@ static int list_one(void *arg, const struct lg_backup_entry *e)
         memmove(l->out, l->out + 1, (l->max - 1) * sizeof *l->out);
         l->n--;
     }
-    l->out[l->n++] = *e;
+    unsigned at = l->n++;
+    for (; at && l->out[at - 1].created == e->created && l->out[at - 1].keys > e->keys; at--) /* made in one second: the keyring only grew */
+        l->out[at] = l->out[at - 1];
+    l->out[at] = *e;
     return 0;
 }
 
@@ -342,8 +345,9 @@ int lg_backup_void(struct lg_keyring *k, const uint8_t id[LG_ID_LEN])
 
 static int newest_one(void *arg, const struct lg_backup_entry *e)
 {
-    if (!e->voided)
-        *(struct lg_backup_entry *)arg = *e;
+    struct lg_backup_entry *newest = arg;
+    if (!e->voided && (e->created > newest->created || e->keys >= newest->keys))
+        *newest = *e;
     return 0;
 }
 
