@@ -8,8 +8,9 @@
 
 #include "auditselect.h"
 #include "leadglass/bytes.h"
+#include "leadglass/follow.h"
 
-enum { CHAINS_MAX = 256, HEADS_MAX = 4096, TAIL_MS = 300, TAIL_LINES = 20 };
+enum { CHAINS_MAX = 256, HEADS_MAX = 4096, TAIL_LINES = 20 };
 
 /* ---- what is needed from elsewhere ------------------------------------------------------------------------------------------------ */
 
@@ -259,28 +260,9 @@ static int verify(const struct cli *c)
 
 /* ---- tail ----------------------------------------------------------------------------------------------------------------------------- */
 
-struct tail {
-    struct follow {
-        char name[64];
-        uint64_t seq; /* shown up to here */
-        unsigned segment;
-        uint64_t last_of_all;
-    } *f;
-    struct lg_audit_record *rec;
-    bool json, show;
-    uint64_t from;
-};
-
-static void print_record(const struct tail *t, const char *s, size_t len)
+static void print_record(const struct lg_audit_record *r, const char *s, size_t len)
 {
-    struct lg_audit_record *r = t->rec;
     char when[LG_AUDIT_TIME_LEN + 1], id[2 * LG_ID_LEN + 1];
-    if (t->json) {
-        printf("%.*s\n", (int)len, s);
-        return;
-    }
-    if (lg_audit_record_parse(s, len, r))
-        return;
     lg_audit_time_text(r->time_us, when);
     printf("%.19sZ %-14s %-6s %-12s", when, r->event, r->how, lg_audit_outcome_name(r->outcome));
     if (r->has & LG_AUDIT_WHO)
@@ -304,58 +286,41 @@ static void print_record(const struct tail *t, const char *s, size_t len)
     putchar('\n');
 }
 
-static int tail_line(void *arg, unsigned segment, const char *s, size_t len, bool cut)
+static void print_followed(const struct cli *c, const struct lg_followed *x)
 {
-    struct tail *t = arg;
-    struct lg_audit_envelope e;
-    if (cut || lg_audit_envelope(s, len, &e) || e.seq <= t->f->seq)
-        return 0;
-    t->f->segment = segment;
-    t->f->seq = e.seq;
-    if (t->show && e.seq >= t->from)
-        print_record(t, s, len);
-    return 0;
+    char text[160];
+    if (!x->record) {
+        describe(&x->finding, text);
+        fprintf(stderr, "leadglass: %s: %s; see leadglass audit verify\n", x->chain->name, text);
+    } else if (c->json) {
+        printf("%.*s\n", (int)x->len, x->line);
+    } else {
+        print_record(x->record, x->line, x->len);
+    }
 }
 
 static int tail(const struct cli *c)
 {
     struct sources s = { .dir = "" };
-    static struct lg_audit_chain all[CHAINS_MAX];
-    static struct follow f[CHAINS_MAX];
-    static struct lg_audit_record rec;
-    struct tail t = { .rec = &rec, .json = c->json };
-    unsigned n = 0, known = 0, lines = c->audit.lines ? c->audit.lines : TAIL_LINES;
-    int code = find_sources(c, "tail", &s);
-    for (bool first = true; !code; first = false) {
-        int rc = lg_audit_chains(s.dir, all, CHAINS_MAX, &n);
-        if (rc || n > CHAINS_MAX) {
-            code = cli_fail(CLI_FAILED, "%s: %s", s.dir, rc ? strerror(-rc) : "more chains than can be");
-            break;
+    struct lg_follow *f = NULL;
+    struct lg_followed x;
+    int code = find_sources(c, "tail", &s), rc = 0;
+    struct lg_follow_options o = { .dir = s.dir, .last = c->audit.lines ? c->audit.lines : TAIL_LINES };
+    if (!code && (rc = lg_follow_open(&o, &f)))
+        code = cli_fail(CLI_FAILED, "%s: %s", s.dir, rc == -E2BIG ? "more chains than can be" : strerror(-rc));
+    while (!code) {
+        rc = lg_follow_next(f, &x);
+        if (rc == 1) {
+            print_followed(c, &x);
+            continue;
         }
-        for (unsigned i = 0; i < n; i++) {
-            unsigned k = 0;
-            while (k < known && strcmp(f[k].name, all[i].name) != 0)
-                k++;
-            if (k == known)
-                f[known++] = (struct follow){ .name = "" };
-            memcpy(f[k].name, all[i].name, sizeof f[k].name);
-            t.f = &f[k];
-            t.from = 0;
-            t.show = !first;
-            rc = lg_audit_read(s.dir, all[i].name, f[k].segment, tail_line, &t);
-            if (!rc && first) { /* the end is known: now the last ones of it */
-                t.from = f[k].seq > lines ? f[k].seq - lines + 1 : 1;
-                t.show = true;
-                f[k].seq = 0;
-                rc = lg_audit_read(s.dir, all[i].name, f[k].segment > 1 ? f[k].segment - 1 : 0, tail_line, &t);
-            }
-            if (rc && rc != -ENOENT)
-                code = cli_fail(CLI_FAILED, "%s/%s: %s", s.dir, all[i].name, strerror(-rc));
-        }
+        if (rc < 0)
+            code = cli_fail(CLI_FAILED, "%s: %s", s.dir, strerror(-rc));
         if (fflush(stdout) || !c->audit.follow)
             break;
-        poll(NULL, 0, TAIL_MS);
+        poll(NULL, 0, LG_FOLLOW_POLL_MS);
     }
+    lg_follow_close(f);
     free(s.heads);
     return code;
 }
