@@ -58,6 +58,9 @@ static void op_init(void *user, struct fuse_conn_info *c)
                            FUSE_CAP_POSIX_LOCKS | FUSE_CAP_FLOCK_LOCKS | FUSE_CAP_ATOMIC_O_TRUNC);
     /* One writer, this one: the kernel's pages are right until we say otherwise. O_TRUNC is to come as a change of size, as the kernel has set-id
      * bits cleared only then. */
+#ifdef FUSE_CAP_HANDLE_KILLPRIV_V2
+    c->want |= c->capable & FUSE_CAP_HANDLE_KILLPRIV_V2; /* else it asks for security.capability before every write */
+#endif
     c->want |= c->capable & (FUSE_CAP_EXPLICIT_INVAL_DATA | FUSE_CAP_PARALLEL_DIROPS | FUSE_CAP_READDIRPLUS | FUSE_CAP_READDIRPLUS_AUTO |
                              FUSE_CAP_ASYNC_READ | FUSE_CAP_ASYNC_DIO | FUSE_CAP_CACHE_SYMLINKS | FUSE_CAP_POSIX_ACL | FUSE_CAP_DONT_MASK);
     c->max_write = IO_MAX;
@@ -179,6 +182,10 @@ static void op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attr, int to
         st.st_mtim.tv_nsec = UTIME_NOW;
         set |= LG_SET_MTIME;
     }
+#ifdef FUSE_CAP_HANDLE_KILLPRIV_V2
+    if (to_set & FUSE_SET_ATTR_KILL_SUID) /* FATTR_KILL_SUIDGID: both bits */
+        set |= LG_SET_KILL_SUIDGID;
+#endif
     unsigned told = set & (LG_SET_SIZE | LG_SET_MODE | LG_SET_UID | LG_SET_GID); /* times are set after every copy, and tell nobody anything */
     int rc = told ? CHANGE(req, set & LG_SET_SIZE ? "file.truncate" : "file.attr", ino, NULL, 0, NULL, lg_volume_setattr(vol(req), ino, &st, set, &now)) :
                     lg_volume_setattr(vol(req), ino, &st, set, &now);
@@ -331,10 +338,27 @@ static void op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, stru
     fuse_reply_buf(req, buf, (size_t)n);
 }
 
+/* Before bytes change: the kernel asks for set-id bits to be taken away by those that may not keep them. */
+static int kill_privileges(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi, bool setid)
+{
+    int rc = lg_volume_kill_privileges(handle(fi), setid);
+    if (rc == 1) { /* it decides by the mode that it remembers who runs what */
+        (void)!fuse_lowlevel_notify_inval_inode(front(req)->session, ino, -1, 0);
+        rc = 0;
+    }
+    return rc;
+}
+
 static void op_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, off_t off, struct fuse_file_info *fi)
 {
-    (void)ino;
-    ssize_t n = lg_volume_write(handle(fi), buf, size, (uint64_t)off, false);
+#ifdef FUSE_CAP_HANDLE_KILLPRIV_V2
+    bool setid = fi->kill_suidgid;
+#else
+    bool setid = false; /* the kernel does it by itself */
+#endif
+    ssize_t n = kill_privileges(req, ino, fi, setid);
+    if (!n)
+        n = lg_volume_write(handle(fi), buf, size, (uint64_t)off);
     if (n < 0) {
         done(req, (int)n);
         return;
@@ -364,8 +388,8 @@ static void op_fsync(fuse_req_t req, fuse_ino_t ino, int data_only, struct fuse_
 
 static void op_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t off, off_t len, struct fuse_file_info *fi)
 {
-    (void)ino;
-    done(req, lg_volume_fallocate(handle(fi), mode, (uint64_t)off, (uint64_t)len));
+    int rc = kill_privileges(req, ino, fi, fuse_req_ctx(req)->uid != 0); /* the request does not say who has CAP_FSETID */
+    done(req, rc ? rc : lg_volume_fallocate(handle(fi), mode, (uint64_t)off, (uint64_t)len));
 }
 
 static void op_lseek(fuse_req_t req, fuse_ino_t ino, off_t off, int whence, struct fuse_file_info *fi)

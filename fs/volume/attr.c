@@ -43,6 +43,37 @@ int lg_volume_birth(struct lg_volume *v, uint64_t node, struct timespec *ret)
     return rc;
 }
 
+#define CAPABILITY "security.capability"
+
+int lg_node_kill_privileges(struct lg_volume *v, struct lg_node *n, bool setid)
+{
+    uint8_t take = (setid ? LG_LACKS_CAPABILITY | LG_LACKS_SETID : LG_LACKS_CAPABILITY) & (uint8_t)~n->lacks;
+    struct stat st;
+    char path[32];
+    int rc = 0;
+    if (!take)
+        return 0;
+    int fd = lg_node_open(v, n, O_PATH | O_NOFOLLOW);
+    if (fd < 0)
+        return fd;
+    lg_fd_path(fd, path);
+    if (take & LG_LACKS_CAPABILITY)
+        rc = removexattr(path, CAPABILITY) == 0 ? 1 : errno == ENODATA || errno == EOPNOTSUPP ? 0 : -errno;
+    if (rc >= 0 && take & LG_LACKS_SETID) {
+        if (fstat(fd, &st))
+            rc = -errno;
+        mode_t mode = rc < 0 ? 0 : st.st_mode & 07777 & ~(mode_t)S_ISUID;
+        if (mode & S_IXGRP)
+            mode &= ~(mode_t)S_ISGID;
+        if (rc >= 0 && mode != (st.st_mode & 07777))
+            rc = chmod(path, mode) ? -errno : 1;
+    }
+    close(fd);
+    if (rc >= 0)
+        n->lacks |= take;
+    return rc;
+}
+
 static int set_size_locked(struct lg_volume *v, struct lg_node *n, uint64_t size)
 {
     int rc = lg_node_file(v, n);
@@ -85,20 +116,17 @@ int lg_volume_setattr(struct lg_volume *v, uint64_t node, const struct stat *st,
     if (!rc && set & (LG_SET_UID | LG_SET_GID) &&
         fchownat(fd, "", set & LG_SET_UID ? st->st_uid : (uid_t)-1, set & LG_SET_GID ? st->st_gid : (gid_t)-1, AT_EMPTY_PATH))
         rc = -errno;
+    if (set & LG_SET_MODE)
+        n->lacks &= (uint8_t)~LG_LACKS_SETID;
     if (!rc && set & LG_SET_MODE && chmod(path, st->st_mode & 07777))
         rc = -errno;
     if (set & (LG_SET_MODE | LG_SET_UID | LG_SET_GID))
         lg_dir_changed(n);
-    if (!rc && set & LG_SET_KILL_SUIDGID) {
-        struct stat now;
-        if (!fstat(fd, &now) && now.st_mode & (S_ISUID | S_ISGID)) {
-            mode_t m = now.st_mode & 07777 & ~(mode_t)S_ISUID;
-            if (chmod(path, m & S_IXGRP ? m & ~(mode_t)S_ISGID : m))
-                rc = -errno;
-        }
+    if (!rc && set & LG_SET_SIZE) {
+        rc = lg_node_kill_privileges(v, n, set & LG_SET_KILL_SUIDGID);
+        if (rc >= 0)
+            rc = set_size_locked(v, n, (uint64_t)st->st_size);
     }
-    if (!rc && set & LG_SET_SIZE)
-        rc = set_size_locked(v, n, (uint64_t)st->st_size);
     if (!rc && set & (LG_SET_ATIME | LG_SET_MTIME))
         rc = set_times_locked(n, fd, st, set);
     if (!rc && fstat(fd, ret))
@@ -176,8 +204,6 @@ static void xattr_end(struct lg_volume *v, const char *name, bool change, struct
         lg_ns_unlock(v);
 }
 
-#define CAPABILITY "security.capability"
-
 static ssize_t key_text(struct lg_volume *v, uint64_t node, char *buf, size_t size)
 {
     uint8_t kid[LG_ID_LEN];
@@ -213,13 +239,13 @@ ssize_t lg_volume_getxattr(struct lg_volume *v, uint64_t node, const char *name,
     if (strcmp(name, LG_XATTR_KEY) == 0)
         return key_text(v, node, buf, size);
     bool capability = strcmp(name, CAPABILITY) == 0;
-    if (capability && (n = lg_node_ref(v, node)) != NULL) { /* asked before every write */
-        bool none = __atomic_load_n(&n->no_capability, __ATOMIC_RELAXED);
+    if (capability && (n = lg_node_ref(v, node)) != NULL) { /* asked often */
+        bool none = n->lacks & LG_LACKS_CAPABILITY;
         lg_node_unref(v, n);
         if (none)
             return -ENODATA;
     }
-    int rc = xattr_begin(v, node, name, false, &n, path, &fd, lower);
+    int rc = xattr_begin(v, node, name, capability, &n, path, &fd, lower); /* what is said to be lacking stands still meanwhile */
     if (rc)
         return rc == -ENAMETOOLONG ? -ENODATA : lg_errno(rc);
     ssize_t got;
@@ -228,7 +254,7 @@ ssize_t lg_volume_getxattr(struct lg_volume *v, uint64_t node, const char *name,
         if (got < 0)
             got = -errno;
         if (capability && got == -ENODATA)
-            __atomic_store_n(&n->no_capability, true, __ATOMIC_RELAXED);
+            n->lacks |= LG_LACKS_CAPABILITY;
     } else {
         got = getxattr(path, lower, NULL, 0);
         if (got < 0) {
@@ -249,7 +275,7 @@ ssize_t lg_volume_getxattr(struct lg_volume *v, uint64_t node, const char *name,
             free(raw);
         }
     }
-    xattr_end(v, name, false, n, fd);
+    xattr_end(v, name, capability, n, fd);
     return got;
 }
 
@@ -268,7 +294,7 @@ int lg_volume_setxattr(struct lg_volume *v, uint64_t node, const char *name, con
     if (rc)
         return lg_errno(rc);
     if (strcmp(name, CAPABILITY) == 0) {
-        __atomic_store_n(&n->no_capability, false, __ATOMIC_RELAXED);
+        n->lacks &= (uint8_t)~LG_LACKS_CAPABILITY;
         /* A write below takes it away: none may follow but those of later changes, before which the kernel does the same. */
         rc = n->f ? lg_file_place(n->f) : 0;
     }

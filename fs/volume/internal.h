@@ -46,7 +46,8 @@ struct lg_node {
     struct lg_file *f;
     unsigned opens;
     bool was_open; /* at any time: a stat made before mu was taken may be older than the last close */
-    bool kid_known, no_capability; /* no_capability: known to have no security.capability */
+    bool kid_known;
+    _Atomic uint8_t lacks; /* LG_LACKS_*: what it is known not to have; taken away under mu only */
     _Atomic bool name_pending; /* re-encrypted under a hidden name; until its directory is synced, a crash brings the old file back */
     _Atomic time_t dirty_since; /* 0: not; also read without mu */
     bool dirid_known;
@@ -55,6 +56,9 @@ struct lg_node {
         uint8_t dirid[LG_ID_LEN]; /* of a directory */
     };
 };
+
+#define LG_LACKS_CAPABILITY 1u /* security.capability */
+#define LG_LACKS_SETID 2u      /* set-id bits that a write takes away */
 
 /* What decides about the owner and mode of what is made in a directory, once known. */
 #define LG_DIR_KNOWN 1u
@@ -160,6 +164,8 @@ void lg_mtime_moved(const char *path, struct stat *st);
 int lg_name_sync(struct lg_volume *v, struct lg_node *n) LG_MUST;
 
 /* ---- open.c ---- */
+/* See lg_volume_kill_privileges; n->mu is held. */
+int lg_node_kill_privileges(struct lg_volume *v, struct lg_node *n, bool setid) LG_MUST;
 /* n->mu held: the file, opened if it is not; counts an open. */
 int lg_node_file(struct lg_volume *v, struct lg_node *n) LG_MUST;
 void lg_node_file_done(struct lg_volume *v, struct lg_node *n);

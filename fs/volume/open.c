@@ -75,36 +75,25 @@ ssize_t lg_volume_read(struct lg_handle *h, void *buf, size_t len, uint64_t off)
     return n < 0 ? lg_errno((int)n) : n;
 }
 
-static void kill_bits_locked(struct lg_volume *v, struct lg_node *n)
-{
-    struct stat st;
-    char path[32];
-    int fd = lg_node_open(v, n, O_PATH | O_NOFOLLOW);
-    if (fd < 0)
-        return;
-    if (!fstat(fd, &st) && st.st_mode & (S_ISUID | S_ISGID)) {
-        mode_t mode = st.st_mode & ~(mode_t)S_ISUID;
-        if (mode & S_IXGRP)
-            mode &= ~(mode_t)S_ISGID;
-        lg_fd_path(fd, path);
-        (void)!chmod(path, mode & 07777);
-    }
-    close(fd);
-}
-
 static void dirtied(struct lg_node *n)
 {
     if (!atomic_load(&n->dirty_since))
         atomic_store(&n->dirty_since, time(NULL));
 }
 
-ssize_t lg_volume_write(struct lg_handle *h, const void *buf, size_t len, uint64_t off, bool kill_suidgid)
+int lg_volume_kill_privileges(struct lg_handle *h, bool setid)
 {
-    if (kill_suidgid) {
-        pthread_mutex_lock(&h->n->mu);
-        kill_bits_locked(h->v, h->n);
-        pthread_mutex_unlock(&h->n->mu);
-    }
+    uint8_t want = setid ? LG_LACKS_CAPABILITY | LG_LACKS_SETID : LG_LACKS_CAPABILITY;
+    if ((h->n->lacks & want) == want)
+        return 0;
+    pthread_mutex_lock(&h->n->mu);
+    int rc = lg_node_kill_privileges(h->v, h->n, setid);
+    pthread_mutex_unlock(&h->n->mu);
+    return lg_errno(rc);
+}
+
+ssize_t lg_volume_write(struct lg_handle *h, const void *buf, size_t len, uint64_t off)
+{
     int rc = lg_file_write(h->n->f, buf, len, off);
     dirtied(h->n);
     return rc ? lg_errno(rc) : (ssize_t)len;

@@ -77,7 +77,7 @@ int lg_volume_birth(struct lg_volume *v, uint64_t node, struct timespec *ret) LG
 #define LG_SET_SIZE 8u
 #define LG_SET_ATIME 16u
 #define LG_SET_MTIME 32u
-#define LG_SET_KILL_SUIDGID 64u /* clear set-id bits as for a write by an unprivileged user */
+#define LG_SET_KILL_SUIDGID 64u /* with LG_SET_SIZE: by a caller without CAP_FSETID; set-id bits go (security.capability always does) */
 /* st->st_atim / st_mtim may have tv_nsec UTIME_NOW. */
 int lg_volume_setattr(struct lg_volume *v, uint64_t node, const struct stat *st, unsigned set, struct stat *ret) LG_MUST;
 
@@ -103,7 +103,10 @@ int lg_volume_create_file(struct lg_volume *v, uint64_t parent, const char *name
 int lg_volume_tmpfile(struct lg_volume *v, uint64_t parent, int flags, mode_t mode, const struct lg_cred *c,
                       struct lg_entry *ret, struct lg_handle **ret_h) LG_MUST;
 ssize_t lg_volume_read(struct lg_handle *h, void *buf, size_t len, uint64_t off) LG_MUST;
-ssize_t lg_volume_write(struct lg_handle *h, const void *buf, size_t len, uint64_t off, bool kill_suidgid) LG_MUST;
+ssize_t lg_volume_write(struct lg_handle *h, const void *buf, size_t len, uint64_t off) LG_MUST;
+/* Before a write, or a change of what is allocated: takes away security.capability and, with setid (the caller has no CAP_FSETID), set-id bits as
+ * chmod(2) and write(2) of Linux do. 1: something was taken, and whoever remembers attributes must ask again; 0: there was nothing. */
+int lg_volume_kill_privileges(struct lg_handle *h, bool setid) LG_MUST;
 int lg_volume_flush(struct lg_handle *h) LG_MUST;               /* commit */
 int lg_volume_fsync(struct lg_handle *h, bool data_only) LG_MUST; /* commit, durable; a new name's directory entry too */
 int lg_volume_fallocate(struct lg_handle *h, int mode, uint64_t off, uint64_t len) LG_MUST;

@@ -251,7 +251,7 @@ static void do_write(struct lg_volume *v)
         len = SIZE_MAX_ - off;
     for (uint64_t i = 0; i < len; i++)
         buf[i] = (uint8_t)(rnd(&rng) >> 24);
-    CHECK(lg_volume_write(o->h, buf, len, off, false) == (ssize_t)len, "write");
+    CHECK(lg_volume_write(o->h, buf, len, off) == (ssize_t)len, "write");
     memcpy(o->data + off, buf, len);
     if (off + len > o->size)
         o->size = off + len;
@@ -571,7 +571,7 @@ static void go_on(const char *dir, struct found *f, struct snap held[], uint64_t
         struct stat st;
         CHECK(lg_volume_open_file(f->v, f->at[i].node, O_RDWR, &h) == 0, "open to write");
         CHECK(lg_volume_getattr(f->v, f->at[i].node, &st) == 0, "getattr");
-        CHECK(lg_volume_write(h, "more", 4, (uint64_t)st.st_size, false) == 4, "append");
+        CHECK(lg_volume_write(h, "more", 4, (uint64_t)st.st_size) == 4, "append");
         CHECK(lg_volume_flush(h) == 0, "flush");
         lg_volume_release(h);
     }

@@ -195,7 +195,7 @@ static void model_move(const char *d1, const char *n1, const char *d2, const cha
 static int put(const char *name, uint64_t off, uint64_t len)
 {
     int rc = handle("", name);
-    ssize_t n = rc ? rc : lg_volume_write(h, fresh + off, len, off, false);
+    ssize_t n = rc ? rc : lg_volume_write(h, fresh + off, len, off);
     return n < 0 ? (int)n : n == (ssize_t)len ? 0 : -EPROTO;
 }
 static int sync_it(int rc) { return rc ? rc : lg_volume_fsync(h, false); }
@@ -795,7 +795,7 @@ static void make_base(void)
             CHECK(lg_volume_mkdir(v, p.node, t->name, 0755, &me, &e) == 0, "mkdir");
         } else {
             CHECK(lg_volume_create_file(v, p.node, t->name, O_RDWR, 0644, &me, &e, &w) == 0, "create");
-            CHECK(lg_volume_write(w, t->data, t->size, 0, false) == (ssize_t)t->size, "write");
+            CHECK(lg_volume_write(w, t->data, t->size, 0) == (ssize_t)t->size, "write");
             CHECK(strcmp(t->name, "unsynced") == 0 ? lg_volume_flush(w) == 0 : lg_volume_fsync(w, false) == 0, "sync");
             lg_volume_release(w);
         }

@@ -85,7 +85,7 @@ static void file(uint64_t dir, const char *name, size_t size)
     memset(b, name[0], size);
     assert_int_equal(lg_volume_create_file(v, dir, name, O_RDWR, 0600, &me, &e, &h), 0);
     if (size)
-        assert_int_equal(lg_volume_write(h, b, size, 0, false), size);
+        assert_int_equal(lg_volume_write(h, b, size, 0), size);
     assert_int_equal(lg_volume_flush(h), 0);
     lg_volume_release(h);
     lg_volume_forget(v, e.node, 1);
@@ -518,7 +518,7 @@ static void test_sweep(void **state)
     memset(b, 'x', sizeof b);
     assert_int_equal(lg_volume_lookup(v, 1, "f0", &e), 0);
     assert_int_equal(lg_volume_open_file(v, e.node, O_RDWR, &h), 0);
-    assert_int_equal(lg_volume_write(h, b, sizeof b, 8192, false), sizeof b); /* stands below before a commit names it */
+    assert_int_equal(lg_volume_write(h, b, sizeof b, 8192), sizeof b); /* stands below before a commit names it */
     size_t len;
     uint8_t *half = slurp(path, &len);
     assert_int_equal(len, 4096 + 2 * 8192);

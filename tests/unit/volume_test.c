@@ -161,7 +161,7 @@ static int put(uint64_t parent, const char *name, const void *data, size_t len)
     int rc = lg_volume_create_file(v, parent, name, O_RDWR, 0644, &me, &e, &h);
     if (rc)
         return rc;
-    ssize_t n = lg_volume_write(h, data, len, 0, false);
+    ssize_t n = lg_volume_write(h, data, len, 0);
     rc = n < 0 ? (int)n : lg_volume_fsync(h, false);
     lg_volume_release(h);
     lg_volume_forget(v, e.node, 1);
@@ -287,7 +287,7 @@ static void test_errors(void **state)
             assert_int_equal(lg_volume_open_file(v, e.node, O_RDWR, &h), 0);
             calls = 0;
             fail_at = n;
-            ssize_t w = lg_volume_write(h, fresh, sizeof fresh, 5000, false);
+            ssize_t w = lg_volume_write(h, fresh, sizeof fresh, 5000);
             int rc = w < 0 ? (int)w : lg_volume_fsync(h, false);
             bool hit = calls >= n;
             fail_at = 0;
@@ -297,7 +297,7 @@ static void test_errors(void **state)
                 assert_int_equal(rc, 0);
             /* A second process would see what is below now: old bytes or new ones, whole. */
             if (rc) {
-                assert_int_equal(lg_volume_write(h, fresh, sizeof fresh, 5000, false), sizeof fresh);
+                assert_int_equal(lg_volume_write(h, fresh, sizeof fresh, 5000), sizeof fresh);
                 assert_int_equal(lg_volume_fsync(h, false), 0);
             }
             lg_volume_release(h);
@@ -383,8 +383,8 @@ static void test_rekey(void **state)
         whole[0][i] = (char)(i * 2654435761u >> 13);
     memset(whole[0] + 100000, 0, 90000); /* a hole */
     assert_int_equal(lg_volume_create_file(v, LG_ROOT_NODE, "f", O_RDWR, 06751, &me, &e, &h), 0);
-    assert_int_equal(lg_volume_write(h, whole[0], 100000, 0, false), 100000);
-    assert_int_equal(lg_volume_write(h, whole[0] + 190000, 110000, 190000, false), 110000);
+    assert_int_equal(lg_volume_write(h, whole[0], 100000, 0), 100000);
+    assert_int_equal(lg_volume_write(h, whole[0] + 190000, 110000, 190000), 110000);
     lg_volume_release(h);
     assert_int_equal(lg_volume_setxattr(v, e.node, "user.note", "kept", 4, 0), 0);
     assert_int_equal(lg_volume_setattr(v, e.node, &set, LG_SET_MTIME, &was), 0);
@@ -408,7 +408,7 @@ static void test_rekey(void **state)
     assert_memory_equal(value + 32, " 2", 2);
     assert_int_equal(lg_volume_read(h, whole[1], sizeof whole[1], 0), sizeof whole[1]);
     assert_memory_equal(whole[0], whole[1], sizeof whole[0]);
-    assert_int_equal(lg_volume_write(h, "mark", 4, 150000, false), 4);
+    assert_int_equal(lg_volume_write(h, "mark", 4, 150000), 4);
     memcpy(whole[0] + 150000, "mark", 4);
     assert_int_equal(lg_volume_fsync(h, false), 0);
     lg_volume_release(h);
