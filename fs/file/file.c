@@ -141,6 +141,26 @@ int lg_file_sync(struct lg_file *f)
     return rc;
 }
 
+int lg_file_sync_attrs(struct lg_file *f)
+{
+    const struct lg_sys *sys = f->env->sys;
+    pthread_mutex_lock(&f->commit_mu);
+    pthread_rwlock_rdlock(&f->lock);
+    bool place = f->mtime_set && lg_jfile_unretired(&f->j); /* a record holds an older time, which its replay would set */
+    pthread_rwlock_unlock(&f->lock);
+    int rc = place ? lg_journal_checkpoint(f->env->journal) : 0;
+    if (!rc) {
+        rc = sys->fsync(sys->arg, f->fd);
+        if (rc) { /* writes since lg_file_sync may be lost with it */
+            pthread_rwlock_wrlock(&f->lock);
+            f->sync_failed = f->unsynced = true;
+            pthread_rwlock_unlock(&f->lock);
+        }
+    }
+    pthread_mutex_unlock(&f->commit_mu);
+    return rc;
+}
+
 bool lg_file_dirty(struct lg_file *f)
 {
     pthread_rwlock_rdlock(&f->lock);

@@ -69,6 +69,8 @@ int lg_node_kill_privileges(struct lg_volume *v, struct lg_node *n, bool setid)
             rc = chmod(path, mode) ? -errno : 1;
     }
     close(fd);
+    if (rc > 0)
+        atomic_store(&n->attrs_pending, true);
     if (rc >= 0)
         n->lacks |= take;
     return rc;
@@ -129,6 +131,8 @@ int lg_volume_setattr(struct lg_volume *v, uint64_t node, const struct stat *st,
     }
     if (!rc && set & (LG_SET_ATIME | LG_SET_MTIME))
         rc = set_times_locked(n, fd, st, set);
+    if (set & ~LG_SET_SIZE)
+        atomic_store(&n->attrs_pending, true);
     if (!rc && fstat(fd, ret))
         rc = -errno;
     pthread_mutex_unlock(&n->mu);
@@ -197,8 +201,10 @@ static int xattr_begin(struct lg_volume *v, uint64_t node, const char *name, boo
 static void xattr_end(struct lg_volume *v, const char *name, bool change, struct lg_node *n, int fd)
 {
     close(fd);
-    if (change)
+    if (change) {
+        atomic_store(&n->attrs_pending, true);
         pthread_mutex_unlock(&n->mu);
+    }
     lg_node_unref(v, n);
     if (is_user(name))
         lg_ns_unlock(v);

@@ -49,6 +49,7 @@ struct lg_node {
     bool kid_known;
     _Atomic uint8_t lacks; /* LG_LACKS_*: what it is known not to have; taken away under mu only */
     _Atomic bool name_pending; /* re-encrypted under a hidden name; until its directory is synced, a crash brings the old file back */
+    _Atomic bool attrs_pending; /* owner, mode, times or attributes were set: the next fsync takes them along */
     _Atomic time_t dirty_since; /* 0: not; also read without mu */
     bool dirid_known;
     union { /* there may be millions of nodes */
@@ -80,6 +81,7 @@ struct lg_volume {
     size_t n_buckets, n_nodes, n_dirfds;
     uint64_t next_id;
     bool handles;
+    bool attrs_lost; /* under table: attributes may wait for an fsync that no node in memory knows of */
     time_t checkpointed;
     bool sweeping, moved_lost; /* under table, as what follows */
     struct lg_node **moved;    /* renamed or linked while a sweep is under way */

@@ -55,6 +55,7 @@ static void node_free(struct lg_volume *v, struct lg_node *n)
         if (S_ISDIR(n->type))
             v->n_dirfds--;
     }
+    v->attrs_lost |= n->attrs_pending;
     pthread_mutex_destroy(&n->mu);
     if (n->entries)
         pthread_rwlock_destroy(n->entries);
@@ -172,6 +173,7 @@ static int node_get(struct lg_volume *v, const struct lg_node *parent, const uni
             n->ino = st->st_ino;
             n->type = st->st_mode & S_IFMT;
             n->fd = -1;
+            n->attrs_pending = v->attrs_lost;
             n->handle_len = len;
             n->handle_type = u->h.handle_type;
             pthread_mutex_init(&n->mu, NULL);

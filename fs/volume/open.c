@@ -107,10 +107,22 @@ int lg_volume_flush(struct lg_handle *h)
     return lg_errno(rc);
 }
 
+/* The lower file's size is part of its data; what else stands there is synced only after it was set. */
+static int attrs_sync(struct lg_node *n)
+{
+    if (!atomic_exchange(&n->attrs_pending, false))
+        return 0;
+    int rc = lg_file_sync_attrs(n->f);
+    if (rc)
+        atomic_store(&n->attrs_pending, true);
+    return rc;
+}
+
 int lg_volume_fsync(struct lg_handle *h, bool data_only)
 {
-    (void)data_only; /* the lower file's size is part of its data */
     int rc = lg_file_sync(h->n->f);
+    if (!rc && !data_only)
+        rc = attrs_sync(h->n);
     return lg_errno(rc ? rc : lg_name_sync(h->v, h->n));
 }
 

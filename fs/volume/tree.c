@@ -669,6 +669,7 @@ static int file_begin(struct lg_volume *v, const struct lg_place *p, int fd, con
         n->opens = 1;
         n->was_open = true;
         n->lacks = LG_LACKS_CAPABILITY | (ret->st.st_mode & (S_ISUID | S_ISGID) ? 0 : LG_LACKS_SETID);
+        n->attrs_pending = false; /* a new inode becomes durable with all that it has */
         n->dirty_since = time(NULL);
     }
     pthread_mutex_unlock(&n->mu);

@@ -75,6 +75,7 @@ int lg_volume_open(const char *dir, const struct lg_volume_options *opt, struct 
         .finding = opt->finding,
         .arg = opt->arg,
     };
+    v->attrs_lost = opt->n_unclean > 0;
     v->env.suspects = lg_suspects_new();
     if (!rc && !v->env.suspects)
         rc = -ENOMEM;

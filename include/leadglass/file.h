@@ -76,6 +76,8 @@ int lg_file_seek(struct lg_file *f, uint64_t off, int whence, uint64_t *ret) LG_
 int lg_file_commit(struct lg_file *f) LG_MUST;
 /* Commits and makes it durable (FSYNC). */
 int lg_file_sync(struct lg_file *f) LG_MUST;
+/* After lg_file_sync: owner, mode, times and attributes of the file below durable as well. */
+int lg_file_sync_attrs(struct lg_file *f) LG_MUST;
 /* Commits and puts everything in place: from here on nothing is written below before something changes. */
 int lg_file_place(struct lg_file *f) LG_MUST;
 bool lg_file_dirty(struct lg_file *f); /* something uncommitted? */

@@ -3,6 +3,8 @@
  *  - the names are those after some operation, none half done (but see there for a directory renamed over another);
  *  - a file holds exactly what it held after some operation since its last fsync, or since its creation, never a mixture;
  *  - a file that was ever fsynced can be opened; one that never was may be EIO;
+ *  - owner, mode and an extended attribute are each as they were after some operation since the last fsync that was not of data only, and so is a time
+ *    that was set, as long as nothing was written since and recovery was not cut short;
  *  - recovery can itself be cut short, any number of times;
  *  - afterwards everything can be written, closed and opened again.
  *
@@ -26,7 +28,8 @@
 enum { CS = 4096, OPS = 40, OBJS = 64, NAMES = 6, LIVE = 32, SIZE_MAX_ = 420 * 1024, STATES_PER_RUN = 256 };
 
 static uint64_t run_seed, rng;
-static unsigned long n_states, n_deep, n_names;
+static unsigned long n_states, n_deep, n_names, most_calls;
+static uint64_t slowest_us;
 static char top[64];
 
 #define CHECK(cond, ...)                                                                        \
@@ -65,6 +68,14 @@ struct snap {
     uint32_t crc;
 };
 
+struct attr {
+    unsigned op;
+    mode_t mode;
+    uid_t uid;
+    gid_t gid;
+    unsigned x; /* value of the extended attribute, 0: none */
+};
+
 struct obj {
     mode_t type;
     uint64_t node;
@@ -77,6 +88,12 @@ struct obj {
     size_t n_snap, cap_snap;
     unsigned *sync; /* operations that made it durable */
     size_t n_sync, cap_sync;
+    struct attr *attr;
+    size_t n_attr, cap_attr;
+    unsigned *attr_sync; /* the same for its attributes */
+    size_t n_attr_sync, cap_attr_sync;
+    struct timespec mtime; /* set by the operation mtime_op, 0: none */
+    unsigned mtime_op;
     char target[64];
 };
 
@@ -115,12 +132,26 @@ static void changed(struct obj *o)
 {
     o->snap = grow(o->snap, o->n_snap, &o->cap_snap, sizeof *o->snap);
     o->snap[o->n_snap++] = (struct snap){ op, o->size, crc_of(o->data, o->size) };
+    o->mtime_op = 0;
 }
 
 static void synced(struct obj *o)
 {
     o->sync = grow(o->sync, o->n_sync, &o->cap_sync, sizeof *o->sync);
     o->sync[o->n_sync++] = op;
+}
+
+static void attr_synced(struct obj *o)
+{
+    o->attr_sync = grow(o->attr_sync, o->n_attr_sync, &o->cap_attr_sync, sizeof *o->attr_sync);
+    o->attr_sync[o->n_attr_sync++] = op;
+}
+
+static void attr_changed(struct obj *o, struct attr a)
+{
+    o->attr = grow(o->attr, o->n_attr, &o->cap_attr, sizeof *o->attr);
+    a.op = op;
+    o->attr[o->n_attr++] = a;
 }
 
 static int name_find(const struct tree *t, int dir, unsigned name)
@@ -181,6 +212,8 @@ static void unlinked(struct lg_volume *v, int o)
     obj[o].links--;
 }
 
+static void attr_begin(struct obj *o, const struct stat *st) { attr_changed(o, (struct attr){ .mode = st->st_mode & 07777, .uid = st->st_uid, .gid = st->st_gid }); }
+
 static void need_open(struct lg_volume *v, struct obj *o)
 {
     if (!o->h)
@@ -204,6 +237,7 @@ static void do_create(struct lg_volume *v, bool dir)
         CHECK(o->data, "no memory");
         changed(o);
     }
+    attr_begin(o, &e.st);
     o->node = e.node;
     name_put(&now, d, name, n_obj++);
 }
@@ -223,15 +257,87 @@ static void do_symlink(struct lg_volume *v)
     name_put(&now, d, name, n_obj++);
 }
 
+static void write_to(struct obj *o);
+
+static void do_tmpfile(struct lg_volume *v)
+{
+    int d = some(S_IFDIR);
+    unsigned name = (unsigned)pick(NAMES);
+    struct lg_entry e;
+    if (name_find(&now, d, name) >= 0 || now.n >= LIVE - 2 || n_obj >= OBJS - 1)
+        return;
+    struct obj *o = &obj[n_obj];
+    *o = (struct obj){ .type = S_IFREG, .links = 1, .linked = true, .data = calloc(1, SIZE_MAX_) };
+    CHECK(o->data, "no memory");
+    CHECK(lg_volume_tmpfile(v, obj[d].node, O_RDWR, 0640, &me, &e, &o->h) == 0, "tmpfile");
+    o->node = e.node;
+    changed(o);
+    attr_begin(o, &e.st);
+    if (pick(4))
+        write_to(o);
+    if (pick(2)) {
+        CHECK(lg_volume_fsync(o->h, false) == 0, "fsync");
+        synced(o);
+        attr_synced(o);
+    }
+    CHECK(lg_volume_link(v, o->node, obj[d].node, names[name], &e) == 0, "link of a nameless file");
+    CHECK(e.node == o->node, "another node");
+    lg_volume_forget(v, e.node, 1);
+    name_put(&now, d, name, n_obj++);
+}
+
+static void do_attributes(struct lg_volume *v)
+{
+    int n = some(pick(4) ? S_IFREG : S_IFDIR);
+    struct stat st = { 0 }, ret;
+    if (n <= 0)
+        return;
+    struct obj *o = &obj[n];
+    struct attr a = o->attr[o->n_attr - 1];
+    unsigned set = 0;
+    switch (pick(4)) {
+    case 0:
+        set = LG_SET_MODE;
+        a.mode = st.st_mode = 0600 | (mode_t)pick(0200);
+        break;
+    case 1:
+        if (geteuid() != 0)
+            return;
+        set = LG_SET_UID | LG_SET_GID;
+        a.uid = st.st_uid = (uid_t)pick(5);
+        a.gid = st.st_gid = (gid_t)pick(5);
+        break;
+    case 2:
+        set = LG_SET_MTIME;
+        st.st_mtim = o->mtime = (struct timespec){ (time_t)pick(1u << 30), (long)pick(1000000000) };
+        o->mtime_op = op;
+        break;
+    default:
+        if (a.x && pick(3) == 0) {
+            CHECK(lg_volume_removexattr(v, o->node, "user.k") == 0, "removexattr");
+            a.x = 0;
+        } else {
+            a.x = 1 + (unsigned)pick(1u << 30);
+            CHECK(lg_volume_setxattr(v, o->node, "user.k", &a.x, sizeof a.x, 0) == 0, "setxattr");
+        }
+    }
+    CHECK(!set || lg_volume_setattr(v, o->node, &st, set, &ret) == 0, "setattr %x", set);
+    attr_changed(o, a);
+}
+
 static void do_write(struct lg_volume *v)
 {
     int n = some(S_IFREG);
     if (n < 0)
         return;
-    struct obj *o = &obj[n];
+    need_open(v, &obj[n]);
+    write_to(&obj[n]);
+}
+
+static void write_to(struct obj *o)
+{
     static uint8_t buf[SIZE_MAX_];
     uint64_t len, off;
-    need_open(v, o);
     switch (pick(5)) {
     case 0: len = 1 + pick(100); break;
     case 1: len = CS; break;
@@ -366,9 +472,12 @@ static void do_sync(struct lg_volume *v)
     int n = some(S_IFREG);
     if (n < 0)
         return;
+    bool data_only = pick(3) == 0;
     need_open(v, &obj[n]);
-    CHECK(lg_volume_fsync(obj[n].h, false) == 0, "fsync");
+    CHECK(lg_volume_fsync(obj[n].h, data_only) == 0, "fsync");
     synced(&obj[n]);
+    if (!data_only)
+        attr_synced(&obj[n]);
 }
 
 static void do_rekey(struct lg_volume *v)
@@ -380,8 +489,10 @@ static void do_rekey(struct lg_volume *v)
     int rc = lg_volume_rekey(v, obj[n].node, NULL);
     /* One whose name seen last is gone is not found by another before that is looked up. */
     CHECK(rc == (obj[n].links > 1 ? -EMLINK : 0) || (rc == -ENOENT && obj[n].linked), "re-encryption: %d", rc);
-    if (!rc)
+    if (!rc) {
         synced(&obj[n]);
+        attr_synced(&obj[n]);
+    }
 }
 
 static void do_close(struct lg_volume *v)
@@ -400,14 +511,16 @@ static void do_close(struct lg_volume *v)
 static void do_sync_dir(struct lg_volume *v)
 {
     struct lg_dir *d;
-    CHECK(lg_volume_opendir(v, obj[some(S_IFDIR)].node, &d) == 0, "opendir");
+    struct obj *o = &obj[some(S_IFDIR)];
+    CHECK(lg_volume_opendir(v, o->node, &d) == 0, "opendir");
     CHECK(lg_volume_fsyncdir(d) == 0, "fsyncdir");
     lg_volume_releasedir(d);
+    attr_synced(o);
 }
 
 static void step(struct lg_volume *v)
 {
-    switch (pick(25)) {
+    switch (pick(29)) {
     case 0: case 1: case 2: do_create(v, false); break;
     case 3: do_create(v, true); break;
     case 4: do_symlink(v); break;
@@ -422,6 +535,8 @@ static void step(struct lg_volume *v)
     case 16: CHECK(lg_journal_checkpoint(v->env.journal) == 0, "checkpoint"); break;
     case 17: CHECK(lg_volume_commit_all(v) == 0, "commit"); break;
     case 18: do_rekey(v); break;
+    case 19: do_tmpfile(v); break;
+    case 20: case 21: case 22: do_attributes(v); break;
     default: do_write(v); break;
     }
 }
@@ -515,6 +630,32 @@ static bool allowed(const struct obj *o, unsigned done, uint64_t size, uint32_t 
     return false;
 }
 
+/* The same of its attributes. ret_what: which is not. */
+static bool attr_allowed(struct lg_volume *v, uint64_t node, const struct obj *o, unsigned done, const char **ret_what)
+{
+    unsigned since = 0, x = 0;
+    bool mode = false, uid = false, gid = false, xattr = false;
+    struct stat st;
+    for (size_t i = 0; i < o->n_attr_sync && o->attr_sync[i] <= done; i++)
+        since = o->attr_sync[i];
+    if (!since) /* never durable */
+        return true;
+    CHECK(lg_volume_getattr(v, node, &st) == 0, "getattr");
+    ssize_t got = lg_volume_getxattr(v, node, "user.k", &x, sizeof x);
+    CHECK(got == -ENODATA || got == sizeof x, "attribute: %zd", got);
+    for (size_t i = 0; i < o->n_attr && o->attr[i].op <= done + 1; i++) {
+        if (i + 1 < o->n_attr && o->attr[i + 1].op <= since)
+            continue;
+        mode |= o->attr[i].mode == (st.st_mode & 07777);
+        uid |= o->attr[i].uid == st.st_uid;
+        gid |= o->attr[i].gid == st.st_gid;
+        xattr |= o->attr[i].x == x;
+    }
+    bool time = n_unclean > 1 || !o->mtime_op || o->mtime_op > since || (o->mtime.tv_sec == st.st_mtim.tv_sec && o->mtime.tv_nsec == st.st_mtim.tv_nsec);
+    *ret_what = !mode ? "mode" : !uid || !gid ? "owner" : !xattr ? "extended attribute" : !time ? "time" : NULL;
+    return !*ret_what;
+}
+
 static bool was_synced(const struct obj *o, unsigned done) { return o->n_sync && o->sync[0] <= done; }
 
 static uint8_t content[SIZE_MAX_ + 8192];
@@ -538,12 +679,21 @@ static bool explain(struct found *f, const struct tree *t, unsigned done, struct
                 return false;
             }
         }
+        const char *what;
+        if (o->type == S_IFDIR && !attr_allowed(f->v, f->at[i].node, o, done, &what)) {
+            snprintf(why, why_len, "directory %d: %s", is[i], what);
+            return false;
+        }
         if (o->type != S_IFREG)
             continue;
         int64_t n = slurp(f->v, f->at[i].node, content);
         if (n == -EIO && !was_synced(o, done)) {
             held[i].op = 1; /* lost, as it may be */
             continue;
+        }
+        if (!attr_allowed(f->v, f->at[i].node, o, done, &what)) {
+            snprintf(why, why_len, "object %d: %s", is[i], what);
+            return false;
         }
         held[i].size = (uint64_t)n;
         held[i].crc = n < 0 ? 0 : crc_of(content, (uint64_t)n);
@@ -610,6 +760,13 @@ static void remove_tree(int at, const char *name)
     unlinkat(at, name, AT_REMOVEDIR);
 }
 
+static uint64_t now_us(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (uint64_t)t.tv_sec * 1000000 + (uint64_t)t.tv_nsec / 1000;
+}
+
 /* Opens the state, perhaps crashing again on the way; at last compares. */
 static void recover(struct image *im, const char *dir, unsigned names_done, unsigned done, unsigned depth)
 {
@@ -620,9 +777,20 @@ static void recover(struct image *im, const char *dir, unsigned names_done, unsi
     image_write(im, dir);
     bool again = depth < 3 && pick(depth ? 3 : 6) == 0;
     struct record *r = again ? record_begin(im) : NULL;
+    unsigned long calls = disk_calls;
+    uint64_t began = now_us();
     int rc = open_volume(dir, session, &f.v);
     CHECK(rc == 0, "the volume does not open: %d", rc);
     look(&f, -1, LG_ROOT_NODE);
+    for (int i = 0; i < f.n; i++) { /* files recover as they are opened */
+        struct lg_handle *h;
+        if (f.at[i].type == S_IFREG && lg_volume_open_file(f.v, f.at[i].node, O_RDONLY, &h) == 0)
+            lg_volume_release(h);
+    }
+    if (now_us() - began > slowest_us)
+        slowest_us = now_us() - began;
+    if (disk_calls - calls > most_calls)
+        most_calls = disk_calls - calls;
     bool ok = explain(&f, &after[names_done], done, held, why[0], sizeof why[0]) ||
               (names_done < OPS && explain(&f, &after[names_done + 1], done, held, why[1], sizeof why[1])) ||
               (names_done < OPS && has_between[names_done + 1] && explain(&f, &between[names_done + 1], done, held, why[2], sizeof why[2]));
@@ -720,6 +888,8 @@ static void one_run(uint64_t seed, unsigned states)
         free(obj[i].data);
         free(obj[i].snap);
         free(obj[i].sync);
+        free(obj[i].attr);
+        free(obj[i].attr_sync);
     }
     lg_keys_free(keys);
 }
@@ -747,7 +917,9 @@ static int all_runs(uint64_t seed, unsigned long states, const char *root)
             uint64_t one = rnd(&s);
             one_run(one ? one : 1, STATES_PER_RUN);
         }
-        printf("%lu crash states of %lu workloads of %d operations, %lu of recovery crashed again: all as promised\n", n_states, runs, OPS, n_deep);
+        printf("%lu crash states of %lu workloads of %d operations, %lu of recovery crashed again: all as promised; the slowest recovery took %.1f ms, "
+               "the longest %lu calls below\n",
+               n_states, runs, OPS, n_deep, (double)slowest_us / 1000, most_calls);
         rmdir(top);
         fflush(stdout);
         _exit(0);

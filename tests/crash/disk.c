@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/xattr.h>
 #include <unistd.h>
 
 enum { SECTOR = 512, TAKEN = 64 };
@@ -17,11 +18,28 @@ struct dent {
     size_t inode;
 };
 
+struct xattr {
+    const struct xattr *next;
+    size_t len;
+    const uint8_t *value;
+    char name[];
+};
+
+/* All of an inode's attributes at one moment. Never changed. */
+struct attrs {
+    mode_t mode;
+    uid_t uid;
+    gid_t gid;
+    struct timespec mtime;
+    const struct xattr *x;
+};
+
 /* A sector that is NULL reads as zeros. Sectors and names belong to whoever made them and are never changed. */
 struct inode {
     mode_t type;
     ino_t ino; /* in the real tree, 0: none now */
     char *target;
+    const struct attrs *attrs; /* NULL: not known */
     uint64_t size;
     const uint8_t **sector;
     size_t n_sector;
@@ -36,7 +54,7 @@ struct image {
     size_t n_own, cap_own;
 };
 
-enum kind { WRITE, TRUNCATE, ZERO, BARRIER, BARRIER_ALL, /* names: */ CREATE, LINK, UNLINK, RENAME, EXCHANGE };
+enum kind { WRITE, TRUNCATE, ZERO, ATTRS, BARRIER, BARRIER_ALL, /* names: */ CREATE, LINK, UNLINK, RENAME, EXCHANGE };
 
 struct entry {
     enum kind kind;
@@ -44,6 +62,8 @@ struct entry {
     uint64_t off, len;
     uint8_t *data;
     bool lost; /* a barrier behind it failed: no later one covers it */
+    bool data_only; /* a barrier that need not cover attributes: fdatasync */
+    const struct attrs *attrs;
     /* names */
     size_t dir, dir2;
     char *name, *name2;
@@ -57,6 +77,7 @@ struct record {
 
 static struct record *recording;
 static unsigned n_reserved; /* of the ranges below */
+unsigned long disk_calls;
 
 uint64_t rnd(uint64_t *state)
 {
@@ -185,6 +206,68 @@ static void put(struct image *im, struct inode *f, const struct entry *e, unsign
         resize(im, f, end);
 }
 
+/* ---- attributes ---------------------------------------------------------------------------------------------------------------------- */
+
+/* Of what path leads to, or of the symbolic link that it is itself. */
+static const struct attrs *attrs_of(struct image *im, const char *path, bool follow)
+{
+    struct stat st;
+    char list[4096], value[4096];
+    if (fstatat(AT_FDCWD, path, &st, follow ? 0 : AT_SYMLINK_NOFOLLOW))
+        fail(path);
+    struct attrs *a = own(im, need(calloc(1, sizeof *a)));
+    *a = (struct attrs){ .mode = st.st_mode & 07777, .uid = st.st_uid, .gid = st.st_gid, .mtime = st.st_mtim };
+    ssize_t n = S_ISLNK(st.st_mode) ? 0 : listxattr(path, list, sizeof list);
+    for (ssize_t at = 0; at < n; at += (ssize_t)strlen(list + at) + 1) {
+        size_t name = strlen(list + at) + 1;
+        ssize_t len = getxattr(path, list + at, value, sizeof value);
+        if (len < 0)
+            fail(list + at);
+        struct xattr *x = own(im, need(malloc(sizeof *x + name)));
+        *x = (struct xattr){ .next = a->x, .len = (size_t)len, .value = own(im, need(memcpy(need(malloc((size_t)len + 1)), value, (size_t)len))) };
+        memcpy(x->name, list + at, name);
+        a->x = x;
+    }
+    return a;
+}
+
+static const char *fd_path(int fd, char out[32])
+{
+    snprintf(out, 32, "/proc/self/fd/%d", fd);
+    return out;
+}
+
+int __real_fsetxattr(int fd, const char *name, const void *value, size_t size, int flags);
+int __real_setxattr(const char *path, const char *name, const void *value, size_t size, int flags);
+int __real_removexattr(const char *path, const char *name);
+int __real_chmod(const char *path, mode_t mode);
+int __real_fchmod(int fd, mode_t mode);
+int __real_fchown(int fd, uid_t uid, gid_t gid);
+int __real_fchownat(int dirfd, const char *path, uid_t uid, gid_t gid, int flags);
+int __real_futimens(int fd, const struct timespec ts[2]);
+int __real_utimensat(int dirfd, const char *path, const struct timespec ts[2], int flags);
+
+static void attrs_write(const struct attrs *a, mode_t type, int dirfd, const char *name, int fd)
+{
+    struct timespec ts[2];
+    if (!a)
+        return;
+    ts[0] = (struct timespec){ 0, UTIME_OMIT };
+    ts[1] = a->mtime;
+    if (type == S_IFLNK) {
+        if ((geteuid() == 0 && __real_fchownat(dirfd, name, a->uid, a->gid, AT_SYMLINK_NOFOLLOW)) || __real_utimensat(dirfd, name, ts, AT_SYMLINK_NOFOLLOW))
+            fail(name);
+        return;
+    }
+    if ((geteuid() == 0 && __real_fchown(fd, a->uid, a->gid)) || __real_fchmod(fd, a->mode))
+        fail(name);
+    for (const struct xattr *x = a->x; x; x = x->next)
+        if (__real_fsetxattr(fd, x->name, x->value, x->len, 0))
+            fail(x->name);
+    if (__real_futimens(fd, ts))
+        fail(name);
+}
+
 /* ---- images ------------------------------------------------------------------------------------------------------------------------ */
 
 static void scan_file(struct image *im, size_t n, int fd)
@@ -225,6 +308,10 @@ static void scan_dir(struct image *im, size_t n, int dirfd)
         }
         i = inode_add(im, st.st_mode, st.st_ino);
         dent_add(&im->inode[n], own(im, need(strdup(e->d_name))), i);
+        char path[320];
+        snprintf(path, sizeof path, "/proc/self/fd/%d/%s", dirfd, e->d_name);
+        const struct attrs *attrs = attrs_of(im, path, false);
+        im->inode[i].attrs = attrs;
         if (S_ISLNK(st.st_mode)) {
             char *t = own(im, need(calloc(1, 4096)));
             if (readlinkat(dirfd, e->d_name, t, 4095) < 0)
@@ -302,6 +389,8 @@ static void write_dir(struct image *im, size_t n, int dirfd, int topfd, char **p
         } else if (fd >= 0) {
             write_file(f, fd);
         }
+        if (!path[d->inode])
+            attrs_write(f->attrs, f->type, dirfd, d->name, fd);
         if (f->type == S_IFREG && !path[d->inode]) { /* for further links to it */
             char link[64], to[4096];
             snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
@@ -415,6 +504,26 @@ static size_t inode_of(int fd)
     return recording && fstat(fd, &st) == 0 ? find_ino(recording->im, st.st_ino) : SIZE_MAX;
 }
 
+/* What the attributes of the inode behind path have become, if that is recorded. */
+static void note_attrs(const char *path)
+{
+    struct stat st;
+    size_t n = recording && stat(path, &st) == 0 ? find_ino(recording->im, st.st_ino) : SIZE_MAX;
+    if (n == SIZE_MAX)
+        return;
+    const struct attrs *a = attrs_of(recording->im, path, true);
+    struct entry *e = note(ATTRS);
+    e->inode = n;
+    e->attrs = a;
+}
+
+static void note_attrs_fd(int fd)
+{
+    char path[32];
+    if (recording)
+        note_attrs(fd_path(fd, path));
+}
+
 static void name_apply(struct image *im, const struct entry *e)
 {
     struct inode *dir = &im->inode[e->dir];
@@ -445,9 +554,43 @@ static void name_apply(struct image *im, const struct entry *e)
     }
 }
 
+/* The attributes of each inode, in the order in which they were set: up to the last barrier that covers them, then up to anywhere. */
+static void attrs_apply(struct image *im, const struct record *r, size_t cut, uint64_t *rng)
+{
+    size_t *all = need(calloc(im->n, sizeof *all)), *least = need(calloc(im->n, sizeof *least));
+    bool *old = need(calloc(im->n, sizeof *old)); /* was there, or was made durable, before: no longer comes whole with the first barrier */
+    for (size_t k = 0; k < im->n; k++)
+        old[k] = true;
+    for (size_t i = 0; i < r->n; i++)
+        if (r->e[i].kind == CREATE)
+            old[r->e[i].inode] = false;
+    for (size_t i = 0; i < cut; i++) {
+        const struct entry *e = &r->e[i];
+        if (e->kind == ATTRS)
+            all[e->inode]++;
+        for (size_t k = 0; k < im->n && e->kind == BARRIER_ALL; k++)
+            least[k] = all[k];
+        if (e->kind == BARRIER && (!e->data_only || !old[e->inode])) {
+            least[e->inode] = all[e->inode];
+            old[e->inode] = true;
+        }
+    }
+    for (size_t k = 0; k < im->n; k++)
+        all[k] = least[k] + (all[k] > least[k] ? rnd(rng) % (all[k] - least[k] + 1) : 0);
+    for (size_t i = 0; i < cut; i++)
+        if (r->e[i].kind == ATTRS && all[r->e[i].inode]) {
+            all[r->e[i].inode]--;
+            im->inode[r->e[i].inode].attrs = r->e[i].attrs;
+        }
+    free(all);
+    free(least);
+    free(old);
+}
+
 struct image *record_crash(const struct record *r, size_t cut, uint64_t *rng, size_t *ret_names)
 {
     struct image *im = image_copy(r->im);
+    attrs_apply(im, r, cut, rng);
     /* Names: all up to the last barrier that covers them, then up to anywhere. */
     size_t least = 0, all = 0, n = 0;
     size_t *barrier = need(calloc(im->n, sizeof *barrier)); /* of each inode: what stands before is durable */
@@ -532,6 +675,7 @@ static bool needs_space(int fd, off_t off, off_t len)
 /* The error of this call, or 0. */
 static int trip(unsigned call)
 {
+    disk_calls++;
     bool counts = fault.kind == FAULT_ERROR || (fault.kind == FAULT_SPACE && call & CALL_SPACE) || (fault.kind == FAULT_LOST_SYNC && call & CALL_SYNC) ||
                   ((fault.kind == FAULT_PART || fault.kind == FAULT_SHORT) && call & CALL_WRITE);
     if (!counts)
@@ -561,7 +705,11 @@ static int full_errno(void)
 
 /* ---- the backend --------------------------------------------------------------------------------------------------------------------- */
 
-static ssize_t d_pread(void *arg, int fd, void *buf, size_t len, off_t off) { return lg_sys_posix.pread(arg, fd, buf, len, off); }
+static ssize_t d_pread(void *arg, int fd, void *buf, size_t len, off_t off)
+{
+    disk_calls++;
+    return lg_sys_posix.pread(arg, fd, buf, len, off);
+}
 static ssize_t pwritev_locked(void *arg, int fd, const struct iovec *iov, int n, off_t off)
 {
     off_t len = 0;
@@ -601,15 +749,9 @@ static ssize_t pwritev_locked(void *arg, int fd, const struct iovec *iov, int n,
             memcpy(e->data + at, iov[i].iov_base, m);
             at += m;
         }
+        note_attrs_fd(fd); /* its time */
     }
     return w;
-}
-static int barrier(int fd, int rc)
-{
-    size_t inode = rc ? SIZE_MAX : inode_of(fd);
-    if (inode != SIZE_MAX)
-        note(BARRIER)->inode = inode;
-    return rc;
 }
 /* Large writes come from several threads, in any order. */
 static ssize_t d_pwritev(void *arg, int fd, const struct iovec *iov, int n, off_t off)
@@ -633,15 +775,21 @@ static void lose(size_t inode)
     }
 }
 
-static int sync_or_fail(int fd)
+static int sync_or_fail(int fd, bool data_only)
 {
     int rc = trip(CALL_SYNC | CALL_SPACE);
     if (rc && fault.kind == FAULT_LOST_SYNC && inode_of(fd) != SIZE_MAX)
         lose(inode_of(fd));
-    return rc ? rc : barrier(fd, 0);
+    size_t inode = rc ? SIZE_MAX : inode_of(fd);
+    if (inode != SIZE_MAX) {
+        struct entry *e = note(BARRIER);
+        e->inode = inode;
+        e->data_only = data_only;
+    }
+    return rc;
 }
-static int d_fdatasync(void *arg, int fd) { return (void)arg, sync_or_fail(fd); }
-static int d_fsync(void *arg, int fd) { return (void)arg, sync_or_fail(fd); }
+static int d_fdatasync(void *arg, int fd) { return (void)arg, sync_or_fail(fd, true); }
+static int d_fsync(void *arg, int fd) { return (void)arg, sync_or_fail(fd, false); }
 static int d_ftruncate(void *arg, int fd, off_t len)
 {
     int rc = trip(CALL_OTHER);
@@ -652,6 +800,7 @@ static int d_ftruncate(void *arg, int fd, off_t len)
         struct entry *e = note(TRUNCATE);
         e->inode = inode;
         e->len = (uint64_t)len;
+        note_attrs_fd(fd);
     }
     return rc;
 }
@@ -670,6 +819,7 @@ static int d_fallocate(void *arg, int fd, int mode, off_t off, off_t len)
         e->inode = inode;
         e->off = (uint64_t)off;
         e->len = (uint64_t)len;
+        note_attrs_fd(fd);
     }
     return rc;
 }
@@ -712,6 +862,10 @@ static void created(int dirfd, const char *name, const char *target)
     if (dir == SIZE_MAX || fstatat(dirfd, name, &st, AT_SYMLINK_NOFOLLOW))
         return;
     size_t n = inode_add(recording->im, st.st_mode, st.st_ino);
+    char path[320];
+    snprintf(path, sizeof path, "/proc/self/fd/%d/%s", dirfd, name);
+    const struct attrs *a = attrs_of(recording->im, path, false);
+    recording->im->inode[n].attrs = a;
     if (target)
         recording->im->inode[n].target = own(recording->im, need(strdup(target)));
     struct entry *e = note(CREATE);
@@ -733,8 +887,12 @@ int __wrap_openat(int dirfd, const char *name, int flags, ...)
     int fd = __real_openat(dirfd, name, flags, mode);
     if (fd >= 0 && (flags & O_TMPFILE) == O_TMPFILE) {
         struct stat st;
-        if (recording && fstat(fd, &st) == 0)
-            inode_add(recording->im, st.st_mode, st.st_ino);
+        if (recording && fstat(fd, &st) == 0) {
+            char path[32];
+            size_t n = inode_add(recording->im, st.st_mode, st.st_ino);
+            const struct attrs *a = attrs_of(recording->im, fd_path(fd, path), true);
+            recording->im->inode[n].attrs = a;
+        }
     }
     if (fd >= 0 && create)
         created(dirfd, name, NULL);
@@ -829,28 +987,55 @@ int __wrap_syncfs(int fd)
 }
 int __wrap_fsync(int fd)
 {
-    int rc = sync_or_fail(fd);
+    int rc = sync_or_fail(fd, false);
     errno = rc ? -rc : errno;
     return rc ? -1 : 0;
 }
 
-/* Attributes only fail: what a crash leaves of them is not recorded. */
-int __real_setxattr(const char *path, const char *name, const void *value, size_t size, int flags);
-int __real_removexattr(const char *path, const char *name);
-int __real_chmod(const char *path, mode_t mode);
-int __real_fchownat(int dirfd, const char *path, uid_t uid, gid_t gid, int flags);
+/* ---- attributes, likewise ---------------------------------------------------------------------------------------------------------------- */
+
 int __wrap_setxattr(const char *path, const char *name, const void *value, size_t size, int flags);
+int __wrap_fsetxattr(int fd, const char *name, const void *value, size_t size, int flags);
 int __wrap_removexattr(const char *path, const char *name);
 int __wrap_chmod(const char *path, mode_t mode);
+int __wrap_fchmod(int fd, mode_t mode);
+int __wrap_fchown(int fd, uid_t uid, gid_t gid);
 int __wrap_fchownat(int dirfd, const char *path, uid_t uid, gid_t gid, int flags);
+int __wrap_futimens(int fd, const struct timespec ts[2]);
+int __wrap_utimensat(int dirfd, const char *path, const struct timespec ts[2], int flags);
+
+static int noted(int rc, const char *path)
+{
+    if (!rc)
+        note_attrs(path);
+    return rc;
+}
+static int noted_fd(int rc, int fd)
+{
+    if (!rc)
+        note_attrs_fd(fd);
+    return rc;
+}
 
 int __wrap_setxattr(const char *path, const char *name, const void *value, size_t size, int flags)
 {
-    return full_errno() || trip_errno(CALL_SPACE) ? -1 : __real_setxattr(path, name, value, size, flags);
+    return full_errno() || trip_errno(CALL_SPACE) ? -1 : noted(__real_setxattr(path, name, value, size, flags), path);
 }
-int __wrap_removexattr(const char *path, const char *name) { return trip_errno(CALL_OTHER) ? -1 : __real_removexattr(path, name); }
-int __wrap_chmod(const char *path, mode_t mode) { return trip_errno(CALL_OTHER) ? -1 : __real_chmod(path, mode); }
+int __wrap_fsetxattr(int fd, const char *name, const void *value, size_t size, int flags)
+{
+    return full_errno() || trip_errno(CALL_SPACE) ? -1 : noted_fd(__real_fsetxattr(fd, name, value, size, flags), fd);
+}
+int __wrap_removexattr(const char *path, const char *name) { return trip_errno(CALL_OTHER) ? -1 : noted(__real_removexattr(path, name), path); }
+int __wrap_chmod(const char *path, mode_t mode) { return trip_errno(CALL_OTHER) ? -1 : noted(__real_chmod(path, mode), path); }
+int __wrap_fchmod(int fd, mode_t mode) { return trip_errno(CALL_OTHER) ? -1 : noted_fd(__real_fchmod(fd, mode), fd); }
+int __wrap_fchown(int fd, uid_t uid, gid_t gid) { return trip_errno(CALL_OTHER) ? -1 : noted_fd(__real_fchown(fd, uid, gid), fd); }
 int __wrap_fchownat(int dirfd, const char *path, uid_t uid, gid_t gid, int flags)
 {
-    return trip_errno(CALL_OTHER) ? -1 : __real_fchownat(dirfd, path, uid, gid, flags);
+    return trip_errno(CALL_OTHER) ? -1 : noted_fd(__real_fchownat(dirfd, path, uid, gid, flags), dirfd); /* the core's are all of the descriptor itself */
+}
+/* Errors of times come through the backend. */
+int __wrap_futimens(int fd, const struct timespec ts[2]) { return noted_fd(__real_futimens(fd, ts), fd); }
+int __wrap_utimensat(int dirfd, const char *path, const struct timespec ts[2], int flags)
+{
+    return noted_fd(__real_utimensat(dirfd, path, ts, flags), dirfd);
 }

@@ -2,7 +2,9 @@
  * backend (struct lg_sys), names through the linker's --wrap of the system calls. From the record any state that a power cut may leave is built:
  *  - of each file, any subset of the 512-byte sectors written since its last barrier (each whole or not at all), truncations and holes likewise;
  *  - names in the order in which they were made, up to any point behind the last barrier that covers them: fsync of a directory, or of a file
- *    for its own creation (as ext4, XFS and btrfs do). */
+ *    for its own creation (as ext4, XFS and btrfs do);
+ *  - owner, mode, time and extended attributes of each inode in the order in which they were set, up to any point behind the last fsync of it, or
+ *    the first fdatasync of a new one; other fdatasyncs promise nothing about them. */
 #ifndef LG_CRASH_DISK_H
 #define LG_CRASH_DISK_H
 
@@ -30,6 +32,9 @@ size_t record_names(const struct record *r, size_t n);
  * record and its image: free it first. */
 struct image *record_crash(const struct record *r, size_t cut, uint64_t *rng, size_t *ret_names);
 void record_free(struct record *r);
+
+/* Calls of the backend, and of what changes names and attributes, so far. */
+extern unsigned long disk_calls;
 
 /* A second image of the same; shares memory with the first: free it first. */
 struct image *image_copy(const struct image *from);
