@@ -91,7 +91,7 @@ static void space(struct lg_audit_log *l)
         l->warned_full = full;
     }
     reserve(l);
-    atomic_store(&l->crowded, l->warned_full || atomic_load(&l->reserve_used));
+    atomic_store(&l->crowded, atomic_load(&l->reserve_used)); /* a full disk alone takes nothing from what is told */
 }
 
 static int compress_one(struct lg_audit_log *l, unsigned segment)
