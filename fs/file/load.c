@@ -6,8 +6,17 @@
 
 void lg_file_report(const struct lg_file *f, const char *kind, uint64_t from, uint64_t to)
 {
-    struct lg_finding x = { .kind = kind, .from = from, .to = to };
+    struct lg_finding x = { .kind = kind, .from = from, .to = to, .key_version = f->key_version };
+    struct lg_slot s, newest = { .seq = 0 };
     memcpy(x.file_id, f->s0.file_id, LG_ID_LEN);
+    memcpy(x.kid, f->kid, LG_ID_LEN);
+    for (unsigned i = 0; !f->key_version && i < 2; i++)
+        if (lg_slot_decode(f->slot_raw[i], &s) == 0 && s.seq > newest.seq)
+            newest = s;
+    if (newest.seq) {
+        memcpy(x.kid, newest.kid, LG_ID_LEN);
+        x.key_version = newest.key_version;
+    }
     if (f->env->finding)
         f->env->finding(f->env->arg, &x);
 }

@@ -20,6 +20,7 @@ struct lg_front_audit {
     struct lg_client *client;
     uint8_t vault[LG_ID_LEN];
     uint64_t session;
+    char dir[4096];
     bool names;
     pthread_t cosigner;
     pthread_mutex_t mu; /* what follows; and one head at a time */
@@ -110,6 +111,21 @@ void lg_front_audit_event(struct lg_front_audit *a, const char *event)
         cosign(a);
 }
 
+/* A directory of this mount's own can be verified without the key manager too. One that is there already is left, as the key manager's is. */
+static void write_pub(const char *dir, const uint8_t pub[LG_SIGN_PUB_LEN])
+{
+    static const uint8_t none[LG_SIGN_PUB_LEN];
+    char path[4200], hex[2 * LG_SIGN_PUB_LEN + 2];
+    snprintf(path, sizeof path, "%s/key.pub", dir);
+    lg_hex_encode(pub, LG_SIGN_PUB_LEN, hex);
+    hex[2 * LG_SIGN_PUB_LEN] = '\n';
+    int fd = memcmp(pub, none, sizeof none) != 0 ? open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0644) : -1;
+    if (fd < 0)
+        return;
+    (void)!write(fd, hex, 2 * LG_SIGN_PUB_LEN + 1);
+    close(fd);
+}
+
 static int open_log(struct lg_front_audit *a, const struct lg_front_audit_options *o, const char *mountpoint, struct lg_audit_info *info, char *error, size_t cap)
 {
     char name[32], id[17], head[LG_HEAD_TEXT_MAX + 1] = "", real[4096];
@@ -140,6 +156,7 @@ static int open_log(struct lg_front_audit *a, const struct lg_front_audit_option
         rc = lg_audit_head_parse(head, strlen(head), &last);
     if (!rc)
         rc = lg_audit_open(&lo, &last, &a->log);
+    snprintf(a->dir, sizeof a->dir, "%s", real);
     if (rc)
         snprintf(error, cap, "access log %s: %s. Give it another place with -o audit=DIR, or none with -o audit=off", dir,
                  rc == -EWOULDBLOCK ? "another process writes this vault's" : strerror(-rc));
@@ -177,7 +194,6 @@ int lg_front_audit_open(const struct lg_front_audit_options *o, const char *sock
         snprintf(error, cap, "%s", strerror(-rc));
     else
         rc = open_log(a, o, mountpoint, info, error, cap);
-    free(info);
     if (!rc) {
         snprintf(text, sizeof text, "audit.names=%s audit.window=%u audit.on-failure=%s", o->names ? "on" : "off", o->window_s, o->keep_going ? "continue" : "refuse");
         put_mount(a, "mount", 0, text);
@@ -192,10 +208,14 @@ int lg_front_audit_open(const struct lg_front_audit_options *o, const char *sock
     if (rc) {
         lg_audit_close(a->log);
         lg_client_free(a->client);
+        free(info);
         free(a);
         return rc;
     }
     cosign(a);
+    if (lg_client_audit_info(a->client, info) == 0) /* by now there is a key, whoever was first to have a head signed */
+        write_pub(a->dir, info->pub);
+    free(info);
     *ret = a;
     return 0;
 }
@@ -345,12 +365,13 @@ void lg_front_changed(struct lg_front *f, fuse_req_t req, const char *event, fus
     lg_audit_count(f->audit->log, &r, fill, &d);
 }
 
-/* On whatever thread found it, perhaps holding locks of the volume: nothing is asked of it. The file's id is in its header below for everybody to see. */
-void lg_front_finding(struct lg_front_audit *a, const struct lg_finding *found)
+/* On whatever thread found it, perhaps holding locks of the volume: nothing is asked of it, and of the key manager only what a lease does not answer. The
+ * file's id itself stays out of the log, as it would still name the file when its key is gone; the alarm has it. */
+void lg_front_finding(struct lg_front *f, const struct lg_finding *found)
 {
     struct lg_audit_record r;
-    char id[2 * LG_ID_LEN + 1];
-    if (!a)
+    struct lg_kref *k;
+    if (!f->audit)
         return;
     lg_audit_record_init(&r);
     snprintf(r.event, sizeof r.event, "file.tampered");
@@ -360,10 +381,19 @@ void lg_front_finding(struct lg_front_audit *a, const struct lg_finding *found)
         r.from = found->from;
         r.to = found->to - 1;
     }
-    lg_hex_encode(found->file_id, LG_ID_LEN, id);
-    if (found->ino)
+    if (found->ino) {
         snprintf(r.text, sizeof r.text, "inode %llu below: %s", (unsigned long long)found->ino, found->kind);
-    else
-        snprintf(r.text, sizeof r.text, "file id %s: %s", id, found->kind);
-    lg_audit_put(a->log, &r);
+    } else {
+        snprintf(r.text, sizeof r.text, "%s", found->kind);
+        if (found->key_version) {
+            r.has |= LG_AUDIT_STUDY;
+            memcpy(r.study, found->kid, LG_ID_LEN);
+            r.key = found->key_version;
+        }
+        if (found->key_version && lg_keys_by_id(f->keys, found->kid, found->key_version, &k) == 0) {
+            r.has |= lg_audit_file_id(k->key, found->file_id, r.file) == 0 ? LG_AUDIT_FILE : 0;
+            lg_kref_unref(k);
+        }
+    }
+    lg_audit_put(f->audit->log, &r);
 }

@@ -35,6 +35,6 @@ void lg_front_opened(struct lg_front *f, fuse_req_t req, fuse_ino_t ino, struct 
 void lg_front_closed(struct lg_front *f, struct lg_opened *o);
 /* A change of names or attributes; to_parent 0: one name. node: of what has no name in the request, or 0. */
 void lg_front_changed(struct lg_front *f, fuse_req_t req, const char *event, fuse_ino_t parent, const char *name, fuse_ino_t to_parent, const char *to, int rc);
-void lg_front_finding(struct lg_front_audit *a, const struct lg_finding *found);
+void lg_front_finding(struct lg_front *f, const struct lg_finding *found);
 
 #endif

@@ -105,7 +105,7 @@ static void on_audit_alarm(void *arg, int level, const char *text) { say(arg, le
 
 static void on_finding(void *arg, const struct lg_finding *f)
 {
-    lg_front_finding(((const struct program *)arg)->front.audit, f);
+    lg_front_finding(&((struct program *)arg)->front, f);
     char id[2 * LG_ID_LEN + 1];
     lg_hex_encode(f->file_id, LG_ID_LEN, id);
     if (f->ino)

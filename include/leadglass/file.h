@@ -26,6 +26,8 @@ struct lg_finding {
     uint8_t file_id[LG_ID_LEN];
     uint64_t from, to;
     uint64_t ino; /* of what stands below, when it is a name, a directory, a link or an attribute: then there is no file id. Else 0 */
+    uint8_t kid[LG_ID_LEN]; /* the key that the file is under, as far as its header says */
+    uint32_t key_version;   /* 0: not known */
 };
 
 /* Common to all files of a mounted vault. Filled in by the volume; outlives every file. */
