@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "auditselect.h"
@@ -15,13 +16,13 @@ enum { CHAINS_MAX = 256, HEADS_MAX = 4096, TAIL_LINES = 20 };
 /* ---- what is needed from elsewhere ------------------------------------------------------------------------------------------------ */
 
 struct sources {
-    char dir[4096];
-    uint8_t pub[LG_SIGN_PUB_LEN];
-    bool have_pub, own_pub; /* own_pub: from the log directory itself */
-    struct lg_audit_head *heads; /* of anchors, and of the key manager */
-    size_t n_heads;
-    bool asked; /* a key manager answered */
-    bool locked;
+    char dir[4096]; /* of the first log asked about; of_keyd: the key manager's own */
+    char of_keyd[4096];
+    uint8_t pub[LG_SIGN_PUB_LEN], keyd_pub[LG_SIGN_PUB_LEN]; /* pub: of --key */
+    bool have_pub, have_keyd_pub;
+    struct lg_audit_head *heads; /* of the key manager first, then of anchors */
+    size_t n_heads, n_keyd;
+    bool asked; /* a key manager told what it remembers */
 };
 
 static int add_head(struct sources *s, const char *line, size_t len)
@@ -33,7 +34,7 @@ static int add_head(struct sources *s, const char *line, size_t len)
     return rc;
 }
 
-static int read_key(struct sources *s, const char *path)
+static int read_key(const char *path, uint8_t pub[LG_SIGN_PUB_LEN])
 {
     char text[2 * LG_SIGN_PUB_LEN];
     FILE *f = fopen(path, "re");
@@ -41,9 +42,13 @@ static int read_key(struct sources *s, const char *path)
         return -errno;
     size_t n = fread(text, 1, sizeof text, f);
     fclose(f);
-    int rc = n == sizeof text ? lg_hex_decode(text, s->pub, sizeof s->pub) : -EPROTO;
-    s->have_pub = rc == 0;
-    return rc;
+    return n == sizeof text ? lg_hex_decode(text, pub, LG_SIGN_PUB_LEN) : -EPROTO;
+}
+
+static bool own_key(const char *dir, uint8_t pub[LG_SIGN_PUB_LEN])
+{
+    char path[4200];
+    return snprintf(path, sizeof path, "%s/key.pub", dir) < (int)sizeof path && read_key(path, pub) == 0;
 }
 
 static int read_anchor(struct sources *s, const char *path)
@@ -60,46 +65,70 @@ static int read_anchor(struct sources *s, const char *path)
     return code;
 }
 
-/* Asks the key manager for what is not given; only the log directory need be known. how: what is done with the log, for the record. */
+static bool same_dir(const char *a, const char *b)
+{
+    struct stat x, y;
+    return stat(a, &x) == 0 && stat(b, &y) == 0 && x.st_dev == y.st_dev && x.st_ino == y.st_ino;
+}
+
+/* Is this a log that the key manager answering here signs, so that its key and memory are what counts? */
+static bool is_keyd_log(const struct sources *s, const char *dir, const struct lg_audit_chain *all, unsigned n)
+{
+    uint8_t pub[LG_SIGN_PUB_LEN];
+    if (!s->have_keyd_pub)
+        return false;
+    if (same_dir(dir, s->of_keyd) || !own_key(dir, pub) || memcmp(pub, s->keyd_pub, sizeof pub) == 0)
+        return true;
+    for (unsigned i = 0; i < n; i++)
+        for (size_t j = 0; j < s->n_keyd; j++)
+            if (memcmp(all[i].id, s->heads[j].chain, LG_ID_LEN) == 0)
+                return true;
+    return false;
+}
+
+/* What is read of it is on record there. how: what is done with the log. */
+static int note(const struct cli *c, struct lg_client *k, const struct sources *s, const char *how)
+{
+    struct lg_audit_chain *all = calloc(CHAINS_MAX, sizeof *all);
+    bool theirs = !c->argc;
+    int rc = all ? 0 : -ENOMEM;
+    for (int i = 0; all && !theirs && i < c->argc; i++) {
+        unsigned n = 0;
+        theirs = lg_audit_chains(c->argv[i], all, CHAINS_MAX, &n) == 0 && is_keyd_log(s, c->argv[i], all, n < CHAINS_MAX ? n : CHAINS_MAX);
+    }
+    free(all);
+    if (!rc && theirs)
+        rc = lg_client_audit_note(k, how);
+    return rc && rc != -EACCES ? cli_explain(c, rc, "recording that the log is read") : CLI_OK;
+}
+
+/* Asks the key manager for what is not given; only a log directory need be known. */
 static int find_sources(const struct cli *c, const char *how, struct sources *s)
 {
     struct lg_client *k = NULL;
     struct lg_audit_info *i = calloc(1, sizeof *i);
     struct lg_audit_heads *h = calloc(1, sizeof *h);
     static const uint8_t none[LG_SIGN_PUB_LEN];
-    char path[4200];
-    int code = CLI_OK, rc = i && h && (s->heads = calloc(HEADS_MAX, sizeof *s->heads)) ? 0 : -ENOMEM;
-    if (rc)
-        code = cli_fail(CLI_FAILED, "out of memory");
+    int code = i && h && (s->heads = calloc(HEADS_MAX, sizeof *s->heads)) ? CLI_OK : cli_fail(CLI_FAILED, "out of memory");
     if (!code && !c->audit.offline && c->socket && lg_client_new(c->socket, &k) == 0 && lg_client_audit_info(k, i) == 0) {
-        s->asked = true;
-        if (!c->argc && i->dir[0])
-            snprintf(s->dir, sizeof s->dir, "%s", i->dir);
-        /* The record that this log is read, and what it remembers; of another's log only the key must not be mixed up. */
-        if (c->argc == 0 || strcmp(c->argv[0], i->dir) == 0) {
-            rc = lg_client_audit_note(k, how);
-            if (rc && rc != -EACCES)
-                code = cli_explain(c, rc, "recording that the log is read");
-            if (!code && memcmp(i->pub, none, sizeof none) != 0 && !c->audit.key) {
-                memcpy(s->pub, i->pub, sizeof s->pub);
-                s->have_pub = true;
-            }
-            if (!code && lg_client_audit_heads(k, h) == 0)
-                for (unsigned n = 0; n < h->n; n++)
-                    (void)!add_head(s, h->head[n], strlen(h->head[n]));
-        }
+        snprintf(s->of_keyd, sizeof s->of_keyd, "%s", i->dir);
+        s->have_keyd_pub = memcmp(i->pub, none, sizeof none) != 0;
+        memcpy(s->keyd_pub, i->pub, sizeof s->keyd_pub);
+        s->asked = lg_client_audit_heads(k, h) == 0;
+        for (unsigned n = 0; s->asked && n < h->n; n++)
+            (void)!add_head(s, h->head[n], strlen(h->head[n]));
+        s->n_keyd = s->n_heads;
+        code = note(c, k, s, how);
     }
     lg_client_free(k);
     free(i);
     free(h);
-    if (!code && c->argc)
-        snprintf(s->dir, sizeof s->dir, "%s", c->argv[0]);
+    snprintf(s->dir, sizeof s->dir, "%s", c->argc ? c->argv[0] : s->of_keyd);
     if (!code && !s->dir[0])
         code = cli_fail(CLI_NO_KEYD, "no key manager answers at %s: say where the log is (leadglass audit %s DIR)", c->socket ? c->socket : "its socket", how);
-    if (!code && c->audit.key && read_key(s, c->audit.key))
+    if (!code && c->audit.key && read_key(c->audit.key, s->pub))
         code = cli_fail(CLI_FAILED, "%s: not a public key (64 hexadecimal digits, as `leadglass audit export-key` prints them)", c->audit.key);
-    if (!code && !s->have_pub && snprintf(path, sizeof path, "%s/key.pub", s->dir) < (int)sizeof path)
-        s->own_pub = read_key(s, path) == 0;
+    s->have_pub = !code && c->audit.key;
     if (!code && c->audit.against)
         code = read_anchor(s, c->audit.against);
     return code;
@@ -186,76 +215,105 @@ static cJSON *json_report(const struct lg_audit_chain *c, const struct lg_audit_
     return j;
 }
 
+struct verifying {
+    const struct cli *c;
+    struct sources s;
+    struct lg_audit_chain *all; /* of every directory */
+    unsigned n, bad, unknown;
+    bool whole;   /* the key manager's own directory is among them: then what it remembers must be there */
+    bool own_key; /* a key came from the log itself */
+    bool outside; /* a log was held against something kept elsewhere */
+    const char *key; /* where the key came from */
+    cJSON *chains, *absent;
+};
+
 /* Chains that were signed for and are not there. */
-static unsigned absent(const struct sources *s, const struct lg_audit_chain *all, unsigned n, bool say, cJSON *list)
+static void absent(struct verifying *v)
 {
-    unsigned gone = 0;
-    for (size_t i = 0; i < s->n_heads; i++) {
+    const struct sources *s = &v->s;
+    for (size_t i = v->whole ? 0 : s->n_keyd; i < s->n_heads; i++) {
         bool there = false;
-        for (unsigned j = 0; j < n && !there; j++)
-            there = memcmp(all[j].id, s->heads[i].chain, LG_ID_LEN) == 0;
-        for (size_t j = 0; j < i && !there; j++) /* told already */
+        for (unsigned j = 0; j < v->n && !there; j++)
+            there = memcmp(v->all[j].id, s->heads[i].chain, LG_ID_LEN) == 0;
+        for (size_t j = v->whole ? 0 : s->n_keyd; j < i && !there; j++) /* told already */
             there = memcmp(s->heads[j].chain, s->heads[i].chain, LG_ID_LEN) == 0;
-        if (there || !s->have_pub || lg_audit_head_check(&s->heads[i], s->pub))
+        const uint8_t *pub = s->have_pub ? s->pub : s->have_keyd_pub ? s->keyd_pub : NULL;
+        if (there || (pub && lg_audit_head_check(&s->heads[i], pub)))
             continue;
         char id[2 * LG_ID_LEN + 1];
         lg_hex_encode(s->heads[i].chain, LG_ID_LEN, id);
-        gone++;
-        if (say)
-            printf("chain %s is not here: %llu records of it were signed (a mount may keep it elsewhere: -o audit=DIR)\n", id, (unsigned long long)s->heads[i].seq);
+        v->bad++;
+        if (!v->c->json)
+            printf("chain %s: NOT INTACT\n    it is not here: %llu records of it were signed. If a mount keeps it elsewhere (-o audit=DIR), name that directory too\n", id,
+                   (unsigned long long)s->heads[i].seq);
         else
-            cJSON_AddItemToArray(list, cJSON_CreateString(id));
+            cJSON_AddItemToArray(v->absent, cJSON_CreateString(id));
     }
-    return gone;
+}
+
+static int verify_dir(struct verifying *v, const char *dir)
+{
+    struct lg_audit_chain *mine = v->all + v->n;
+    struct lg_audit_report r;
+    uint8_t own[LG_SIGN_PUB_LEN];
+    unsigned n = 0;
+    const struct sources *s = &v->s;
+    int rc = lg_audit_chains(dir, mine, CHAINS_MAX - v->n, &n);
+    if (rc || !n || n > CHAINS_MAX - v->n)
+        return cli_fail(CLI_FAILED, "%s: %s", dir, rc ? strerror(-rc) : n ? "more chains than can be" : "there is no access log in it");
+    bool theirs = is_keyd_log(s, dir, mine, n), have_own = own_key(dir, own);
+    const uint8_t *pub = s->have_pub ? s->pub : theirs ? s->keyd_pub : have_own ? own : NULL;
+    v->whole = v->whole || (s->asked && same_dir(dir, s->of_keyd));
+    v->own_key = v->own_key || pub == own;
+    v->outside = v->outside || (s->asked && theirs) || v->c->audit.against;
+    v->key = !pub ? "none" : pub == own ? "log" : pub == s->pub ? "file" : "key manager";
+    if (theirs && have_own && memcmp(own, s->keyd_pub, sizeof own) != 0)
+        cli_fail(0, "%s/key.pub is not the key of the key manager that signs this log; it was passed over", dir);
+    for (unsigned i = 0; i < n; i++) {
+        rc = lg_audit_verify(dir, &mine[i], pub, s->heads, s->n_heads, &r);
+        if (rc)
+            return cli_fail(CLI_FAILED, "%s/%s: %s", dir, mine[i].name, strerror(-rc));
+        v->bad += r.verdict != LG_AUDIT_INTACT && r.verdict != LG_AUDIT_NO_HEADS;
+        v->unknown += r.verdict == LG_AUDIT_NO_HEADS;
+        if (v->c->json)
+            cJSON_AddItemToArray(v->chains, json_report(&mine[i], &r));
+        else
+            print_report(&mine[i], &r);
+    }
+    v->n += n;
+    return CLI_OK;
 }
 
 static int verify(const struct cli *c)
 {
-    struct sources s = { .dir = "" };
-    struct lg_audit_chain *all = calloc(CHAINS_MAX, sizeof *all);
-    struct lg_audit_report r;
-    unsigned n = 0, bad = 0, unknown = 0;
-    int code = all ? find_sources(c, "verify", &s) : cli_fail(CLI_FAILED, "out of memory");
-    int rc = code ? 0 : lg_audit_chains(s.dir, all, CHAINS_MAX, &n);
-    if (rc)
-        code = cli_fail(CLI_FAILED, "%s: %s", s.dir, strerror(-rc));
-    else if (!code && (!n || n > CHAINS_MAX))
-        code = cli_fail(CLI_FAILED, "%s: %s", s.dir, n ? "more chains than can be" : "there is no access log in it");
-    cJSON *j = code ? NULL : cJSON_CreateObject(), *chains = j ? cJSON_AddArrayToObject(j, "chains") : NULL, *gone = j ? cJSON_AddArrayToObject(j, "absent") : NULL;
-    for (unsigned i = 0; !code && i < n; i++) {
-        rc = lg_audit_verify(s.dir, &all[i], s.have_pub ? s.pub : NULL, s.heads, s.n_heads, &r);
-        if (rc) {
-            code = cli_fail(CLI_FAILED, "%s/%s: %s", s.dir, all[i].name, strerror(-rc));
-            break;
-        }
-        bad += r.verdict != LG_AUDIT_INTACT && r.verdict != LG_AUDIT_NO_HEADS;
-        unknown += r.verdict == LG_AUDIT_NO_HEADS;
-        if (c->json)
-            cJSON_AddItemToArray(chains, json_report(&all[i], &r));
-        else
-            print_report(&all[i], &r);
-    }
+    struct verifying v = { .c = c, .all = calloc(CHAINS_MAX, sizeof *v.all) };
+    int code = v.all ? find_sources(c, "verify", &v.s) : cli_fail(CLI_FAILED, "out of memory");
+    cJSON *j = code ? NULL : cJSON_CreateObject();
+    v.chains = j ? cJSON_AddArrayToObject(j, "chains") : NULL;
+    v.absent = j ? cJSON_AddArrayToObject(j, "absent") : NULL;
+    for (int i = 0; !code && i < (c->argc ? c->argc : 1); i++)
+        code = verify_dir(&v, c->argc ? c->argv[i] : v.s.dir);
     if (!code) {
-        /* What an anchor names must be here; what the key manager remembers may be kept elsewhere. */
-        unsigned missing = absent(&s, all, n, !c->json, gone);
-        bad += c->audit.against ? missing : 0;
+        absent(&v);
+        const char *verdict = v.bad ? "not intact" : v.unknown ? "cannot be told" : "intact";
         if (c->json) {
-            cJSON_AddStringToObject(j, "directory", s.dir);
-            cJSON_AddStringToObject(j, "key", !s.have_pub ? "none" : s.own_pub ? "log" : c->audit.key ? "file" : "key manager");
-            cJSON_AddBoolToObject(j, "compared_with_key_manager", s.asked);
+            cJSON_AddStringToObject(j, "verdict", verdict);
+            cJSON_AddStringToObject(j, "directory", v.s.dir);
+            cJSON_AddStringToObject(j, "key", v.key);
+            cJSON_AddBoolToObject(j, "compared_with_key_manager", v.s.asked && v.outside);
             code = cli_print_json(j);
             j = NULL;
         } else {
-            if (s.own_pub)
+            if (v.own_key)
                 puts("The public key was taken from the log itself: who can write the log could have changed both. Use a copy of `leadglass audit export-key` with --key.");
-            if (!s.asked && !c->audit.against)
+            if (!v.outside)
                 puts("No key manager was asked and no anchor given: log and heads rolled back together would not be seen (--against FILE).");
         }
     }
     cJSON_Delete(j);
-    free(all);
-    free(s.heads);
-    return code ? code : bad ? CLI_ALTERED : unknown ? CLI_CANNOT_TELL : CLI_OK;
+    free(v.all);
+    free(v.s.heads);
+    return code ? code : v.bad ? CLI_ALTERED : v.unknown ? CLI_CANNOT_TELL : CLI_OK;
 }
 
 /* ---- tail ----------------------------------------------------------------------------------------------------------------------------- */
@@ -414,7 +472,7 @@ static int run(struct cli *c)
         const char *name;
         int (*run)(const struct cli *c);
         int args;
-    } subs[] = { { "verify", verify, 1 }, { "tail", tail, 1 }, { "anchor", anchor, 0 }, { "export-key", export_key, 0 },
+    } subs[] = { { "verify", verify, CHAINS_MAX }, { "tail", tail, 1 }, { "anchor", anchor, 0 }, { "export-key", export_key, 0 },
              { "query", cli_audit_query, 1 }, { "report", cli_audit_report, 1 } };
     for (unsigned i = 0; c->argc && i < sizeof subs / sizeof *subs; i++) {
         if (strcmp(c->argv[0], subs[i].name) != 0)
@@ -453,10 +511,11 @@ static const struct cli_option query_options[] = {
 
 const struct cli_command cli_audit = {
     .name = "audit",
-    .args = "query [DIR] | report [DIR] | verify [DIR] | tail [DIR] | anchor | export-key",
+    .args = "query [DIR] | report [DIR] | verify [DIR...] | tail [DIR] | anchor | export-key",
     .what = "ask the access log, report on a period, verify it, follow it, anchor it",
     .more = "query and report name studies and patients through the key manager, which records that they were asked.\n"
-            "DIR is the log directory (default: the key manager's). verify needs no key manager when DIR and a key are given, and works on a copy.\n"
+            "DIR is the log directory (default: the key manager's; name those of mounts with a log of their own, -o audit=DIR, too). verify works on a copy on another\n"
+            "machine, without a key manager; of a copy made earlier on this one say --offline, as the key manager remembers later records.\n"
             "anchor prints the newest signed head of every chain: keep it elsewhere, and verify --against it finds a rollback of log and keyring together.\n"
             "Exit status of verify: 0 intact, 17 not intact, 18 cannot be told (nothing signed, or no key).\n",
     .brief = "query|report|verify|...",
