@@ -13,7 +13,8 @@
 
 enum { COSIGN_MS = 5000, WINDOW_S = 10 };
 
-/* What is recorded of which request. Everything that an administrator asks for and that is not in this table is recorded as key.request. */
+/* What is recorded of which request; tests/boundaries/check.py sees to it that none is forgotten and that docs/AUDIT.md tells of each. One that is not in this
+ * table all the same is recorded as key.request. */
 static const struct {
     const char *event;
     bool counted, durable, always; /* durable: before it is answered; always: not refused when nothing can be recorded */
@@ -44,13 +45,20 @@ static const struct {
     [LG_MSG_ROTATE_ROOT] = { "key.rotate-root", false, true, false },
     [LG_MSG_ROTATE_STUDY] = { "key.rotate", false, true, false },
     [LG_MSG_ROTATE_STUDIES] = { "key.rotate-studies", false, true, false },
-    [LG_MSG_ACT_SUBMIT] = { "officer.act", false, true, false },
-    [LG_MSG_ACT_APPROVE] = { "officer.approve", false, true, false },
+    [LG_MSG_BACKUP_BEGIN] = { "backup.begin", false, true, false },
+    [LG_MSG_BACKUP_NEXT] = { "backup.read", true, false, false },
+    [LG_MSG_BACKUP_DONE] = { "backup.create", false, true, false },
+    [LG_MSG_BACKUP_LIST] = { "backup.list", true, false, false },
+    [LG_MSG_BACKUP_VOID] = { "backup.void", false, true, false },
+    [LG_MSG_RESTORE_CONFIRM] = { "backup.confirm", false, true, false },
+    [LG_MSG_ACT_SUBMIT] = { "officer.act", false, true, false }, /* these two by their action: see act() */
+    [LG_MSG_ACT_APPROVE] = { "officer.act", false, true, false },
     [LG_MSG_ACT_GET] = { "officer.show", true, false, false },
     [LG_MSG_ACT_LIST] = { "officer.show", true, false, false },
     [LG_MSG_GOVERNANCE] = { "officer.show", true, false, false },
     [LG_MSG_CERTIFICATE] = { "study.certificate", false, true, false },
-    [LG_MSG_DUE] = { "key.destroy", false, true, false }, /* what the waiting period has ended for */
+    [LG_MSG_DUE] = { NULL, false, false, true }, /* the key manager's own: key.destroy for every study whose waiting period has ended */
+    [LG_MSG_EVENT] = { NULL, false, false, true }, /* never asked */
     [LG_MSG_AUDIT_INFO] = { NULL, false, false, true },
     [LG_MSG_AUDIT_STATE] = { NULL, false, false, true },
     [LG_MSG_AUDIT_HEAD] = { NULL, false, false, true },
@@ -177,16 +185,40 @@ static bool subject(struct lg_worker *w, const struct lg_answer *a, const char *
     return found;
 }
 
+/* The act that was handed in or approved, as it stands now; of a refused one what was handed in, if it can be read. */
+static int act_of(struct lg_worker *w, const struct lg_answer *a, struct lg_act_record *rec, struct lg_act *doc)
+{
+    const struct lg_op *op = w->asked_op;
+    int rc = a->status ? -ENOENT : lg_act_record_decode(a->blob, a->blob_len, rec);
+    if (!rc)
+        return lg_act_decode(rec->doc, rec->doc_len, doc);
+    *rec = (struct lg_act_record){ .state = 0 };
+    if (!op)
+        return -ENOENT;
+    if (op->type == LG_MSG_ACT_SUBMIT) {
+        struct lg_rd rd = lg_rd(op->pass, op->pass_len);
+        (void)lg_rd_u8(&rd);
+        size_t len = lg_rd_u16(&rd);
+        const uint8_t *p = lg_rd_bytes(&rd, len);
+        return p ? lg_act_decode(p, len, doc) : -EPROTO;
+    }
+    rc = lg_keyring_unlocked(w->keyring) ? lg_keyring_act_get(w->keyring, op->kid, rec) : -ENOKEY;
+    return rc ? rc : lg_act_decode(rec->doc, rec->doc_len, doc);
+}
+
 /* An officer's act says itself what it is and which key it concerns. */
-static void act(const struct lg_answer *a, struct lg_audit_record *r)
+static void act(struct lg_worker *w, const struct lg_answer *a, struct lg_audit_record *r)
 {
     struct lg_act_record *rec = calloc(1, sizeof *rec);
     struct lg_act *doc = calloc(1, sizeof *doc);
     static const uint8_t none[LG_ID_LEN];
-    if (rec && doc && lg_act_record_decode(a->blob, a->blob_len, rec) == 0 && lg_act_decode(rec->doc, rec->doc_len, doc) == 0) {
+    snprintf(r->how, sizeof r->how, "%s", a->type == LG_MSG_ACT_SUBMIT ? "submit" : "approve");
+    if (rec && doc && act_of(w, a, rec, doc) == 0) {
         char id[2 * LG_ID_LEN + 1];
+        const char *name = lg_action_info(doc->action)->name;
         lg_hex_encode(doc->nonce, LG_ID_LEN, id);
-        snprintf(r->text, sizeof r->text, "act %s, %s: %.900s", id, lg_action_info(doc->action)->name, doc->reason);
+        snprintf(r->event, sizeof r->event, "officer.%.20s", strncmp(name, "officer-", 8) == 0 ? name + 8 : name);
+        snprintf(r->text, sizeof r->text, "act %s, %s: %.900s", id, a->status ? "refused" : lg_act_state_name(rec->state), doc->reason);
         if (memcmp(doc->kid, none, LG_ID_LEN) != 0) {
             r->has |= LG_AUDIT_STUDY;
             memcpy(r->study, doc->kid, LG_ID_LEN);
@@ -200,7 +232,7 @@ void lg_keyd_audit_answer(struct lg_worker *w, const struct lg_conn *c, const st
 {
     struct lg_audit_record r;
     bool known = a->type <= LG_MSG_LAST && (table[a->type].event || table[a->type].always);
-    const char *event = known ? table[a->type].event : "key.request";
+    const char *event = !known ? "key.request" : w->asked_event ? w->asked_event : table[a->type].event;
     const struct lg_request *q = w->asked && w->asked->type == a->type ? w->asked : NULL;
     if (!w->audit || !event || a->status == -ECANCELED) /* those are counted in log.failed */
         return;
@@ -219,8 +251,8 @@ void lg_keyd_audit_answer(struct lg_worker *w, const struct lg_conn *c, const st
         snprintf(r.how, sizeof r.how, "%.31s", q && strspn(q->reason, "abcdefghijklmnopqrstuvwxyz-") == strlen(q->reason) ? q->reason : "unknown");
     else
         snprintf(r.text, sizeof r.text, "%s", q ? a->type == LG_MSG_SESSION_BEGIN ? q->mountpoint : q->reason : w->asked_op ? w->asked_op->reason : "");
-    if (!a->status && (a->type == LG_MSG_ACT_SUBMIT || a->type == LG_MSG_ACT_APPROVE))
-        act(a, &r);
+    if (a->type == LG_MSG_ACT_SUBMIT || a->type == LG_MSG_ACT_APPROVE)
+        act(w, a, &r);
     if (a->type == LG_MSG_SESSION_BEGIN || a->type == LG_MSG_SESSION_END) {
         r.has |= LG_AUDIT_SESSION;
         r.session = a->type == LG_MSG_SESSION_BEGIN ? a->session : q ? q->session : 0;

@@ -133,6 +133,7 @@ struct lg_worker {
     bool audit_durable;         /* something of this turn is in it before it is answered */
     int64_t cosigned;
     const struct lg_request *asked; /* being handled */
+    const char *asked_event;        /* what is recorded of it, when that is not what the table says; NULL: that */
     const struct lg_op *asked_op;   /* being answered */
     struct lg_derivation { /* scrypt, in a thread of its own; one at a time */
         bool busy;

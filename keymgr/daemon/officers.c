@@ -301,6 +301,7 @@ void lg_due_end(struct lg_worker *w, struct lg_op *op)
     free(u);
     int rc = -ENOKEY;
     if (lg_keyring_unlocked(w->keyring)) {
+        lg_keyd_cosign(w); /* the log up to here is signed before anything is destroyed */
         rc = lg_keyring_destroy(w->keyring, &destroyed);
         int told = lg_root_to_supervisor(w); /* the root may have changed even if a later step failed */
         rc = rc ? rc : told;
@@ -309,6 +310,8 @@ void lg_due_end(struct lg_worker *w, struct lg_op *op)
         lg_log(LOG_ERR, "%u studies are destroying but not destroyed yet: %s", n_due, strerror(-rc));
     else
         lg_log(LOG_NOTICE, "%u studies were destroyed: their waiting period had ended", destroyed);
+    for (unsigned i = 0; i < n_due; i++)
+        lg_keyd_audit(w, "key.destroy", geteuid(), getpid(), rc, due_kid[i], "its waiting period has ended");
     lg_op_done(w, &a);
 }
 

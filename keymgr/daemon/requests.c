@@ -100,6 +100,7 @@ void lg_request_handle(struct lg_worker *w, struct lg_conn *c, const struct lg_r
     else
         table[q->type].run(w, c, q);
     w->asked = NULL;
+    w->asked_event = NULL;
 }
 
 /* ---- questions ------------------------------------------------------------------------------------------------------------------------ */
@@ -204,6 +205,8 @@ static void on_study_key(struct lg_worker *w, struct lg_conn *c, const struct lg
         a.status = begin(w);
     if (fresh && !a.status)
         a.status = lg_keyring_study_key(w->keyring, &q->info, &a.key[0], &created);
+    if (fresh)
+        w->asked_event = "key.create";
     if (a.status == -EKEYREVOKED)
         lg_log(LOG_ALERT, "bytes of a study arrived whose key was revoked; refused (process %d, user %u)", (int)c->pid, (unsigned)c->uid);
     reply_keys(w, c, &a);
@@ -232,6 +235,8 @@ static void on_begin(struct lg_worker *w, struct lg_conn *c, const struct lg_req
     struct lg_answer a = answer(q, 0);
     struct lg_mount *m;
     uint64_t *unclean = calloc(LG_UNCLEAN_MAX, sizeof *unclean);
+    if (q->mountpoint[0] != '/') /* a scrub says so in its place */
+        w->asked_event = "scrub.begin";
     if (!unclean)
         a.status = -ENOMEM;
     for (unsigned i = 0; !a.status && i < LG_MOUNTS_MAX; i++) {
@@ -259,6 +264,8 @@ static void on_begin(struct lg_worker *w, struct lg_conn *c, const struct lg_req
 static void on_end(struct lg_worker *w, struct lg_conn *c, const struct lg_request *q)
 {
     struct lg_mount *m = lg_mount_of(w, q->session);
+    if (m && m->mountpoint[0] != '/')
+        w->asked_event = "scrub.end";
     int rc = lg_keyring_session_set(w->keyring, q->session, LG_SESSION_CLEAN);
     if (!rc && m)
         lg_mount_remove(w, m);

@@ -24,6 +24,7 @@ static int after_root_change(struct lg_worker *w, int rc)
 
 static int remove_slot(struct lg_worker *w, const struct lg_op *op)
 {
+    lg_keyd_cosign(w); /* what led up to it is signed before the root changes */
     int rc = after_root_change(w, lg_keyring_slot_remove(w->keyring, op->slot_name));
     if (!rc)
         lg_log(LOG_NOTICE, "slot \"%s\" was removed by user %u", op->slot_name, (unsigned)op->uid);
@@ -33,6 +34,7 @@ static int remove_slot(struct lg_worker *w, const struct lg_op *op)
 static int rotate_root(struct lg_worker *w, const struct lg_op *op)
 {
     struct lg_keyring_stat st;
+    lg_keyd_cosign(w);
     int rc = after_root_change(w, lg_keyring_rotate_root(w->keyring));
     if (!rc)
         rc = lg_keyring_stat(w->keyring, &st);
@@ -70,8 +72,10 @@ static int write_slot(struct lg_worker *w, const struct lg_op *op)
     int rc = d->rc;
     if (!rc && op->type == LG_MSG_SLOT_ADD)
         rc = lg_keyring_slot_add(w->keyring, d->draft);
-    else if (!rc)
+    else if (!rc) {
+        lg_keyd_cosign(w);
         rc = after_root_change(w, lg_keyring_slot_change(w->keyring, d->draft));
+    }
     lg_slot_draft_free(d->draft);
     d->draft = NULL;
     if (!rc)

@@ -254,6 +254,12 @@ void lg_copies_report(struct lg_worker *w)
     if (lg_keyring_stat(w->keyring, &st) || st.stale == w->stale)
         return;
     w->stale = st.stale;
+    lg_keyd_audit(w, st.stale ? "mirror.degraded" : "mirror.in-step", geteuid(), getpid(), st.stale ? -EIO : 0, NULL,
+                  st.stale == LG_STALE_MIRROR ? "the mirror" : st.stale ? "the first copy" : "");
+    if (!st.stale) {
+        lg_log(LOG_NOTICE, "both copies of the keyring are in step again");
+        return;
+    }
     lg_log(LOG_ALERT, "DEGRADED: the %s has failed or fallen behind; keys are in one copy only, and nothing can be destroyed. Put the disk right, then send leadglass-keyd SIGHUP",
            st.stale == LG_STALE_MIRROR ? "mirror" : "keyring's first copy");
 }
@@ -382,12 +388,14 @@ static int start(struct lg_worker *w)
         lg_log(LOG_ALERT, "the two copies of the keyring cannot be brought in step: %s", strerror(-why));
     else if (news)
         lg_log(LOG_NOTICE, news == LG_MIRROR_MADE ? "the mirror was made" : "the two copies of the keyring differed and are in step again");
-    lg_copies_report(w);
     rc = lg_keyd_audit_start(w);
     if (rc)
         lg_log(LOG_ERR, "access log %s: %s. Give it another place with --audit DIR, or none with --audit off", w->o.audit, rc == -EWOULDBLOCK ? "another process writes it" : strerror(-rc));
     if (rc)
         return rc;
+    if (news)
+        lg_keyd_audit(w, news == LG_MIRROR_MADE ? "mirror.made" : "mirror.in-step", geteuid(), getpid(), why, NULL, "");
+    lg_copies_report(w);
     if (m->epoch) { /* the worker before this one died */
         struct lg_roots roots = { .n = 1, .r = { { .epoch = m->epoch, .key = lg_secret_new() } } };
         if (!roots.r[0].key)
@@ -398,6 +406,7 @@ static int start(struct lg_worker *w)
         if (!rc)
             rc = lg_root_to_supervisor(w);
         lg_log(rc ? LOG_ERR : LOG_NOTICE, rc ? "restarted, but locked: %s" : "restarted and unlocked", rc ? strerror(-rc) : "");
+        lg_keyd_audit(w, "unlock", geteuid(), getpid(), rc, NULL, "after a restart");
         if (!rc)
             lg_officers_unlocked(w);
         if (!rc && lg_keyring_unfinished(w->keyring))
