@@ -81,6 +81,10 @@ int lg_audit_outcome_parse(const char *name, size_t len, int *ret) LG_MUST;
 void lg_audit_time_text(int64_t us, char out[LG_AUDIT_TIME_LEN + 1]);
 int lg_audit_time_parse(const char *s, size_t len, int64_t *ret_us) LG_MUST;
 
+/* Length of the UTF-8 character at s (RFC 3629: shortest form, no surrogates); 0: none is. ret_hidden: shown as it is, it would move a cursor, change the direction
+ * of writing or not be seen, stands for octets that are no text (U+EF00 .. U+EFFF), or is no character. */
+size_t lg_audit_char(const char *s, bool *ret_hidden);
+
 /* What stands in a record instead of a file: the first 16 bytes of HKDF(key of the study, "leadglass audit file", file id). Once the study is destroyed,
  * nobody can tell any more whose it was. */
 int lg_audit_file_id(const struct lg_secret *study_key, const uint8_t file_id[LG_ID_LEN], uint8_t ret[LG_ID_LEN]) LG_MUST;

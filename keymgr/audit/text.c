@@ -39,7 +39,6 @@ void lg_text_hex(struct lg_text *t, const void *p, size_t n)
     }
 }
 
-/* Length of the UTF-8 character at s (RFC 3629: shortest form, no surrogates), its code point; 0: none. */
 static size_t utf8(const uint8_t *s, uint32_t *ret)
 {
     static const uint32_t least[] = { 0, 0, 0x80, 0x800, 0x10000 };
@@ -67,6 +66,15 @@ static bool hidden(uint32_t c)
 {
     return c < 0x20 || (c >= 0x7f && c < 0xa0) || c == 0xad || c == 0x61c || (c >= 0x200b && c <= 0x200f) || (c >= 0x2028 && c <= 0x202e) || (c >= 0x2060 && c <= 0x206f) ||
            c == 0xfeff || (c >= 0xfff9 && c <= 0xfffb);
+}
+
+size_t lg_audit_char(const char *s, bool *ret_hidden)
+{
+    uint32_t c;
+    size_t n = utf8((const uint8_t *)s, &c);
+    if (n)
+        *ret_hidden = hidden(c) || (c >= 0xef00 && c <= 0xefff) || c == 0xfffe || c == 0xffff;
+    return n;
 }
 
 void lg_text_string(struct lg_text *t, const char *s)

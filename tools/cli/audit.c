@@ -1,4 +1,4 @@
-/* leadglass audit: verify, tail, anchor, export-key; query and report have files of their own. */
+/* leadglass audit: verify, tail, anchor, export-key; query, report and export have files of their own. */
 #include <fcntl.h>
 #include <poll.h>
 #include <stdio.h>
@@ -473,7 +473,7 @@ static int run(struct cli *c)
         int (*run)(const struct cli *c);
         int args;
     } subs[] = { { "verify", verify, CHAINS_MAX }, { "tail", tail, 1 }, { "anchor", anchor, 0 }, { "export-key", export_key, 0 },
-             { "query", cli_audit_query, 1 }, { "report", cli_audit_report, 1 } };
+             { "query", cli_audit_query, 1 }, { "report", cli_audit_report, 1 }, { "export", cli_audit_export, 1 } };
     for (unsigned i = 0; c->argc && i < sizeof subs / sizeof *subs; i++) {
         if (strcmp(c->argv[0], subs[i].name) != 0)
             continue;
@@ -481,7 +481,7 @@ static int run(struct cli *c)
         c->argv++;
         return c->argc > subs[i].args ? cli_fail(CLI_USAGE, "too many arguments; see leadglass audit --help") : subs[i].run(c);
     }
-    return cli_fail(CLI_USAGE, "expected query, report, verify, tail, anchor or export-key; see leadglass audit --help");
+    return cli_fail(CLI_USAGE, "expected query, report, export, verify, tail, anchor or export-key; see leadglass audit --help");
 }
 
 static const struct cli_option options[] = {
@@ -509,16 +509,22 @@ static const struct cli_option query_options[] = {
     { NULL, NULL, NULL, CLI_FLAG, 0, 0 },
 };
 
+static const struct cli_option export_options[] = {
+    { "dicom", NULL, "export: as DICOM audit messages (PS3.15 A.5), one a line; --from, --to and the other filters choose", CLI_FLAG, CLI_INTO(export.dicom), 0 },
+    { "out", "FILE", "export: a new file, mode 0600 (default: standard output)", CLI_TEXT, CLI_INTO(out), 0 },
+    { NULL, NULL, NULL, CLI_FLAG, 0, 0 },
+};
+
 const struct cli_command cli_audit = {
     .name = "audit",
-    .args = "query [DIR] | report [DIR] | verify [DIR...] | tail [DIR] | anchor | export-key",
-    .what = "ask the access log, report on a period, verify it, follow it, anchor it",
-    .more = "query and report name studies and patients through the key manager, which records that they were asked.\n"
+    .args = "query [DIR] | report [DIR] | export [DIR] | verify [DIR...] | tail [DIR] | anchor | export-key",
+    .what = "ask the access log, report on a period, export it, verify it, follow it, anchor it",
+    .more = "query, report and export name studies and patients through the key manager, which records that they were asked.\n"
             "DIR is the log directory (default: the key manager's; name those of mounts with a log of their own, -o audit=DIR, too). verify works on a copy on another\n"
             "machine, without a key manager; of a copy made earlier on this one say --offline, as the key manager remembers later records.\n"
             "anchor prints the newest signed head of every chain: keep it elsewhere, and verify --against it finds a rollback of log and keyring together.\n"
             "Exit status of verify: 0 intact, 17 not intact, 18 cannot be told (nothing signed, or no key).\n",
-    .brief = "query|report|verify|...",
-    .options = { query_options, options, cli_json_options },
+    .brief = "query|report|export|...",
+    .options = { query_options, export_options, options, cli_json_options },
     .run = run,
 };

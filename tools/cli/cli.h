@@ -45,6 +45,9 @@ struct cli {
         unsigned limit;
         bool csv, html;
     } query; /* audit query, audit report */
+    struct {
+        bool dicom;
+    } export; /* audit export */
     int argc; /* what is left after options */
     char **argv;
 };
