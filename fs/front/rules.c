@@ -1,18 +1,16 @@
 #include <fnmatch.h>
-#include <ini.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "front.h"
+#include "leadglass/config.h"
 
 struct lg_rules {
     struct rule {
         char section[64], pattern[1024], study[LG_UID_MAX + 1];
     } *r;
     size_t n;
-    char *error;
-    size_t cap;
 };
 
 static bool is_uid(const char *s)
@@ -21,13 +19,15 @@ static bool is_uid(const char *s)
     return n && n <= LG_UID_MAX && !s[n];
 }
 
-static int on_value(void *user, const char *section, const char *name, const char *value)
+static bool on_value(void *arg, const char *section, const char *name, const char *value, char *error, size_t cap)
 {
-    struct lg_rules *rs = user;
+    struct lg_rules *rs = arg;
     if (!rs->n || strcmp(rs->r[rs->n - 1].section, section) != 0) {
         struct rule *r = reallocarray(rs->r, rs->n + 1, sizeof *r);
-        if (!r)
-            return 0;
+        if (!r) {
+            snprintf(error, cap, "out of memory");
+            return false;
+        }
         rs->r = r;
         memset(&r[rs->n], 0, sizeof *r);
         snprintf(r[rs->n++].section, sizeof r->section, "%s", section);
@@ -35,14 +35,14 @@ static int on_value(void *user, const char *section, const char *name, const cha
     struct rule *r = &rs->r[rs->n - 1];
     if (strcmp(name, "pattern") == 0 && strlen(value) < sizeof r->pattern) {
         snprintf(r->pattern, sizeof r->pattern, "%s", value);
-        return 1;
+        return true;
     }
     if (strcmp(name, "study") == 0 && (strcmp(value, "general") == 0 || is_uid(value))) {
         snprintf(r->study, sizeof r->study, "%s", value);
-        return 1;
+        return true;
     }
-    snprintf(rs->error, rs->cap, "[%s] %s = %s: expected `pattern = GLOB` and `study = UID` or `study = general`", section, name, value);
-    return 0;
+    snprintf(error, cap, "[%s] %s = %s: expected `pattern = GLOB` and `study = UID` or `study = general`", section, name, value);
+    return false;
 }
 
 int lg_rules_load(const char *file, struct lg_rules **ret, char *error, size_t cap)
@@ -50,22 +50,15 @@ int lg_rules_load(const char *file, struct lg_rules **ret, char *error, size_t c
     struct lg_rules *rs = calloc(1, sizeof *rs);
     if (!rs)
         return -ENOMEM;
-    rs->error = error;
-    rs->cap = cap;
-    error[0] = 0;
-    int line = ini_parse(file, on_value, rs);
-    if (line < 0)
-        snprintf(error, cap, "%s: cannot be read", file);
-    else if (line > 0 && !error[0])
-        snprintf(error, cap, "%s: line %d is not understood", file, line);
-    for (size_t i = 0; !line && i < rs->n; i++)
+    int rc = lg_config_read(file, on_value, rs, error, cap);
+    for (size_t i = 0; !rc && i < rs->n; i++)
         if (!rs->r[i].pattern[0] || !rs->r[i].study[0]) {
             snprintf(error, cap, "%s: [%s] needs both `pattern` and `study`", file, rs->r[i].section);
-            line = 1;
+            rc = -EINVAL;
         }
-    if (line) {
+    if (rc) {
         lg_rules_free(rs);
-        return -EINVAL;
+        return rc;
     }
     *ret = rs;
     return 0;
