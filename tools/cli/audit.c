@@ -473,7 +473,7 @@ static int run(struct cli *c)
         int (*run)(const struct cli *c);
         int args;
     } subs[] = { { "verify", verify, CHAINS_MAX }, { "tail", tail, 1 }, { "anchor", anchor, 0 }, { "export-key", export_key, 0 },
-             { "query", cli_audit_query, 1 }, { "report", cli_audit_report, 1 }, { "export", cli_audit_export, 1 } };
+             { "query", cli_audit_query, 1 }, { "report", cli_audit_report, 1 }, { "export", cli_audit_export, 1 }, { "watch", cli_audit_watch, 1 } };
     for (unsigned i = 0; c->argc && i < sizeof subs / sizeof *subs; i++) {
         if (strcmp(c->argv[0], subs[i].name) != 0)
             continue;
@@ -481,7 +481,7 @@ static int run(struct cli *c)
         c->argv++;
         return c->argc > subs[i].args ? cli_fail(CLI_USAGE, "too many arguments; see leadglass audit --help") : subs[i].run(c);
     }
-    return cli_fail(CLI_USAGE, "expected query, report, export, verify, tail, anchor or export-key; see leadglass audit --help");
+    return cli_fail(CLI_USAGE, "expected query, report, export, watch, verify, tail, anchor or export-key; see leadglass audit --help");
 }
 
 static const struct cli_option options[] = {
@@ -517,14 +517,15 @@ static const struct cli_option export_options[] = {
 
 const struct cli_command cli_audit = {
     .name = "audit",
-    .args = "query [DIR] | report [DIR] | export [DIR] | verify [DIR...] | tail [DIR] | anchor | export-key",
-    .what = "ask the access log, report on a period, export it, verify it, follow it, anchor it",
+    .args = "query [DIR] | report [DIR] | export [DIR] | watch [DIR] | verify [DIR...] | tail [DIR] | anchor | export-key",
+    .what = "ask the access log, report on a period, export it, raise alerts, verify it, follow it, anchor it",
     .more = "query, report and export name studies and patients through the key manager, which records that they were asked.\n"
             "DIR is the log directory (default: the key manager's; name those of mounts with a log of their own, -o audit=DIR, too). verify works on a copy on another\n"
             "machine, without a key manager; of a copy made earlier on this one say --offline, as the key manager remembers later records.\n"
+            "watch goes on until it is stopped; SIGHUP reads its configuration anew. leadglass-audit.conf(5) has the rules.\n"
             "anchor prints the newest signed head of every chain: keep it elsewhere, and verify --against it finds a rollback of log and keyring together.\n"
             "Exit status of verify: 0 intact, 17 not intact, 18 cannot be told (nothing signed, or no key).\n",
     .brief = "query|report|export|...",
-    .options = { query_options, export_options, options, cli_json_options },
+    .options = { query_options, export_options, cli_audit_watch_options, options, cli_json_options },
     .run = run,
 };

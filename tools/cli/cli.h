@@ -48,11 +48,16 @@ struct cli {
     struct {
         bool dicom;
     } export; /* audit export */
+    struct {
+        const char *config, *state;
+        bool once, check;
+    } watch; /* audit watch */
     int argc; /* what is left after options */
     char **argv;
 };
 
 /* One option of a command. A list ends with one without a name. */
+enum { CLI_OPTION_LISTS = 6 };
 enum cli_kind { CLI_FLAG, CLI_TEXT, CLI_NUMBER };
 struct cli_option {
     const char *name, *arg, *help; /* arg: as --help shows it; NULL for a flag. help: further lines follow a newline */
@@ -67,7 +72,7 @@ extern const struct cli_option cli_json_options[], cli_pass_options[], cli_key_f
 struct cli_command {
     const char *name, *args, *what, *more; /* more: whole lines for --help */
     const char *brief;                     /* args for the overview, when they are long */
-    const struct cli_option *options[4];
+    const struct cli_option *options[CLI_OPTION_LISTS];
     int (*run)(struct cli *c);
     bool offline; /* needs no socket */
 };

@@ -13,7 +13,7 @@
 
 static const struct cli_command *const commands[] = { &cli_init, &cli_mount, &cli_umount, &cli_unlock, &cli_lock, &cli_status, &cli_identify, &cli_study, &cli_slot,
                                                      &cli_key, &cli_backup, &cli_scrub, &cli_officer, &cli_request, &cli_policy, &cli_clock, &cli_audit };
-enum { N_COMMANDS = sizeof commands / sizeof *commands, OPTIONS_MAX = 48 };
+enum { N_COMMANDS = sizeof commands / sizeof *commands, OPTIONS_MAX = 64 };
 
 const struct cli_option cli_json_options[] = { { "json", NULL, "for scripts", CLI_FLAG, CLI_INTO(json), 0 }, { 0 } };
 const struct cli_option cli_pass_options[] = {
@@ -128,7 +128,7 @@ static void option_usage(const struct cli_option *o)
 static int command_usage(const struct cli_command *k)
 {
     printf("usage: leadglass %s %s [options]\n\n%s.\n%s\n", k->name, k->args, k->what, k->more ? k->more : "");
-    for (unsigned i = 0; i < 4 && k->options[i]; i++)
+    for (unsigned i = 0; i < CLI_OPTION_LISTS && k->options[i]; i++)
         for (const struct cli_option *o = k->options[i]; o->name; o++)
             option_usage(o);
     for (const struct cli_option *o = every; o->name; o++)
@@ -160,8 +160,8 @@ static int parse(const struct cli_command *k, struct cli *c, int argc, char **ar
     struct option longs[OPTIONS_MAX + 1] = { 0 };
     char shorts[2 * OPTIONS_MAX + 1];
     unsigned n = 0, s = 0;
-    for (unsigned i = 0; i < 5; i++)
-        for (const struct cli_option *o = i == 4 ? every : k->options[i]; o && o->name && n < OPTIONS_MAX; o++) {
+    for (unsigned i = 0; i <= CLI_OPTION_LISTS; i++)
+        for (const struct cli_option *o = i == CLI_OPTION_LISTS ? every : k->options[i]; o && o->name && n < OPTIONS_MAX; o++) {
             longs[n] = (struct option){ o->name, o->arg != NULL, NULL, (int)(256 + n) };
             of[n++] = o;
             if (o->letter) {
