@@ -211,6 +211,9 @@ struct lg_audit_options {
     /* Called from a thread of the log, for the administrator's eyes; level as syslog(3). May be NULL. */
     void (*alarm)(void *arg, int level, const char *text);
     void *arg;
+    /* For tests; NULL: the host's clock (microseconds since 1970) and its users. */
+    int64_t (*clock)(void *arg);
+    int (*user)(void *arg, uint32_t uid, char out[LG_AUDIT_NAME_MAX + 1]);
 };
 
 /* One chain being written. Thread-safe. A record is safe from the death of the process once put or count has returned, and from that of the machine once

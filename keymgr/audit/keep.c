@@ -21,8 +21,9 @@ int lg_audit_sync(struct lg_audit_log *l)
     pthread_mutex_lock(&l->w);
     uint64_t seq = l->seq;
     memcpy(hash, l->hash, sizeof hash);
-    int fd = seq == l->durable_seq ? -1 : dup(l->fd), rc = 0; /* segments before it were made durable when they ended */
-    if (fd < 0 && seq != l->durable_seq)
+    int rc = atomic_load(&l->failing) ? 0 : lg_audit_still_there(l);
+    int fd = rc || seq == l->durable_seq ? -1 : dup(l->fd); /* segments before it were made durable when they ended */
+    if (!rc && fd < 0 && seq != l->durable_seq)
         rc = -errno;
     pthread_mutex_unlock(&l->w);
     if (fd >= 0) {
@@ -35,6 +36,8 @@ int lg_audit_sync(struct lg_audit_log *l)
         memcpy(l->durable_hash, hash, sizeof hash);
     }
     pthread_mutex_unlock(&l->w);
+    if (rc)
+        lg_audit_failed(l, rc);
     return rc;
 }
 
@@ -65,19 +68,6 @@ static void reserve(struct lg_audit_log *l)
     if (low && !l->warned_reserve)
         note(l, LOG_CRIT, "80 % of the reserve are used; opens will be refused when it is full");
     l->warned_reserve = low;
-}
-
-/* What is written to a file that nobody can find any more is not recorded. */
-static int still_there(struct lg_audit_log *l)
-{
-    char path[3300], name[LG_AUDIT_FILE_NAME];
-    struct stat here, there;
-    pthread_mutex_lock(&l->w);
-    lg_audit_file_name(l->segment, LG_AUDIT_PLAIN, name);
-    snprintf(path, sizeof path, "%s/%s/%s", l->dir, l->name, name);
-    int rc = fstat(l->fd, &here) || stat(path, &there) ? -errno : here.st_ino != there.st_ino || here.st_dev != there.st_dev ? -ESTALE : 0;
-    pthread_mutex_unlock(&l->w);
-    return rc;
 }
 
 static void space(struct lg_audit_log *l)
@@ -203,16 +193,10 @@ void *lg_audit_keeper(void *log)
         }
         pthread_cond_timedwait(&l->keep, &l->mu, &t);
         pthread_mutex_unlock(&l->mu);
-        int rc = lg_audit_sync(l); /* a failing disk shows at the next write as well */
-        (void)rc;
+        int rc = lg_audit_sync(l);
         int64_t now = lg_audit_now_ms();
-        if (now - kept >= HOUSEKEEP_MS && !atomic_load(&l->failing)) {
+        if (now - kept >= HOUSEKEEP_MS && !rc && !atomic_load(&l->failing)) {
             kept = now;
-            rc = still_there(l);
-            if (rc)
-                lg_audit_failed(l, rc);
-        }
-        if (kept == now && !rc && !atomic_load(&l->failing)) {
             bool prune = now - pruned >= PRUNE_MS || !pruned;
             space(l);
             tidy(l, prune);

@@ -332,9 +332,32 @@ static int open_ring(struct lg_audit_log *l)
     return lg_audit_own(l, &r);
 }
 
+static int64_t clock_us(struct lg_audit_log *l) { return l->o.clock ? l->o.clock(l->o.arg) : lg_audit_now_us(); }
+
+static struct lg_audit_record went_back(int64_t from, int64_t to)
+{
+    struct lg_audit_record r = lg_audit_event("log.clock");
+    r.time_us = to;
+    r.has = LG_AUDIT_RANGE;
+    r.from = (uint64_t)from;
+    r.to = (uint64_t)to;
+    return r;
+}
+
+/* While nobody wrote, all that is known is that the last record was not written in the future. */
+static int check_clock(struct lg_audit_log *l)
+{
+    int64_t now = clock_us(l);
+    if (now + LG_CLOCK_SLACK_US >= l->last_us)
+        return 0;
+    struct lg_audit_record r = went_back(l->last_us, now);
+    return lg_audit_own(l, &r);
+}
+
 static void log_free(struct lg_audit_log *l, bool remove_ring)
 {
     unlock_chain(l);
+    lg_usernames_free(l->users);
     lg_ring_close(l->ring, remove_ring);
     free(l->batch);
     free(l);
@@ -365,7 +388,11 @@ int lg_audit_open(const struct lg_audit_options *o, const struct lg_audit_head *
     pthread_cond_init(&l->written, &mono);
     pthread_cond_init(&l->keep, &mono);
     pthread_condattr_destroy(&mono);
-    int rc = l->batch ? open_chain(l, remembered) : -ENOMEM;
+    int rc = l->batch ? lg_usernames_new(o->user, o->arg, &l->users) : -ENOMEM;
+    if (!rc)
+        rc = open_chain(l, remembered);
+    if (!rc)
+        rc = check_clock(l);
     if (!rc)
         rc = open_ring(l);
     if (!rc) { /* the reserve is there before anything is promised */
@@ -434,8 +461,27 @@ int lg_audit_ready(struct lg_audit_log *l)
     return -ECANCELED;
 }
 
+/* mu held. Boot time never goes back, and both are slewed alike: when the clock stands nearer to it than before, the clock was set back. Records are no measure
+ * of it: between an operation and its record a thread may have been kept waiting for long. */
+static bool set_back(struct lg_audit_log *l, struct lg_audit_record *ret)
+{
+    for (unsigned i = 0; i < 4; i++) {
+        int64_t before = lg_audit_boot_us(), now = clock_us(l), after = lg_audit_boot_us();
+        if (after - before > LG_CLOCK_SLACK_US / 4) /* interrupted in between */
+            continue;
+        int64_t ahead = now - before;
+        bool back = l->ahead_known && ahead + LG_CLOCK_SLACK_US < l->ahead_us;
+        if (back)
+            *ret = went_back(l->ahead_us + before, now);
+        l->ahead_us = ahead;
+        l->ahead_known = true;
+        return back;
+    }
+    return false;
+}
+
 /* mu held. */
-static void push(struct lg_audit_log *l, const struct lg_audit_record *r)
+static void push_one(struct lg_audit_log *l, const struct lg_audit_record *r)
 {
     while (!lg_ring_push(l->ring, r)) {
         if (atomic_load(&l->failing)) {
@@ -449,10 +495,19 @@ static void push(struct lg_audit_log *l, const struct lg_audit_record *r)
         pthread_cond_signal(&l->work);
 }
 
+/* mu held. */
+static void push(struct lg_audit_log *l, const struct lg_audit_record *r)
+{
+    struct lg_audit_record clock;
+    if (set_back(l, &clock))
+        push_one(l, &clock);
+    push_one(l, r);
+}
+
 void lg_audit_put(struct lg_audit_log *l, struct lg_audit_record *r)
 {
     if (!r->time_us)
-        r->time_us = lg_audit_now_us();
+        r->time_us = clock_us(l);
     pthread_mutex_lock(&l->mu);
     push(l, r);
     pthread_mutex_unlock(&l->mu);
@@ -477,7 +532,7 @@ void lg_audit_count(struct lg_audit_log *l, struct lg_audit_record *r, void (*de
 {
     unsigned window = l->o.window_s;
     if (!r->time_us)
-        r->time_us = lg_audit_now_us();
+        r->time_us = clock_us(l);
     if (crowd(l, r)) {
         r->has &= ~(unsigned)(LG_AUDIT_STUDY | LG_AUDIT_FILE);
         r->pid = 0;

@@ -7,8 +7,9 @@
 
 #include "dir.h"
 #include "ring.h"
+#include "usernames.h"
 
-enum { LG_BATCH_BYTES = 256 * 1024, LG_HEADROOM = LG_RING_BYTES / 4, LG_SEGMENT_BYTES = 16 << 20, LG_USERS = 64, LG_CROWDED_S = 60 };
+enum { LG_BATCH_BYTES = 256 * 1024, LG_HEADROOM = LG_RING_BYTES / 4, LG_SEGMENT_BYTES = 16 << 20, LG_CROWDED_S = 60, LG_CLOCK_SLACK_US = 1000000 };
 
 struct lg_audit_log {
     struct lg_audit_options o;
@@ -27,22 +28,20 @@ struct lg_audit_log {
     _Atomic uint64_t refused, lost;
     int64_t failed_us;
     int why;
+    int64_t ahead_us; /* of the clock, before boot time, when it was last looked at */
+    bool ahead_known;
 
     pthread_mutex_t w; /* the rest */
     int fd;
     unsigned segment;
     uint64_t size, seq; /* of the current segment; last record written */
     uint8_t hash[LG_MAC_LEN];
-    int64_t last_us;
+    int64_t last_us; /* of the last record when the log was opened */
     bool torn; /* bytes beyond size may stand in the file */
     uint64_t durable_seq;
     uint8_t durable_hash[LG_MAC_LEN];
     struct lg_audit_head head; /* the last one; n 0: none */
-    struct user {
-        uint32_t uid;
-        int64_t until_ms;
-        char name[LG_AUDIT_NAME_MAX + 1];
-    } users[LG_USERS];
+    struct lg_usernames *users;
     char *batch;
     _Atomic unsigned used_percent;
     bool warned_full, warned_reserve;
@@ -52,8 +51,11 @@ struct lg_audit_log {
 };
 
 int64_t lg_audit_now_us(void);
+int64_t lg_audit_boot_us(void);
 int64_t lg_audit_now_ms(void); /* boot time */
 void lg_audit_alarm(struct lg_audit_log *l, int level, const char *fmt, ...) LG_PRINTF(3, 4);
+/* Under w: what is written to a file that nobody can find any more is not recorded. */
+int lg_audit_still_there(struct lg_audit_log *l) LG_MUST;
 /* Under w: writes one record of the log's own right away. */
 int lg_audit_own(struct lg_audit_log *l, struct lg_audit_record *r) LG_MUST;
 struct lg_audit_record lg_audit_event(const char *event);

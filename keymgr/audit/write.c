@@ -1,6 +1,5 @@
 /* From the ring into the file. */
 #include <fcntl.h>
-#include <pwd.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -12,7 +11,7 @@
 
 #include "log.h"
 
-enum { NAP_MS = 5, IDLE_AFTER = 40, SWEEP_MS = 200, USER_MS = 600000, RETRY_MS = 1000 };
+enum { NAP_MS = 5, IDLE_AFTER = 40, SWEEP_MS = 200, RETRY_MS = 1000 };
 
 int64_t lg_audit_now_us(void)
 {
@@ -21,12 +20,14 @@ int64_t lg_audit_now_us(void)
     return (int64_t)t.tv_sec * 1000000 + t.tv_nsec / 1000;
 }
 
-int64_t lg_audit_now_ms(void)
+int64_t lg_audit_boot_us(void)
 {
     struct timespec t;
     clock_gettime(CLOCK_BOOTTIME, &t);
-    return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
+    return (int64_t)t.tv_sec * 1000000 + t.tv_nsec / 1000;
 }
+
+int64_t lg_audit_now_ms(void) { return lg_audit_boot_us() / 1000; }
 
 void lg_audit_alarm(struct lg_audit_log *l, int level, const char *fmt, ...)
 {
@@ -86,19 +87,13 @@ static int append(struct lg_audit_log *l, const char *p, size_t n)
     return 0;
 }
 
-/* The name of a user, as the host knows it; kept for a while, as asking may mean asking a directory server. */
-static const char *user_name(struct lg_audit_log *l, uint32_t uid)
+int lg_audit_still_there(struct lg_audit_log *l)
 {
-    struct user *u = &l->users[uid % LG_USERS];
-    int64_t now = lg_audit_now_ms();
-    if (u->uid != uid || u->until_ms <= now) {
-        struct passwd pw, *found = NULL;
-        char buf[4096];
-        *u = (struct user){ .uid = uid, .until_ms = now + USER_MS };
-        if (getpwuid_r(uid, &pw, buf, sizeof buf, &found) == 0 && found)
-            snprintf(u->name, sizeof u->name, "%s", found->pw_name);
-    }
-    return u->name;
+    char path[3300], name[LG_AUDIT_FILE_NAME];
+    struct stat here, there;
+    lg_audit_file_name(l->segment, LG_AUDIT_PLAIN, name);
+    snprintf(path, sizeof path, "%s/%s/%s", l->dir, l->name, name);
+    return fstat(l->fd, &here) || stat(path, &there) ? -errno : here.st_ino != there.st_ino || here.st_dev != there.st_dev ? -ESTALE : 0;
 }
 
 /* Chains a record onto seq and hash, and its line onto the batch. */
@@ -108,7 +103,7 @@ static int chain_on(struct lg_audit_log *l, struct lg_audit_record *r, uint64_t 
     r->seq = *seq + 1;
     memcpy(r->chain, l->chain.id, sizeof r->chain);
     if (r->has & LG_AUDIT_WHO && !r->user[0])
-        snprintf(r->user, sizeof r->user, "%s", user_name(l, r->uid));
+        lg_usernames_get(l->users, r->uid, r->user);
     int rc = lg_audit_record_encode(r, hash, l->batch + *len, LG_BATCH_BYTES - *len - 1, &n);
     if (rc)
         return rc;
@@ -195,24 +190,6 @@ static int drain(struct lg_audit_log *l, bool *ret_more)
     while (len < LG_BATCH_BYTES - LG_AUDIT_LINE_MAX - 1) {
         if (!lg_ring_at(l->ring, &at, &r))
             break;
-        bool old = r.has & LG_AUDIT_COUNT; /* counted together: of a time that is past */
-        if (!old && r.time_us + 1000000 < l->last_us) { /* more than threads overtaking each other */
-            struct lg_audit_record c = lg_audit_event("log.clock");
-            c.has = LG_AUDIT_RANGE;
-            c.from = (uint64_t)l->last_us;
-            c.to = (uint64_t)r.time_us;
-            if (n) { /* a batch of its own, so that what the ring intends stays plain */
-                *ret_more = true;
-                break;
-            }
-            rc = lg_audit_own(l, &c);
-            if (rc)
-                return rc;
-            seq = l->seq;
-            memcpy(hash, l->hash, sizeof hash);
-            len = 0;
-        }
-        l->last_us = old ? l->last_us : r.time_us;
         rc = chain_on(l, &r, &seq, hash, &len);
         if (rc == -EINVAL)
             rc = 0; /* not a record that can be written: a defect, not a reason to stop */
@@ -227,6 +204,9 @@ static int drain(struct lg_audit_log *l, bool *ret_more)
         *ret_more = false;
         return 0;
     }
+    rc = lg_audit_still_there(l);
+    if (rc)
+        return rc;
     lg_ring_intend(l->ring, to, l->seq + 1, n);
     rc = append(l, l->batch, len);
     if (rc)
