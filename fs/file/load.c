@@ -4,19 +4,26 @@
 
 #include "internal.h"
 
+static bool claimed(const uint8_t raw[2][LG_SECTOR], uint8_t ret_kid[LG_ID_LEN], uint32_t *ret_version)
+{
+    struct lg_slot s, newest = { .seq = 0 };
+    for (unsigned i = 0; i < 2; i++)
+        if (lg_slot_decode(raw[i], &s) == 0 && s.seq > newest.seq)
+            newest = s;
+    if (!newest.seq)
+        return false;
+    memcpy(ret_kid, newest.kid, LG_ID_LEN);
+    *ret_version = newest.key_version;
+    return true;
+}
+
 void lg_file_report(const struct lg_file *f, const char *kind, uint64_t from, uint64_t to)
 {
     struct lg_finding x = { .kind = kind, .from = from, .to = to, .key_version = f->key_version };
-    struct lg_slot s, newest = { .seq = 0 };
     memcpy(x.file_id, f->s0.file_id, LG_ID_LEN);
     memcpy(x.kid, f->kid, LG_ID_LEN);
-    for (unsigned i = 0; !f->key_version && i < 2; i++)
-        if (lg_slot_decode(f->slot_raw[i], &s) == 0 && s.seq > newest.seq)
-            newest = s;
-    if (newest.seq) {
-        memcpy(x.kid, newest.kid, LG_ID_LEN);
-        x.key_version = newest.key_version;
-    }
+    if (!f->key_version && !claimed((const uint8_t(*)[LG_SECTOR])f->slot_raw, x.kid, &x.key_version))
+        x.key_version = 0;
     if (f->env->finding)
         f->env->finding(f->env->arg, &x);
 }

@@ -335,7 +335,10 @@ void lg_front_opened(struct lg_front *f, fuse_req_t req, fuse_ino_t ino, struct 
     o->pid = process_of(f->audit, c->pid);
     o->how = how;
     start(&r, "file.open", how, rc, o->uid, o->gid, o->pid);
-    key_of(o->h, &r);
+    if (o->h)
+        key_of(o->h, &r);
+    else if (ino && lg_volume_audit_node(f->volume, ino, r.study, &r.key))
+        r.has |= LG_AUDIT_STUDY;
     struct detail d = { .f = f, .h = o->h, .node = ino };
     lg_audit_count(f->audit->log, &r, fill, &d);
 }
@@ -354,13 +357,26 @@ void lg_front_closed(struct lg_front *f, struct lg_opened *o)
     lg_audit_count(f->audit->log, &r, fill, &d);
 }
 
-void lg_front_changed(struct lg_front *f, fuse_req_t req, const char *event, fuse_ino_t parent, const char *name, fuse_ino_t to_parent, const char *to, int rc)
+struct lg_subject lg_front_subject(struct lg_front *f, fuse_ino_t node, const char *name)
+{
+    struct lg_subject s = { .known = false };
+    if (f->audit)
+        s.known = name ? lg_volume_audit_name(f->volume, node, name, s.study, &s.key) : lg_volume_audit_node(f->volume, node, s.study, &s.key);
+    return s;
+}
+
+void lg_front_changed(struct lg_front *f, fuse_req_t req, const char *event, const struct lg_subject *of, fuse_ino_t parent, const char *name, fuse_ino_t to_parent, const char *to, int rc)
 {
     const struct fuse_ctx *c = fuse_req_ctx(req);
     struct lg_audit_record r;
     if (!f->audit)
         return;
     start(&r, event, "", rc, c->uid, c->gid, process_of(f->audit, c->pid));
+    if (of && of->known) {
+        r.has |= LG_AUDIT_STUDY;
+        memcpy(r.study, of->study, LG_ID_LEN);
+        r.key = of->key;
+    }
     struct detail d = { .f = f, .node = parent, .name = name, .to_node = to_parent, .to = to };
     lg_audit_count(f->audit->log, &r, fill, &d);
 }

@@ -22,15 +22,19 @@ static struct lg_cred cred(fuse_req_t req)
 static void done(fuse_req_t req, int rc) { fuse_reply_err(req, -rc); }
 
 /* A change of names: refused while it cannot be recorded, and recorded before it is answered. */
-#define CHANGE(req, event, parent, name, to_parent, to, call)                                                                                                                \
+#define RECORDED(req, event, subject, parent, name, to_parent, to, call)                                                                                                     \
     __extension__({                                                                                                                                                           \
         int rc_ = lg_front_ready(front(req));                                                                                                                                 \
         if (!rc_) {                                                                                                                                                           \
+            struct lg_subject of_ = (subject);                                                                                                                                \
             rc_ = (call);                                                                                                                                                     \
-            lg_front_changed(front(req), req, event, parent, name, to_parent, to, rc_);                                                                                       \
+            lg_front_changed(front(req), req, event, &of_, parent, name, to_parent, to, rc_);                                                                                 \
         }                                                                                                                                                                     \
         rc_;                                                                                                                                                                  \
     })
+/* Of something that is there already; of something new. */
+#define CHANGE(req, event, parent, name, to_parent, to, call) RECORDED(req, event, lg_front_subject(front(req), parent, name), parent, name, to_parent, to, call)
+#define MAKE(req, event, parent, name, call) RECORDED(req, event, (struct lg_subject){ .known = false }, parent, name, 0, NULL, call)
 
 /* One buffer per thread for what is read. */
 static pthread_key_t buffer_key;
@@ -97,7 +101,7 @@ static void op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
         return;
     }
     if (rc == -ENOKEY || rc == -EKEYREVOKED || rc == -EIO) /* denied before it came to an open */
-        lg_front_changed(front(req), req, "file.lookup", parent, name, 0, NULL, rc);
+        lg_front_changed(front(req), req, "file.lookup", NULL, parent, name, 0, NULL, rc);
     reply_entry(req, rc, &e);
 }
 
@@ -209,21 +213,21 @@ static void op_mknod(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t
 {
     struct lg_entry e;
     struct lg_cred c = cred(req);
-    reply_entry(req, CHANGE(req, "file.mknod", parent, name, 0, NULL, lg_volume_mknod(vol(req), parent, name, mode, rdev, &c, &e)), &e);
+    reply_entry(req, MAKE(req, "file.mknod", parent, name, lg_volume_mknod(vol(req), parent, name, mode, rdev, &c, &e)), &e);
 }
 
 static void op_mkdir(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode)
 {
     struct lg_entry e;
     struct lg_cred c = cred(req);
-    reply_entry(req, CHANGE(req, "file.mkdir", parent, name, 0, NULL, lg_volume_mkdir(vol(req), parent, name, mode, &c, &e)), &e);
+    reply_entry(req, MAKE(req, "file.mkdir", parent, name, lg_volume_mkdir(vol(req), parent, name, mode, &c, &e)), &e);
 }
 
 static void op_symlink(fuse_req_t req, const char *target, fuse_ino_t parent, const char *name)
 {
     struct lg_entry e;
     struct lg_cred c = cred(req);
-    reply_entry(req, CHANGE(req, "file.symlink", parent, name, 0, NULL, lg_volume_symlink(vol(req), parent, name, target, &c, &e)), &e);
+    reply_entry(req, MAKE(req, "file.symlink", parent, name, lg_volume_symlink(vol(req), parent, name, target, &c, &e)), &e);
 }
 
 static void op_link(fuse_req_t req, fuse_ino_t ino, fuse_ino_t parent, const char *name)
@@ -233,7 +237,7 @@ static void op_link(fuse_req_t req, fuse_ino_t ino, fuse_ino_t parent, const cha
 }
 
 static void op_unlink(fuse_req_t req, fuse_ino_t parent, const char *name) { done(req, CHANGE(req, "file.unlink", parent, name, 0, NULL, lg_volume_unlink(vol(req), parent, name))); }
-static void op_rmdir(fuse_req_t req, fuse_ino_t parent, const char *name) { done(req, CHANGE(req, "file.rmdir", parent, name, 0, NULL, lg_volume_rmdir(vol(req), parent, name))); }
+static void op_rmdir(fuse_req_t req, fuse_ino_t parent, const char *name) { done(req, MAKE(req, "file.rmdir", parent, name, lg_volume_rmdir(vol(req), parent, name))); }
 
 static void op_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino_t new_parent, const char *new_name, unsigned flags)
 {
@@ -516,7 +520,8 @@ static int acl_kill_sgid(fuse_req_t req, fuse_ino_t ino)
 
 static void op_setxattr(fuse_req_t req, fuse_ino_t ino, const char *name, const char *value, size_t size, int flags)
 {
-    int rc = lg_volume_setxattr(vol(req), ino, name, value, size, flags);
+    int rc = strcmp(name, LG_XATTR_REKEY) == 0 ? CHANGE(req, "file.reencrypt", ino, NULL, 0, NULL, lg_volume_setxattr(vol(req), ino, name, value, size, flags)) :
+                                                 lg_volume_setxattr(vol(req), ino, name, value, size, flags);
     if (!rc && strcmp(name, "system.posix_acl_access") == 0)
         rc = acl_kill_sgid(req, ino);
     done(req, rc);

@@ -56,6 +56,7 @@ struct lg_node {
         uint8_t kid[LG_ID_LEN];   /* of a file */
         uint8_t dirid[LG_ID_LEN]; /* of a directory */
     };
+    uint32_t key_version; /* of kid */
 };
 
 #define LG_LACKS_CAPABILITY 1u /* security.capability */

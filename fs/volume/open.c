@@ -4,7 +4,6 @@
 #include <unistd.h>
 
 #include "internal.h"
-#include "leadglass/audit.h"
 
 int lg_node_file(struct lg_volume *v, struct lg_node *n)
 {
@@ -19,8 +18,7 @@ int lg_node_file(struct lg_volume *v, struct lg_node *n)
         free(path);
         if (rc)
             return rc;
-        uint32_t version;
-        n->kid_known = lg_file_kid(n->f, n->kid, &version);
+        n->kid_known = lg_file_kid(n->f, n->kid, &n->key_version);
     }
     n->opens++;
     n->was_open = true;
@@ -32,10 +30,9 @@ void lg_node_file_done(struct lg_volume *v, struct lg_node *n)
     (void)v;
     if (--n->opens)
         return;
-    uint32_t version;
     int rc = lg_file_commit(n->f); /* reported at flush; lg_file_free reports what is lost */
     (void)rc;
-    n->kid_known = lg_file_kid(n->f, n->kid, &version);
+    n->kid_known = lg_file_kid(n->f, n->kid, &n->key_version);
     lg_file_free(n->f);
     n->f = NULL;
     n->dirty_since = 0;
@@ -143,25 +140,3 @@ void lg_volume_release(struct lg_handle *h)
     lg_node_unref(h->v, h->n);
     free(h);
 }
-
-/* ---- for the access log ------------------------------------------------------------------------------------------------------------------ */
-
-bool lg_volume_audit_key(struct lg_handle *h, uint8_t ret_kid[LG_ID_LEN], uint32_t *ret_version) { return lg_file_kid(h->n->f, ret_kid, ret_version); }
-
-int lg_volume_audit_file(struct lg_handle *h, uint8_t ret[LG_ID_LEN])
-{
-    uint8_t kid[LG_ID_LEN], id[LG_ID_LEN];
-    uint32_t version;
-    struct lg_kref *k;
-    if (!lg_file_kid(h->n->f, kid, &version))
-        return -ENOKEY;
-    int rc = lg_keys_by_id(h->v->opt.keys, kid, version, &k);
-    if (rc)
-        return rc;
-    lg_file_id(h->n->f, id);
-    rc = lg_audit_file_id(k->key, id, ret);
-    lg_kref_unref(k);
-    return rc;
-}
-
-char *lg_volume_path(struct lg_volume *v, uint64_t node) { return lg_node_path(v, node); }

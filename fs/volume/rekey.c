@@ -182,8 +182,7 @@ static int rekey_once(struct lg_volume *v, struct lg_node *n, const struct lg_kr
                 rc = s.fd < 0 ? -errno : lg_file_switch(n->f, fd, seq, publish, &s);
                 if (s.fd < 0)
                     close(fd);
-                uint32_t version;
-                n->kid_known = lg_file_kid(n->f, n->kid, &version);
+                n->kid_known = lg_file_kid(n->f, n->kid, &n->key_version);
                 pthread_mutex_unlock(&n->mu);
             }
             lg_place_done(v, &s.p);

@@ -117,6 +117,9 @@ void lg_volume_release(struct lg_handle *h);
 bool lg_volume_audit_key(struct lg_handle *h, uint8_t ret_kid[LG_ID_LEN], uint32_t *ret_version);
 int lg_volume_audit_file(struct lg_handle *h, uint8_t ret[LG_ID_LEN]) LG_MUST;
 char *lg_volume_path(struct lg_volume *v, uint64_t node);
+/* The key of a file that may not be open, by node or by name; if need be as its header claims, unverified. False: no file, or not to be told. */
+bool lg_volume_audit_node(struct lg_volume *v, uint64_t node, uint8_t ret_kid[LG_ID_LEN], uint32_t *ret_version);
+bool lg_volume_audit_name(struct lg_volume *v, uint64_t parent, const char *name, uint8_t ret_kid[LG_ID_LEN], uint32_t *ret_version);
 
 /* Directories: a stable snapshot-free stream; cookies are opaque, 0 is the start. fill returns false when its buffer is full (that entry
  * comes again next time). st has at least st_ino and the type in st_mode; with plus, a full entry whose lookup is counted if fill returned true. */

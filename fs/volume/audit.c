@@ -1,0 +1,50 @@
+/* What the access log asks: keys and pseudonyms of files. */
+#include "internal.h"
+#include "leadglass/audit.h"
+
+bool lg_volume_audit_key(struct lg_handle *h, uint8_t ret_kid[LG_ID_LEN], uint32_t *ret_version) { return lg_file_kid(h->n->f, ret_kid, ret_version); }
+
+int lg_volume_audit_file(struct lg_handle *h, uint8_t ret[LG_ID_LEN])
+{
+    uint8_t kid[LG_ID_LEN], id[LG_ID_LEN];
+    uint32_t version;
+    struct lg_kref *k;
+    if (!lg_file_kid(h->n->f, kid, &version))
+        return -ENOKEY;
+    int rc = lg_keys_by_id(h->v->opt.keys, kid, version, &k);
+    if (rc)
+        return rc;
+    lg_file_id(h->n->f, id);
+    rc = lg_audit_file_id(k->key, id, ret);
+    lg_kref_unref(k);
+    return rc;
+}
+
+char *lg_volume_path(struct lg_volume *v, uint64_t node) { return lg_node_path(v, node); }
+
+bool lg_volume_audit_node(struct lg_volume *v, uint64_t node, uint8_t ret_kid[LG_ID_LEN], uint32_t *ret_version)
+{
+    struct lg_node *n = lg_node_ref(v, node);
+    if (!n)
+        return false;
+    pthread_mutex_lock(&n->mu);
+    bool known = S_ISREG(n->type) && (n->f ? lg_file_kid(n->f, ret_kid, ret_version) : n->kid_known);
+    if (known && !n->f) {
+        memcpy(ret_kid, n->kid, LG_ID_LEN);
+        *ret_version = n->key_version;
+    }
+    bool look = !known && !n->f;
+    pthread_mutex_unlock(&n->mu);
+    lg_node_unref(v, n);
+    return known || (look && lg_volume_key_of(v, node, ret_kid, ret_version) == 0);
+}
+
+bool lg_volume_audit_name(struct lg_volume *v, uint64_t parent, const char *name, uint8_t ret_kid[LG_ID_LEN], uint32_t *ret_version)
+{
+    struct lg_entry e;
+    if (lg_volume_lookup(v, parent, name, &e))
+        return false;
+    bool known = lg_volume_audit_node(v, e.node, ret_kid, ret_version);
+    lg_volume_forget(v, e.node, 1);
+    return known;
+}
