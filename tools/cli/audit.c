@@ -36,13 +36,13 @@ static int add_head(struct sources *s, const char *line, size_t len)
 
 static int read_key(const char *path, uint8_t pub[LG_SIGN_PUB_LEN])
 {
-    char text[2 * LG_SIGN_PUB_LEN];
+    char text[2 * LG_SIGN_PUB_LEN + 1] = "";
     FILE *f = fopen(path, "re");
     if (!f)
         return -errno;
-    size_t n = fread(text, 1, sizeof text, f);
+    size_t n = fread(text, 1, sizeof text - 1, f);
     fclose(f);
-    return n == sizeof text ? lg_hex_decode(text, pub, LG_SIGN_PUB_LEN) : -EPROTO;
+    return n == sizeof text - 1 ? lg_hex_decode(text, pub, LG_SIGN_PUB_LEN) : -EPROTO;
 }
 
 static bool own_key(const char *dir, uint8_t pub[LG_SIGN_PUB_LEN])
