@@ -663,7 +663,7 @@ static void hangs(void **state)
     char script[256], out[4096];
     int s = listening();
     /* the first two hang, with a child of their own each; others do not wait for them */
-    snprintf(script, sizeof script, "read -r x; case $x in *tampering-[12]\\\"*) sleep 1000 & sleep 1000;; *) echo x >>%s/done;; esac", top);
+    snprintf(script, sizeof script, "read -r x; case $x in *tampering-[12]\\\"*) sleep 1000 & echo $! >>%s/children; sleep 1000;; *) echo x >>%s/done;; esac", top, top);
     struct lg_delivery *d = delivery(script, "");
     for (unsigned k = 1; k <= 7; k++) {
         struct lg_alert a = alert(k, LG_ALERT_MAJOR);
@@ -679,7 +679,22 @@ static void hangs(void **state)
         assert_non_null(strstr(heard(s), "rule=tampering"));
     lg_delivery_run(d, 9999);
     assert_int_equal(lg_delivery_running(d), 2);
-    ended(d, 10000); /* killed, and their children */
+    ended(d, 10000);
+    said("children", out, sizeof out); /* these were killed with them */
+    char *rest = out;
+    for (unsigned k = 0; k < 2; k++) {
+        char stat[64], now = 0;
+        snprintf(stat, sizeof stat, "/proc/%ld/stat", strtol(rest, &rest, 10));
+        for (unsigned i = 0; i < 100 && now != 'Z' && now != '-'; i++, usleep(20000)) {
+            FILE *f = fopen(stat, "r");
+            now = '-';
+            if (f && fscanf(f, "%*d (%*[^)]) %c", &now) != 1)
+                now = '-';
+            if (f)
+                fclose(f);
+        }
+        assert_true(now == 'Z' || now == '-');
+    }
     assert_int_equal(failures, 2);
     assert_int_equal(lg_delivery_waiting(d), 2);
     lg_delivery_free(d);

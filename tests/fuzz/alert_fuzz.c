@@ -1,0 +1,90 @@
+/* Alerts: the configuration, and the state that comes back after a restart. First byte: which. */
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "../../tools/alert/deliver.h"
+
+static void raised(void *arg, const struct lg_alert *a)
+{
+    char line[512];
+    (void)arg;
+    free(lg_alert_json(a));
+    lg_alert_line(a, line, sizeof line);
+    for (const char *p = line; *p; p++)
+        if (*p == '\n')
+            abort();
+}
+
+static void failed(void *arg, const char *subject, const char *text) { (void)arg, (void)subject, (void)text; }
+
+static void config(const uint8_t *data, size_t len)
+{
+    char path[40], error[256] = "";
+    struct lg_alert_config *c;
+    int fd = memfd_create("config", MFD_CLOEXEC);
+    if (fd < 0 || write(fd, data, len) != (ssize_t)len)
+        abort();
+    snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
+    int rc = lg_alert_config_load(path, &c, error, sizeof error);
+    close(fd);
+    if (rc && !error[0])
+        abort(); /* it always says why */
+    if (rc)
+        return;
+    for (unsigned i = 0; i < LG_ALERT_RULES; i++)
+        if (!c->rule[i].threshold || !c->rule[i].window_s || c->rule[i].grade >= LG_ALERT_GRADES)
+            abort();
+    if (c->hours_from >= c->hours_to || c->hours_to > 1440 || c->days > 127 || c->n_outcomes > LG_ALERT_OUTCOMES_MAX)
+        abort();
+    lg_alert_config_free(c);
+}
+
+/* Whatever came back: records go on being judged, and it can be saved again. */
+static void state(const uint8_t *data, size_t len)
+{
+    static struct lg_alert_config *c;
+    static uint8_t out[4 << 20];
+    struct lg_alerts *x;
+    struct lg_delivery *d;
+    struct lg_audit_record r;
+    char error[64];
+    if (!c && lg_alert_config_load(NULL, &c, error, sizeof error))
+        abort();
+    if (lg_alerts_new(c, raised, NULL, &x) || lg_delivery_new(c, failed, NULL, &d))
+        abort();
+    struct lg_rd rd = lg_rd(data, len);
+    if (lg_alerts_load(x, &rd) == 0)
+        (void)!lg_delivery_load(d, &rd);
+    lg_audit_record_init(&r);
+    r.time_us = 1764072000000000;
+    r.has = LG_AUDIT_WHO | LG_AUDIT_STUDY;
+    snprintf(r.event, sizeof r.event, "file.open");
+    snprintf(r.how, sizeof r.how, "write");
+    lg_alerts_record(x, "mount-1", &r);
+    snprintf(r.event, sizeof r.event, "file.tampered");
+    lg_alerts_record(x, "mount-1", &r);
+    lg_alerts_tick(x, INT64_MAX / 4);
+    struct lg_wr w = lg_wr(out, sizeof out);
+    lg_alerts_save(x, &w);
+    lg_delivery_save(d, &w);
+    if (w.bad)
+        abort();
+    lg_delivery_free(d);
+    lg_alerts_free(x);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len);
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
+{
+    if (!len)
+        return 0;
+    if (*data & 1)
+        config(data + 1, len - 1);
+    else
+        state(data + 1, len - 1);
+    return 0;
+}
