@@ -6,6 +6,8 @@
 
 #include "leadglass/volume.h"
 
+enum { LG_RING_DEPTH = 32 }; /* requests in flight for each processor */
+
 struct lg_front {
     struct lg_volume *volume;
     struct lg_keys *keys;
@@ -13,6 +15,7 @@ struct lg_front {
     double entry_timeout, attr_timeout;
     bool read_only;
     struct lg_front_audit *audit; /* NULL: no access log */
+    struct lg_ring *ring; /* NULL: every request comes from /dev/fuse */
 };
 
 extern const struct fuse_lowlevel_ops lg_front_ops; /* userdata: struct lg_front */
@@ -26,6 +29,19 @@ int lg_rules_match(const struct lg_rules *r, const char *path, struct lg_study_i
 
 /* Takes away mounts of ours at that place whose daemon was killed; nothing happens to a mount that lives. -ENOTCONN: it is not one of ours. */
 int lg_stale_detach(const char *mountpoint);
+
+/* FUSE over io_uring (ring.c). Why it is not to be had here, for people; NULL: it is. */
+const char *lg_ring_missing(void);
+/* Before the session serves. max_threads: of the pool, above 0. */
+int lg_ring_start(struct lg_front *f, unsigned max_threads) LG_MUST;
+/* After the session has served, and thus all requests were replied to. */
+void lg_ring_stop(struct lg_front *f);
+/* Whether requests come over io_uring; known once the kernel's first request was answered. */
+bool lg_ring_running(const struct lg_front *f);
+/* In a handler that is about to block and has done nothing yet: true has it return at once, without a reply; it is run again where it may block. */
+bool lg_ring_put_off(void);
+/* Where a reply of up to len bytes can be made in place, or NULL. Not in handlers that still need what came with the request. */
+char *lg_ring_buffer(fuse_req_t req, size_t len);
 
 /* The whole program; returns the exit code. */
 int lg_front_run(int argc, char **argv);

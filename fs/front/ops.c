@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/sysmacros.h>
+#include <sys/sysinfo.h>
 
 #include "audit.h"
 
@@ -55,9 +56,16 @@ static void *buffer(size_t len)
     return p;
 }
 
+/* Where what is read is put: in the ring's own buffer when there is one. */
+static void *reply_buffer(fuse_req_t req, size_t len)
+{
+    void *p = lg_ring_buffer(req, len);
+    return p ? p : buffer(len);
+}
+
 static void op_init(void *user, struct fuse_conn_info *c)
 {
-    (void)user;
+    struct lg_front *f = user;
     c->want &= ~(unsigned)(FUSE_CAP_HANDLE_KILLPRIV | FUSE_CAP_AUTO_INVAL_DATA | FUSE_CAP_SPLICE_READ | FUSE_CAP_SPLICE_WRITE | FUSE_CAP_SPLICE_MOVE |
                            FUSE_CAP_POSIX_LOCKS | FUSE_CAP_FLOCK_LOCKS | FUSE_CAP_ATOMIC_O_TRUNC);
     /* One writer, this one: the kernel's pages are right until we say otherwise. O_TRUNC is to come as a change of size, as the kernel has set-id
@@ -69,8 +77,9 @@ static void op_init(void *user, struct fuse_conn_info *c)
                              FUSE_CAP_ASYNC_READ | FUSE_CAP_ASYNC_DIO | FUSE_CAP_CACHE_SYMLINKS | FUSE_CAP_POSIX_ACL | FUSE_CAP_DONT_MASK);
     c->max_write = IO_MAX;
     c->max_readahead = IO_MAX;
-    c->max_background = 64;
-    c->congestion_threshold = 48;
+    /* Over io_uring the kernel lets each processor's queue have its share of these; half of a queue stays free for requests that somebody waits for. */
+    c->max_background = f->ring ? (unsigned)get_nprocs_conf() * LG_RING_DEPTH / 2 : 64;
+    c->congestion_threshold = c->max_background * 3 / 4;
     c->time_gran = 1;
 }
 
@@ -332,7 +341,7 @@ static void op_tmpfile(fuse_req_t req, fuse_ino_t parent, mode_t mode, struct fu
 static void op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi)
 {
     (void)ino;
-    void *buf = buffer(size);
+    void *buf = reply_buffer(req, size);
     ssize_t n = buf ? lg_volume_read(handle(fi), buf, size, (uint64_t)off) : -ENOMEM;
     if (n < 0) {
         done(req, (int)n);
@@ -387,6 +396,8 @@ static void op_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi
 static void op_fsync(fuse_req_t req, fuse_ino_t ino, int data_only, struct fuse_file_info *fi)
 {
     (void)ino;
+    if (lg_ring_put_off())
+        return;
     done(req, lg_volume_fsync(handle(fi), data_only));
 }
 
@@ -460,7 +471,7 @@ static bool fill(void *arg, const char *name, const struct lg_entry *e, uint64_t
 
 static void list(fuse_req_t req, size_t size, off_t off, struct fuse_file_info *fi, bool plus)
 {
-    struct filling f = { .req = req, .buf = buffer(size), .cap = size, .plus = plus };
+    struct filling f = { .req = req, .buf = reply_buffer(req, size), .cap = size, .plus = plus };
     int rc = f.buf ? lg_volume_readdir(dir(fi), (uint64_t)off, plus, fill, &f) : -ENOMEM;
     if (rc && !f.len)
         done(req, rc);
@@ -490,6 +501,8 @@ static void op_releasedir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info 
 static void op_fsyncdir(fuse_req_t req, fuse_ino_t ino, int data_only, struct fuse_file_info *fi)
 {
     (void)ino, (void)data_only;
+    if (lg_ring_put_off())
+        return;
     done(req, lg_volume_fsyncdir(dir(fi)));
 }
 

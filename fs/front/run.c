@@ -20,7 +20,9 @@
 #include "leadglass/crypto.h"
 
 enum { EXIT_OK = 0, EXIT_FAILED = 1, EXIT_USAGE = 2, EXIT_LOCKED = 4, EXIT_NO_KEYD = 5 };
-enum { READAHEAD_KB = 1024, TICK_S = 1, EXPIRE_S = 60 };
+enum { READAHEAD_KB = 1024, TICK_S = 1, IDLE_THREADS = 10, EXPIRE_S = 60 };
+
+enum transport { TRANSPORT_AUTO, TRANSPORT_DEV, TRANSPORT_URING };
 
 struct options {
     const char *socket, *vault, *mountpoint, *rules;
@@ -29,6 +31,7 @@ struct options {
     double entry_timeout, attr_timeout;
     unsigned threads;
     struct lg_front_audit_options audit;
+    enum transport transport;
     char extra[1024]; /* for libfuse and the kernel */
 };
 
@@ -61,7 +64,8 @@ static const char usage_text[] =
     "  -o opt,...                ro, allow_other, noallow_other, default_permissions, nodefault_permissions, nonempty,\n"
     "                            entry_timeout=S, attr_timeout=S, threads=N, path_rules=FILE, cold_reads=auto|pread\n"
     "                            (how ciphertext that is not in memory is read: many pieces at a time through io_uring,\n"
-    "                            or with pread(2)), and options of mount(8)\n"
+    "                            or with pread(2)), transport=auto|dev|uring (how requests arrive:\n"
+    "                            /dev/fuse, or FUSE over io_uring), and options of mount(8)\n"
     "                            audit=DIR|off (default: where the key manager keeps its own), audit_window=S, audit_names, audit_sync=MS,\n"
     "                            audit_keep=DAYS, audit_segment=MIB, audit_on_failure=refuse|continue\n"
     "  --help, --version\n"
@@ -195,6 +199,10 @@ static int parse_mount_option(struct options *o, char *opt)
         if (*end || end == value || n < 1 || n > 1000)
             return fail(NULL, EXIT_USAGE, "-o threads=%s: expected a number from 1 to 1000", value);
         o->threads = (unsigned)n;
+    } else if (value && strcmp(opt, "transport") == 0) {
+        if (strcmp(value, "auto") != 0 && strcmp(value, "dev") != 0 && strcmp(value, "uring") != 0)
+            return fail(NULL, EXIT_USAGE, "-o transport=%s: expected auto, dev or uring", value);
+        o->transport = value[0] == 'a' ? TRANSPORT_AUTO : value[0] == 'd' ? TRANSPORT_DEV : TRANSPORT_URING;
     } else if (strcmp(opt, "rw") == 0 || strcmp(opt, "defaults") == 0 || strcmp(opt, "guard") == 0 || strcmp(opt, "_netdev") == 0 || strcmp(opt, "auto") == 0 ||
                strcmp(opt, "noauto") == 0 || strcmp(opt, "nofail") == 0 || strncmp(opt, "x-", 2) == 0) {
         /* for mount(8) and systemd */
@@ -531,7 +539,14 @@ static int fuse_begin(struct program *p)
 {
     char opts[2048];
     struct lg_front *f = &p->front;
-    snprintf(opts, sizeof opts, "-osubtype=leadglass%s%s%s%s%s%s", strstr(p->o.extra, "fsname=") ? "" : ",fsname=leadglass", p->o.read_only ? ",ro" : "", p->o.allow_other ? ",allow_other" : "",
+    char ring[64] = "";
+    bool uring = p->o.transport == TRANSPORT_URING; /* why not by itself: docs/PERFORMANCE.md, "Transport" */
+    const char *missing = uring ? lg_ring_missing() : NULL;
+    if (missing)
+        return fail(p, EXIT_FAILED, "FUSE over io_uring is not to be had: %s. Mount with -o transport=dev or auto instead", missing);
+    if (uring)
+        snprintf(ring, sizeof ring, ",io_uring,io_uring_q_depth=%d", LG_RING_DEPTH);
+    snprintf(opts, sizeof opts, "-osubtype=leadglass%s%s%s%s%s%s%s", ring, strstr(p->o.extra, "fsname=") ? "" : ",fsname=leadglass", p->o.read_only ? ",ro" : "", p->o.allow_other ? ",allow_other" : "",
              p->o.default_permissions ? ",default_permissions" : "", p->o.extra, geteuid() == 0 && !strstr(p->o.extra, "suid") ? ",suid,dev" : "");
     char *argv[] = { (char[]){ "leadglass-fs" }, opts, p->o.debug ? (char[]){ "-d" } : NULL, NULL };
     struct fuse_args args = FUSE_ARGS_INIT(p->o.debug ? 3 : 2, argv);
@@ -539,6 +554,11 @@ static int fuse_begin(struct program *p)
     fuse_opt_free_args(&args);
     if (!f->session)
         return fail(p, EXIT_FAILED, "FUSE session cannot be set up (options: %s)", opts);
+    if (uring && lg_ring_start(f, p->o.threads)) {
+        fuse_session_destroy(f->session);
+        f->session = NULL;
+        return fail(p, EXIT_FAILED, "out of memory");
+    }
     if (fuse_set_signal_handlers(f->session) || fuse_session_mount(f->session, p->mountpoint)) {
         fuse_session_destroy(f->session);
         f->session = NULL;
@@ -556,9 +576,10 @@ static int serve(struct program *p)
     struct fuse_loop_config *c = fuse_loop_cfg_create();
     fuse_loop_cfg_set_clone_fd(c, 1);
     fuse_loop_cfg_set_max_threads(c, p->o.threads);
-    fuse_loop_cfg_set_idle_threads(c, p->o.threads);
+    fuse_loop_cfg_set_idle_threads(c, p->o.threads < IDLE_THREADS ? p->o.threads : IDLE_THREADS);
     int rc = fuse_session_loop_mt(p->front.session, c);
     fuse_loop_cfg_destroy(c);
+    lg_ring_stop(&p->front);
     return rc;
 }
 
@@ -659,7 +680,7 @@ int lg_front_run(int argc, char **argv)
 {
     static struct program p;
     bool root = geteuid() == 0;
-    p.o = (struct options){ .allow_other = root, .default_permissions = true, .entry_timeout = 60, .attr_timeout = 60, .threads = 10, .audit = { .window_s = 10, .keep_days = LG_AUDIT_KEEP_DAYS_MIN } };
+    p.o = (struct options){ .allow_other = root, .default_permissions = true, .entry_timeout = 60, .attr_timeout = 60, .threads = 64, .audit = { .window_s = 10, .keep_days = LG_AUDIT_KEEP_DAYS_MIN } };
     pthread_mutex_init(&p.mu, NULL);
     pthread_cond_init(&p.stop_cond, NULL);
     int code = parse(argc, argv, &p.o);

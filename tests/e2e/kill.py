@@ -13,6 +13,9 @@ ROUNDS = int(os.environ.get("LG_KILL_ROUNDS", "15"))
 SEED = int(os.environ.get("LG_KILL_SEED", "0")) or random.SystemRandom().randrange(1, 1 << 31)
 WRITERS, FILES_MAX, SIZE_MAX = 4, 24, 300000
 DEAD = (errno.ENOTCONN, errno.ECONNABORTED)
+if os.environ.get("LG_TRANSPORT") == "uring":
+    DEAD += (errno.ECANCELED,)  # the kernel's answer for a request on its way to a ring whose thread dies
+
 CUT = DEAD + (errno.EIO,)  # see above: once the daemon was killed
 print("rounds %d, LG_KILL_SEED=%d" % (ROUNDS, SEED), flush=True)
 

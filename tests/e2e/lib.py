@@ -115,6 +115,8 @@ class World:
             os.makedirs(self.path(at), exist_ok=True)
         except FileExistsError:
             pass  # a mount whose daemon is gone
+        if os.environ.get("LG_TRANSPORT") and not any("transport=" in o for o in opts):  # any test over the other transport: see docs/TESTING.md
+            opts += ("-o", "transport=" + os.environ["LG_TRANSPORT"])
         self.cli("mount", *opts, self.path(vault), self.path(at))
         if at not in self.mounts:
             self.mounts.append(at)

@@ -1,3 +1,4 @@
+#include <dirent.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -98,6 +99,28 @@ static void backups(const struct lg_keyd_status *s)
         puts("RESTORED      from a backup: nothing is destroyed until `leadglass backup confirm`");
 }
 
+/* How a mount's requests arrive: over io_uring its process has libfuse's ring threads. NULL: cannot be told (gone, or in another container). */
+static const char *transport_of(uint32_t pid)
+{
+    char path[300], name[32];
+    bool any = false, ring = false;
+    snprintf(path, sizeof path, "/proc/%u/task", pid);
+    DIR *d = opendir(path);
+    for (struct dirent *e; d && (e = readdir(d));) {
+        snprintf(path, sizeof path, "/proc/%u/task/%s/comm", pid, e->d_name);
+        FILE *f = e->d_name[0] == '.' ? NULL : fopen(path, "re");
+        if (f && fgets(name, sizeof name, f)) {
+            any = true;
+            ring = ring || strncmp(name, "fuse-ring-", 10) == 0;
+        }
+        if (f)
+            fclose(f);
+    }
+    if (d)
+        closedir(d);
+    return ring ? "uring" : any ? "dev" : NULL;
+}
+
 static int run_status(struct cli *c)
 {
     struct lg_client *k;
@@ -151,6 +174,8 @@ static int run_status(struct cli *c)
             cJSON_AddStringToObject(m, "vault_id", id);
             cJSON_AddNumberToObject(m, "session", (double)s->mounts[i].session);
             cJSON_AddNumberToObject(m, "pid", s->mounts[i].pid);
+            if (transport_of(s->mounts[i].pid))
+                cJSON_AddStringToObject(m, "transport", transport_of(s->mounts[i].pid));
             cJSON_AddItemToArray(ms, m);
         }
         cli_audit_status(k, s, j);
@@ -172,8 +197,10 @@ static int run_status(struct cli *c)
             puts("WARNING       the clock cannot be believed: nothing becomes due until it is confirmed (leadglass clock)");
         if (s->memory_unlocked)
             puts("WARNING       key memory is not locked: keys may reach the swap");
-        for (unsigned i = 0; i < s->n_mounts; i++)
-            printf("mounted       %s (process %u, session %llu)\n", s->mounts[i].mountpoint, s->mounts[i].pid, (unsigned long long)s->mounts[i].session);
+        for (unsigned i = 0; i < s->n_mounts; i++) {
+            const char *t = transport_of(s->mounts[i].pid);
+            printf("mounted       %s (process %u, session %llu%s%s)\n", s->mounts[i].mountpoint, s->mounts[i].pid, (unsigned long long)s->mounts[i].session, t ? ", transport " : "", t ? t : "");
+        }
         cli_audit_status(k, s, NULL);
         if (!s->unlocked)
             puts("Unlock it with `leadglass unlock`.");

@@ -1,0 +1,222 @@
+/* FUSE over io_uring: which thread runs a request.
+ *
+ * Each processor has a ring and one thread, and a handler that blocks there holds up every request of that processor. So a request starts on the
+ * ring's thread only if it is not expected to block; one that finds out in time that it would (lg_ring_put_off), and kinds of request that were
+ * seen to take long (a cold or distant lower filesystem), run in a pool of threads. Replies go back through the ring's thread: libfuse's part of this
+ * is tools/libfuse/uring-dispatch.patch. */
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/io_uring.h>
+#include <stdatomic.h>
+#include <pthread.h>
+#include <sched.h>
+#include <stdlib.h>
+#include <sys/syscall.h>
+#include <sys/sysinfo.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "front.h"
+
+const char *lg_ring_missing(void)
+{
+#ifdef FUSE_URING_DISPATCH
+    char c = 0;
+    struct io_uring_params p = { .flags = IORING_SETUP_SQE128 };
+    int fd = open("/sys/module/fuse/parameters/enable_uring", O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return "it needs Linux 6.14";
+    (void)!read(fd, &c, 1);
+    close(fd);
+    if (c != 'Y')
+        return "the kernel has it switched off: write Y to /sys/module/fuse/parameters/enable_uring, or load the module with enable_uring=1";
+    fd = (int)syscall(SYS_io_uring_setup, 1, &p);
+    if (fd < 0)
+        return "the system refuses io_uring to this process (kernel.io_uring_disabled, or a container's filter)";
+    close(fd);
+    return NULL;
+#else
+    return "this program was built with the system's libfuse";
+#endif
+}
+
+#ifdef FUSE_URING_DISPATCH
+
+enum {
+    KINDS = 64,                /* FUSE operation codes, by their low bits */
+    SLOW_NS = 1000 * 1000,     /* a request that took longer than this on a ring's thread sends its kind to the pool */
+    QUICK_NS = 100 * 1000,     /* ... until */
+    QUICK_ROW = 64,            /* as many in a row took less than this there */
+};
+
+struct lg_ring {
+    pthread_mutex_t mu;
+    pthread_cond_t work_cond;
+    struct fuse_uring_work *first, **last;
+    pthread_t *threads;
+    unsigned n_threads, max_threads, idle;
+    bool stop;
+    atomic_uint slow[KINDS]; /* 0: run on the ring's thread; else how many quick ones it takes to come back there */
+};
+
+static _Thread_local bool on_ring, put_off;
+
+bool lg_ring_put_off(void)
+{
+    put_off = on_ring;
+    return put_off;
+}
+
+static int64_t now_ns(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
+}
+
+/* The work item may carry the next request as soon as its handler has replied: nothing of it is looked at afterwards. */
+static void run_in_pool(struct lg_ring *r, struct fuse_uring_work *w)
+{
+    atomic_uint *slow = &r->slow[w->opcode % KINDS];
+    int64_t start = now_ns();
+    fuse_uring_work_run(w);
+    unsigned left = atomic_load_explicit(slow, memory_order_relaxed);
+    if (!left)
+        return;
+    unsigned next = now_ns() - start < QUICK_NS ? left - 1 : QUICK_ROW;
+    atomic_compare_exchange_strong(slow, &left, next); /* another thread's count is as good */
+}
+
+static void *pool_thread(void *arg)
+{
+    struct lg_ring *r = arg;
+    cpu_set_t all; /* a thread made by a ring's thread would stay on its processor */
+    CPU_ZERO(&all);
+    for (int i = 0; i < get_nprocs_conf() && i < CPU_SETSIZE; i++)
+        CPU_SET(i, &all);
+    (void)sched_setaffinity(0, sizeof all, &all);
+    (void)pthread_setname_np(pthread_self(), "lg-pool");
+    pthread_mutex_lock(&r->mu);
+    for (;;) {
+        while (!r->first && !r->stop) {
+            r->idle++;
+            pthread_cond_wait(&r->work_cond, &r->mu);
+            r->idle--;
+        }
+        struct fuse_uring_work *w = r->first;
+        if (!w)
+            break;
+        r->first = w->next;
+        if (!r->first)
+            r->last = &r->first;
+        pthread_mutex_unlock(&r->mu);
+        run_in_pool(r, w);
+        pthread_mutex_lock(&r->mu);
+    }
+    pthread_mutex_unlock(&r->mu);
+    return NULL;
+}
+
+/* The first thread exists from the start, so that what is queued is always served. */
+static void enqueue(struct lg_ring *r, struct fuse_uring_work *w)
+{
+    pthread_mutex_lock(&r->mu);
+    w->next = NULL;
+    *r->last = w;
+    r->last = &w->next;
+    if (!r->idle && r->n_threads < r->max_threads && pthread_create(&r->threads[r->n_threads], NULL, pool_thread, r) == 0)
+        r->n_threads++;
+    pthread_cond_signal(&r->work_cond);
+    pthread_mutex_unlock(&r->mu);
+}
+
+static void dispatch(void *user, struct fuse_uring_work *w)
+{
+    struct lg_ring *r = ((struct lg_front *)user)->ring;
+    atomic_uint *slow = &r->slow[w->opcode % KINDS];
+    if (atomic_load_explicit(slow, memory_order_relaxed)) {
+        enqueue(r, w);
+        return;
+    }
+    int64_t start = now_ns();
+    on_ring = true;
+    put_off = false;
+    fuse_uring_work_run(w);
+    on_ring = false;
+    if (put_off)
+        enqueue(r, w);
+    else if (now_ns() - start > SLOW_NS)
+        atomic_store_explicit(slow, QUICK_ROW, memory_order_relaxed);
+}
+
+int lg_ring_start(struct lg_front *f, unsigned max_threads)
+{
+    struct lg_ring *r = calloc(1, sizeof *r);
+    if (!r)
+        return -ENOMEM;
+    r->threads = calloc(max_threads, sizeof *r->threads);
+    r->max_threads = max_threads;
+    for (unsigned i = 0; i < KINDS; i++) /* the disk is slow until it was seen not to be */
+        r->slow[i] = QUICK_ROW;
+    r->last = &r->first;
+    pthread_mutex_init(&r->mu, NULL);
+    pthread_cond_init(&r->work_cond, NULL);
+    if (!r->threads || pthread_create(&r->threads[0], NULL, pool_thread, r)) {
+        free(r->threads);
+        free(r);
+        return -ENOMEM;
+    }
+    r->n_threads = 1;
+    f->ring = r;
+    fuse_session_set_uring_dispatch(f->session, dispatch);
+    return 0;
+}
+
+void lg_ring_stop(struct lg_front *f)
+{
+    struct lg_ring *r = f->ring;
+    if (!r)
+        return;
+    pthread_mutex_lock(&r->mu);
+    r->stop = true;
+    pthread_cond_broadcast(&r->work_cond);
+    pthread_mutex_unlock(&r->mu);
+    for (unsigned i = 0; i < r->n_threads; i++)
+        pthread_join(r->threads[i], NULL);
+    pthread_cond_destroy(&r->work_cond);
+    pthread_mutex_destroy(&r->mu);
+    free(r->threads);
+    free(r);
+    f->ring = NULL;
+}
+
+bool lg_ring_running(const struct lg_front *f) { return fuse_session_uring_running(f->session); }
+
+char *lg_ring_buffer(fuse_req_t req, size_t len)
+{
+    char *p;
+    size_t have;
+    return fuse_req_is_uring(req) && fuse_req_get_payload(req, &p, &have, NULL) == 0 && have >= len ? p : NULL;
+}
+
+#else
+
+bool lg_ring_put_off(void) { return false; }
+int lg_ring_start(struct lg_front *f, unsigned max_threads)
+{
+    (void)f, (void)max_threads;
+    return -ENOTSUP;
+}
+void lg_ring_stop(struct lg_front *f) { (void)f; }
+bool lg_ring_running(const struct lg_front *f)
+{
+    (void)f;
+    return false;
+}
+char *lg_ring_buffer(fuse_req_t req, size_t len)
+{
+    (void)req, (void)len;
+    return NULL;
+}
+
+#endif

@@ -1,0 +1,152 @@
+"""Both transports, /dev/fuse and io_uring: status names the one in use; fast requests do not wait for slow ones on a slow disk; unmounting under load,
+a killed daemon and locking while requests are under way."""
+import os, subprocess, sys, threading
+from lib import *
+
+ENABLE = "/sys/module/fuse/parameters/enable_uring"
+
+
+def uring_missing():
+    """Why not, or nothing. Switches it on for the time of the test where the kernel only has it switched off."""
+    if not os.path.exists(ENABLE):
+        return "the kernel does not know FUSE over io_uring"
+    before = read(ENABLE)
+    if before[:1] != b"Y":
+        write(ENABLE, b"Y")
+        atexit.register(write, ENABLE, before)
+    return None
+
+
+def transports(w):
+    missing = uring_missing()
+    if not missing:
+        os.makedirs(w.path("probe"), exist_ok=True)
+        r = w.run("leadglass", "mount", "-o", "transport=uring", w.path("vault"), w.path("probe"))
+        if r.returncode:
+            assert "io_uring" in r.stderr, r.stderr
+            missing = r.stderr.strip()
+        else:
+            w.cli("umount", w.path("probe"))
+    if missing:
+        print("io_uring is left out:", missing)
+    return ["dev"] + ([] if missing else ["uring"])
+
+
+def together(*jobs):
+    done, threads = [], []
+    def run(job):
+        job()
+        done.append(job)
+    for job in jobs:
+        threads.append(threading.Thread(target=run, args=(job,)))
+        threads[-1].start()
+    return threads, done
+
+
+def slow_disk(w, transport):
+    """Eight cold readers and an fsync wait for the disk; meanwhile other requests are served, on every processor."""
+    low, gate, env = w.path("slow-" + transport), w.path("gate"), dict(w.env)
+    os.mkdir(low)
+    os.mkdir(w.path("disk-" + transport))
+    env["LG_GATE"] = gate
+    subprocess.run([os.path.join(BIN, "bench_passthrough"), "-oallow_other", w.path("disk-" + transport), low], env=env, check=True)
+    vault = os.path.join(low, "vault")
+    try:
+        w.cli("init", vault)
+        at = w.mount(os.path.relpath(vault, w.dir), "mnt", "-o", "transport=" + transport)
+        body = os.urandom(300000)
+        for i in range(8):
+            write(at + "/%d" % i, body)
+        w.umount()
+        at = w.mount(os.path.relpath(vault, w.dir), "mnt", "-o", "transport=" + transport)
+        subprocess.run(["mount", "-t", "fusectl", "none", "/sys/fs/fuse/connections"], stderr=subprocess.DEVNULL) # before: a child would flush what it inherits
+        readers = [os.open(at + "/%d" % i, os.O_RDONLY) for i in range(8)]
+        synced = os.open(at + "/synced", os.O_CREAT | os.O_WRONLY)
+        os.write(synced, b"x" * 70000)
+        got = []
+        write(gate, b"")
+        threads, done = together(*[lambda fd=fd: got.append(os.pread(fd, 4096, 100000) == body[100000:104096]) for fd in readers], lambda: os.fsync(synced))
+        dev = os.minor(os.stat(at).st_dev)
+        wait_for(lambda: int(read("/sys/fs/fuse/connections/%d/waiting" % dev)) >= 9)
+        for cpu in os.sched_getaffinity(0):
+            os.sched_setaffinity(0, {cpu})
+            for i in range(20):
+                os.statvfs(at)
+                raises(errno.ENOENT, os.stat, at + "/nothing-%d-%d" % (cpu, i))
+        os.sched_setaffinity(0, range(os.cpu_count()))
+        assert not done, "nothing was slow"
+        os.unlink(gate)
+        for t in threads:
+            t.join()
+        assert got == [True] * 8
+        for fd in readers + [synced]:
+            os.close(fd)
+        w.umount()
+    finally:
+        if os.path.exists(gate):
+            os.unlink(gate)
+        subprocess.run(["umount", "-l", os.path.join(w.dir, "mnt")], stderr=subprocess.DEVNULL)
+        subprocess.run(["umount", "-l", low])
+
+
+def under_load(w, transport):
+    """The daemon is killed, ended by a signal, and unmounted, each while four threads read and write; then everything written before is there."""
+    for how in ("kill", "term", "umount", "lock"):
+        at = w.mount("vault", "mnt", "-o", "transport=" + transport)
+        assert [m["transport"] for m in w.status()["mounts"]] == [transport], w.status()
+        assert "transport " + transport in w.cli("status")
+        kept = os.urandom(200000)
+        write(at + "/kept", kept)
+        fd = os.open(at + "/kept", os.O_RDONLY)
+        os.fsync(fd)
+        os.close(fd)
+        stop, errors = threading.Event(), []
+
+        def load(n):
+            try:
+                for i in range(100000):
+                    if stop.is_set():
+                        break
+                    p = at + "/load-%d-%d" % (n, i % 8)
+                    write(p, kept)
+                    assert read(p) == kept
+                    os.stat(p)
+            except OSError as e:
+                errors.append(e.errno)
+
+        threads = [threading.Thread(target=load, args=(n,)) for n in range(4)]
+        for t in threads:
+            t.start()
+        wait_for(lambda: os.path.exists(at + "/load-3-7"))
+        if how == "lock":
+            w.cli("lock")
+        elif how == "umount":
+            subprocess.run(["umount", "-l", at], check=True)
+        else:
+            os.kill(w.pid_of(), signal.SIGKILL if how == "kill" else signal.SIGTERM)
+        if how == "umount":
+            stop.set() # a detached mount goes on serving who is in it
+        for t in threads:
+            t.join(60)
+            assert not t.is_alive(), how + ": a request never came back"
+        if how == "lock":
+            assert set(errors) <= {errno.ENOKEY}, errors
+            w.unlock()
+            w.umount()
+        else:
+            subprocess.run(["umount", "-l", at], stderr=subprocess.DEVNULL)  # what a killed daemon leaves counts as mounted
+            wait_for(lambda: not w.status()["mounts"])
+            w.mounts.remove("mnt")
+        at = w.mount("vault", "mnt", "-o", "transport=" + transport)
+        assert read(at + "/kept") == kept, how
+        w.umount()
+        print(transport, how, "ok", flush=True)
+
+
+w = World()
+w.init()
+w.fails(2, ["auto, dev or uring"], "leadglass-fs", "-o", "transport=pigeon", w.path("vault"), w.path("keyring"))
+for t in transports(w):
+    slow_disk(w, t)
+    print(t, "slow disk ok", flush=True)
+    under_load(w, t)
