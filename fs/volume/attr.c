@@ -84,7 +84,7 @@ static int set_size_locked(struct lg_volume *v, struct lg_node *n, uint64_t size
         if (!rc && n->opens == 1)
             rc = lg_file_commit(n->f);
         else if (!rc && !n->dirty_since)
-            n->dirty_since = time(NULL);
+            n->dirty_since = (uint32_t)time(NULL);
         lg_node_file_done(v, n);
     }
     return rc;
@@ -111,7 +111,7 @@ int lg_volume_setattr(struct lg_volume *v, uint64_t node, const struct stat *st,
     struct lg_node *n = lg_node_ref(v, node);
     if (!n)
         return -ESTALE;
-    pthread_mutex_lock(&n->mu); /* no re-encryption puts another inode in its place meanwhile */
+    lg_node_lock(v, n); /* no re-encryption puts another inode in its place meanwhile */
     int fd = lg_node_open(v, n, O_PATH | O_NOFOLLOW), rc = fd < 0 ? fd : 0;
     if (!rc)
         lg_fd_path(fd, path);
@@ -135,7 +135,7 @@ int lg_volume_setattr(struct lg_volume *v, uint64_t node, const struct stat *st,
         atomic_store(&n->attrs_pending, true);
     if (!rc && fstat(fd, ret))
         rc = -errno;
-    pthread_mutex_unlock(&n->mu);
+    lg_node_unlock(v, n);
     if (!rc)
         lg_node_stat(v, n, ret);
     if (fd >= 0)
@@ -183,12 +183,12 @@ static int xattr_begin(struct lg_volume *v, uint64_t node, const char *name, boo
     }
     *ret_n = lg_node_ref(v, node);
     if (*ret_n && change)
-        pthread_mutex_lock(&(*ret_n)->mu);
+        lg_node_lock(v, *ret_n);
     *ret_fd = *ret_n ? lg_node_open(v, *ret_n, O_PATH | O_NOFOLLOW) : -ESTALE;
     if (*ret_fd < 0) {
         rc = *ret_fd;
         if (*ret_n && change)
-            pthread_mutex_unlock(&(*ret_n)->mu);
+            lg_node_unlock(v, *ret_n);
         lg_node_unref(v, *ret_n);
         if (is_user(name))
             lg_ns_unlock(v);
@@ -203,7 +203,7 @@ static void xattr_end(struct lg_volume *v, const char *name, bool change, struct
     close(fd);
     if (change) {
         atomic_store(&n->attrs_pending, true);
-        pthread_mutex_unlock(&n->mu);
+        lg_node_unlock(v, n);
     }
     lg_node_unref(v, n);
     if (is_user(name))

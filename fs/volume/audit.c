@@ -27,14 +27,14 @@ bool lg_volume_audit_node(struct lg_volume *v, uint64_t node, uint8_t ret_kid[LG
     struct lg_node *n = lg_node_ref(v, node);
     if (!n)
         return false;
-    pthread_mutex_lock(&n->mu);
-    bool known = S_ISREG(n->type) && (n->f ? lg_file_kid(n->f, ret_kid, ret_version) : n->kid_known);
+    lg_node_lock(v, n);
+    bool known = S_ISREG(n->type) && (n->f ? lg_file_kid(n->f, ret_kid, ret_version) : n->id_known);
     if (known && !n->f) {
         memcpy(ret_kid, n->kid, LG_ID_LEN);
         *ret_version = n->key_version;
     }
     bool look = !known && !n->f;
-    pthread_mutex_unlock(&n->mu);
+    lg_node_unlock(v, n);
     lg_node_unref(v, n);
     return known || (look && lg_volume_key_of(v, node, ret_kid, ret_version) == 0);
 }

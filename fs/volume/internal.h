@@ -1,11 +1,14 @@
 /* Inside the volume. Lock order: ns, then directories by node id, then a node's mu, then table.
  *
+ * A node's lock (lg_node_lock) is named its mu here.
+ *
  * ns is held shared by every call that looks at names or changes them: exclusively only to forget the keys of names and to put another lower
  * file in a node's place. What may not happen at the same time in one directory is kept apart by that directory's own lock, so that a slow
  * lower filesystem holds up nobody elsewhere. */
 #ifndef LG_VOLUME_INTERNAL_H
 #define LG_VOLUME_INTERNAL_H
 
+#include <assert.h>
 #include <dirent.h>
 #include <pthread.h>
 
@@ -22,42 +25,49 @@
 
 struct lg_handle_bytes {
     struct lg_handle_bytes *earlier;
+    uint8_t type, len;
     uint8_t b[];
 };
 
+/* The lock of a node is a byte in it, waited for here: there may be millions of nodes, and few are locked at a time. Nodes that share one of these wait for
+ * their own lock only. */
+struct lg_node_wait {
+    pthread_mutex_t mu;
+    pthread_cond_t free;
+};
+#define LG_NODE_WAITS 64u
+
+/* A million of these are to fit into 300 MiB with their names and handles: its members stand in the order that leaves no gaps. */
 struct lg_node {
     struct lg_node *next_id, *next_key; /* hash chains */
-    uint64_t id, lookups;
-    unsigned refs; /* of calls under way; under table, as lookups */
-    dev_t dev;
-    _Atomic ino_t ino; /* this and handle change when the file is re-encrypted */
-    int32_t handle_type;
-    uint32_t handle_len; /* 0: no handles here, fd is kept instead */
-    struct lg_handle_bytes *_Atomic handle; /* earlier ones stay as long as the node: somebody may be reading them */
-    int fd;      /* O_PATH; -1: none kept. Directories keep one while there are not too many */
-    mode_t type; /* S_IFMT bits */
-    uint64_t parent; /* where it was seen last, under table */
+    uint64_t id, lookups;               /* lookups under table */
+    _Atomic ino_t ino;                  /* this and handle change when the file is re-encrypted */
+    struct lg_handle_bytes *_Atomic handle; /* NULL: no handles here, fd is kept instead. Earlier ones stay as long as the node: somebody may be reading them */
+    uint64_t parent;                    /* where it was seen last, under table */
     char *name;
-
     pthread_rwlock_t *entries; /* of a directory: shared to look, exclusively to change */
-    _Atomic uint32_t traits;   /* of a directory, LG_DIR_*; above these bits a count of changes */
 
-    pthread_mutex_t mu; /* the rest */
-    struct lg_file *f;
-    unsigned opens;
-    bool was_open; /* at any time: a stat made before mu was taken may be older than the last close */
-    bool kid_known;
-    _Atomic uint8_t lacks; /* LG_LACKS_*: what it is known not to have; taken away under mu only */
-    _Atomic bool name_pending; /* re-encrypted under a hidden name; until its directory is synced, a crash brings the old file back */
-    _Atomic bool attrs_pending; /* owner, mode, times or attributes were set: the next fsync takes them along */
-    _Atomic time_t dirty_since; /* 0: not; also read without mu */
-    bool dirid_known;
-    union { /* there may be millions of nodes */
+    struct lg_file *f; /* under the node's lock, as what is not said to be otherwise */
+    union {
         uint8_t kid[LG_ID_LEN];   /* of a file */
         uint8_t dirid[LG_ID_LEN]; /* of a directory */
     };
     uint32_t key_version; /* of kid */
+    unsigned opens;
+    unsigned refs; /* of calls under way; under table */
+    uint32_t dev;  /* as Linux numbers devices */
+    int fd;        /* O_PATH; -1: none kept. Directories keep one while there are not too many. Under table */
+    _Atomic uint32_t traits;      /* of a directory, LG_DIR_*; above these bits a count of changes */
+    _Atomic uint32_t dirty_since; /* seconds of time(), until 2106; 0: not. Also read without the lock */
+    uint16_t type;                /* S_IFMT bits */
+    bool locked;                  /* under lg_node_wait */
+    bool was_open : 1; /* at any time: a stat made before the lock was taken may be older than the last close */
+    bool id_known : 1; /* kid or dirid */
+    _Atomic uint8_t lacks;      /* LG_LACKS_*: what it is known not to have; taken away under the lock only */
+    _Atomic bool name_pending;  /* re-encrypted under a hidden name; until its directory is synced, a crash brings the old file back */
+    _Atomic bool attrs_pending; /* owner, mode, times or attributes were set: the next fsync takes them along */
 };
+static_assert(sizeof(struct lg_node) <= 136, "see above");
 
 #define LG_LACKS_CAPABILITY 1u /* security.capability */
 #define LG_LACKS_SETID 2u      /* set-id bits that a write takes away */
@@ -77,6 +87,7 @@ struct lg_volume {
     uid_t uid; /* this process's own */
     gid_t gid;
     struct lg_names *names; /* under ns; NULL: locked */
+    struct lg_node_wait waits[LG_NODE_WAITS];
     pthread_mutex_t table;
     struct lg_node **by_id, **by_key;
     size_t n_buckets, n_nodes, n_dirfds;
@@ -100,9 +111,14 @@ int lg_vault_verify(int dirfd, const struct lg_secret *vault_key, struct lg_vaul
 
 /* ---- node.c ---- */
 int lg_errno(int rc); /* what a caller of POSIX sees */
+void lg_nodes_init(struct lg_volume *v);
 int lg_node_root(struct lg_volume *v) LG_MUST;
 struct lg_node *lg_node_ref(struct lg_volume *v, uint64_t id); /* NULL: no such node */
 void lg_node_unref(struct lg_volume *v, struct lg_node *n);
+/* Its mu; not recursive. */
+void lg_node_lock(struct lg_volume *v, struct lg_node *n);
+bool lg_node_trylock(struct lg_volume *v, struct lg_node *n);
+void lg_node_unlock(struct lg_volume *v, struct lg_node *n);
 /* The node of a lower name just seen; counts one lookup if so asked, and one reference. */
 int lg_node_at(struct lg_volume *v, const struct lg_node *parent, int dirfd, const char *lower, const char *name, bool count, struct lg_node **ret,
                struct stat *st) LG_MUST;

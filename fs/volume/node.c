@@ -56,7 +56,6 @@ static void node_free(struct lg_volume *v, struct lg_node *n)
             v->n_dirfds--;
     }
     v->attrs_lost |= n->attrs_pending;
-    pthread_mutex_destroy(&n->mu);
     if (n->entries)
         pthread_rwlock_destroy(n->entries);
     free(n->entries);
@@ -99,6 +98,37 @@ struct lg_node *lg_node_ref(struct lg_volume *v, uint64_t id)
     return n;
 }
 
+static struct lg_node_wait *wait_of(struct lg_volume *v, const struct lg_node *n) { return &v->waits[n->id % LG_NODE_WAITS]; }
+
+void lg_node_lock(struct lg_volume *v, struct lg_node *n)
+{
+    struct lg_node_wait *w = wait_of(v, n);
+    pthread_mutex_lock(&w->mu);
+    while (n->locked)
+        pthread_cond_wait(&w->free, &w->mu);
+    n->locked = true;
+    pthread_mutex_unlock(&w->mu);
+}
+
+bool lg_node_trylock(struct lg_volume *v, struct lg_node *n)
+{
+    struct lg_node_wait *w = wait_of(v, n);
+    pthread_mutex_lock(&w->mu);
+    bool got = !n->locked;
+    n->locked = true;
+    pthread_mutex_unlock(&w->mu);
+    return got;
+}
+
+void lg_node_unlock(struct lg_volume *v, struct lg_node *n)
+{
+    struct lg_node_wait *w = wait_of(v, n);
+    pthread_mutex_lock(&w->mu);
+    n->locked = false;
+    pthread_cond_broadcast(&w->free);
+    pthread_mutex_unlock(&w->mu);
+}
+
 static void release(struct lg_volume *v, struct lg_node *n, uint64_t lookups, unsigned refs)
 {
     pthread_mutex_lock(&v->table);
@@ -134,12 +164,19 @@ static const uint8_t *handle_bytes(const union handle *u) { return u->room + off
 
 static struct lg_handle_bytes *handle_keep(const union handle *u, struct lg_handle_bytes *earlier)
 {
-    struct lg_handle_bytes *h = malloc(sizeof *h + u->h.handle_bytes);
+    struct lg_handle_bytes *h = malloc(offsetof(struct lg_handle_bytes, b) + u->h.handle_bytes);
     if (h) {
         h->earlier = earlier;
+        h->type = (uint8_t)u->h.handle_type; /* the kernel's enum fid_type ends at 255 */
+        h->len = (uint8_t)u->h.handle_bytes;
         memcpy(h->b, handle_bytes(u), u->h.handle_bytes);
     }
     return h;
+}
+
+static bool same_handle(const struct lg_handle_bytes *h, const union handle *u)
+{
+    return !h || !u ? !h && !u : h->type == u->h.handle_type && h->len == u->h.handle_bytes && !memcmp(h->b, handle_bytes(u), h->len);
 }
 
 /* The node of a lower inode. fd (O_PATH) is taken over if it is needed. */
@@ -147,12 +184,13 @@ static int node_get(struct lg_volume *v, const struct lg_node *parent, const uni
                     struct lg_node **ret)
 {
     uint32_t len = v->handles ? u->h.handle_bytes : 0;
+    if (len && (u->h.handle_type < 0 || u->h.handle_type > UINT8_MAX))
+        return -EOVERFLOW;
     pthread_mutex_lock(&v->table);
     int rc = v->n_nodes + 1 > v->n_buckets ? grow(v) : 0;
     struct lg_node *n = rc ? NULL : v->by_key[key_hash(st->st_dev, st->st_ino) % v->n_buckets];
     /* The handle holds the inode's generation: a number used again is another node. */
-    while (n && !(n->dev == st->st_dev && n->ino == st->st_ino && n->handle_len == len &&
-                  (!len || (n->handle_type == u->h.handle_type && !memcmp(n->handle->b, handle_bytes(u), len)))))
+    while (n && !(n->dev == st->st_dev && n->ino == st->st_ino && same_handle(n->handle, len ? u : NULL)))
         n = n->next_key;
     if (!rc && !n) {
         n = calloc(1, sizeof *n);
@@ -169,14 +207,11 @@ static int node_get(struct lg_volume *v, const struct lg_node *parent, const uni
             rc = -ENOMEM;
         if (!rc) {
             n->id = v->next_id++;
-            n->dev = st->st_dev;
+            n->dev = (uint32_t)st->st_dev;
             n->ino = st->st_ino;
-            n->type = st->st_mode & S_IFMT;
+            n->type = (uint16_t)(st->st_mode & S_IFMT);
             n->fd = -1;
             n->attrs_pending = v->attrs_lost;
-            n->handle_len = len;
-            n->handle_type = u->h.handle_type;
-            pthread_mutex_init(&n->mu, NULL);
             if (n->entries)
                 pthread_rwlock_init(n->entries, NULL);
             n->next_id = v->by_id[n->id % v->n_buckets];
@@ -267,15 +302,16 @@ int lg_node_rebind(struct lg_volume *v, struct lg_node *n, int fd)
     union handle u = { .h.handle_bytes = LG_HANDLE_MAX };
     int mount_id, rc = 0;
     struct stat st;
-    if (fstat(fd, &st) || (n->handle_len && name_to_handle_at(fd, "", &u.h, &mount_id, AT_EMPTY_PATH)))
+    const struct lg_handle_bytes *was = n->handle;
+    if (fstat(fd, &st) || (was && name_to_handle_at(fd, "", &u.h, &mount_id, AT_EMPTY_PATH)))
         return -errno;
-    if (n->handle_len && (u.h.handle_bytes != n->handle_len || u.h.handle_type != n->handle_type))
+    if (was && (u.h.handle_bytes != was->len || u.h.handle_type != was->type))
         return -EXDEV;
     pthread_mutex_lock(&v->table);
-    struct lg_handle_bytes *h = n->handle_len ? handle_keep(&u, n->handle) : NULL;
-    if (n->handle_len && !h)
+    struct lg_handle_bytes *h = was ? handle_keep(&u, n->handle) : NULL;
+    if (was && !h)
         rc = -ENOMEM;
-    else if (!n->handle_len && dup3(fd, n->fd, O_CLOEXEC) < 0)
+    else if (!was && dup3(fd, n->fd, O_CLOEXEC) < 0)
         rc = -errno;
     if (!rc) {
         struct lg_node **p = &v->by_key[key_hash(n->dev, n->ino) % v->n_buckets];
@@ -338,13 +374,14 @@ int lg_node_open(struct lg_volume *v, const struct lg_node *n, int flags)
     flags |= O_CLOEXEC;
     if (n->id == LG_ROOT_NODE) {
         fd = openat(v->rootfd, ".", flags);
-    } else if (n->handle_len) {
-        union handle u = { .h.handle_bytes = n->handle_len };
+    } else if (n->handle) {
+        union handle u;
         const struct lg_handle_bytes *h;
-        u.h.handle_type = n->handle_type;
         do { /* re-encryption may put another inode in its place just now */
             h = n->handle;
-            memcpy(u.room + offsetof(struct file_handle, f_handle), h->b, n->handle_len);
+            u.h.handle_bytes = h->len;
+            u.h.handle_type = h->type;
+            memcpy(u.room + offsetof(struct file_handle, f_handle), h->b, h->len);
             fd = open_by_handle_at(v->rootfd, &u.h, flags | O_NOFOLLOW);
         } while (fd < 0 && errno == ESTALE && h != n->handle);
     } else if (flags & O_PATH) {
@@ -392,7 +429,7 @@ void lg_node_stat(struct lg_volume *v, struct lg_node *n, struct stat *st)
             close(fd);
         st->st_size = (off_t)lg_target_len(len < 0 ? (size_t)st->st_size : (size_t)len);
     } else if (S_ISREG(st->st_mode)) {
-        pthread_mutex_lock(&n->mu);
+        lg_node_lock(v, n);
         if (n->f) {
             struct timespec t;
             st->st_size = (off_t)lg_file_size(n->f);
@@ -413,7 +450,7 @@ void lg_node_stat(struct lg_volume *v, struct lg_node *n, struct stat *st)
                 close(fd);
             st->st_size = (off_t)lg_file_plain_size(v->info.chunk_size, (uint64_t)st->st_size);
         }
-        pthread_mutex_unlock(&n->mu);
+        lg_node_unlock(v, n);
         if (st->st_mtim.tv_nsec == LG_MTIME_MOVED_NS) {
             char path[32];
             int fd = lg_node_open(v, n, O_PATH | O_NOFOLLOW);
@@ -427,6 +464,14 @@ void lg_node_stat(struct lg_volume *v, struct lg_node *n, struct stat *st)
     st->st_blksize = (blksize_t)v->info.chunk_size;
 }
 
+void lg_nodes_init(struct lg_volume *v)
+{
+    for (unsigned i = 0; i < LG_NODE_WAITS; i++) {
+        pthread_mutex_init(&v->waits[i].mu, NULL);
+        pthread_cond_init(&v->waits[i].free, NULL);
+    }
+}
+
 void lg_nodes_free(struct lg_volume *v)
 {
     for (size_t b = 0; b < v->n_buckets; b++)
@@ -434,6 +479,10 @@ void lg_nodes_free(struct lg_volume *v)
             next = n->next_id;
             node_free(v, n);
         }
+    for (unsigned i = 0; i < LG_NODE_WAITS; i++) {
+        pthread_cond_destroy(&v->waits[i].free);
+        pthread_mutex_destroy(&v->waits[i].mu);
+    }
     free(v->by_id);
     free(v->by_key);
 }

@@ -18,7 +18,7 @@ int lg_node_file(struct lg_volume *v, struct lg_node *n)
         free(path);
         if (rc)
             return rc;
-        n->kid_known = lg_file_kid(n->f, n->kid, &n->key_version);
+        n->id_known = lg_file_kid(n->f, n->kid, &n->key_version);
     }
     n->opens++;
     n->was_open = true;
@@ -32,7 +32,7 @@ void lg_node_file_done(struct lg_volume *v, struct lg_node *n)
         return;
     int rc = lg_file_commit(n->f); /* reported at flush; lg_file_free reports what is lost */
     (void)rc;
-    n->kid_known = lg_file_kid(n->f, n->kid, &n->key_version);
+    n->id_known = lg_file_kid(n->f, n->kid, &n->key_version);
     lg_file_free(n->f);
     n->f = NULL;
     n->dirty_since = 0;
@@ -46,15 +46,15 @@ int lg_volume_open_file(struct lg_volume *v, uint64_t node, int flags, struct lg
     struct lg_handle *h = n ? calloc(1, sizeof *h) : NULL;
     int rc = !n ? -ESTALE : !h ? -ENOMEM : 0;
     if (!rc) {
-        pthread_mutex_lock(&n->mu);
+        lg_node_lock(v, n);
         rc = lg_node_file(v, n);
         if (!rc && flags & O_TRUNC) {
             rc = lg_file_truncate(n->f, 0);
-            n->dirty_since = n->dirty_since ? n->dirty_since : time(NULL);
+            n->dirty_since = n->dirty_since ? n->dirty_since : (uint32_t)time(NULL);
             if (rc)
                 lg_node_file_done(v, n);
         }
-        pthread_mutex_unlock(&n->mu);
+        lg_node_unlock(v, n);
     }
     if (rc) {
         free(h);
@@ -75,7 +75,7 @@ ssize_t lg_volume_read(struct lg_handle *h, void *buf, size_t len, uint64_t off)
 static void dirtied(struct lg_node *n)
 {
     if (!atomic_load(&n->dirty_since))
-        atomic_store(&n->dirty_since, time(NULL));
+        atomic_store(&n->dirty_since, (uint32_t)time(NULL));
 }
 
 int lg_volume_kill_privileges(struct lg_handle *h, bool setid)
@@ -83,9 +83,9 @@ int lg_volume_kill_privileges(struct lg_handle *h, bool setid)
     uint8_t want = setid ? LG_LACKS_CAPABILITY | LG_LACKS_SETID : LG_LACKS_CAPABILITY;
     if ((h->n->lacks & want) == want)
         return 0;
-    pthread_mutex_lock(&h->n->mu);
+    lg_node_lock(h->v, h->n);
     int rc = lg_node_kill_privileges(h->v, h->n, setid);
-    pthread_mutex_unlock(&h->n->mu);
+    lg_node_unlock(h->v, h->n);
     return lg_errno(rc);
 }
 
@@ -134,9 +134,9 @@ int lg_volume_seek(struct lg_handle *h, uint64_t off, int whence, uint64_t *ret)
 
 void lg_volume_release(struct lg_handle *h)
 {
-    pthread_mutex_lock(&h->n->mu);
+    lg_node_lock(h->v, h->n);
     lg_node_file_done(h->v, h->n);
-    pthread_mutex_unlock(&h->n->mu);
+    lg_node_unlock(h->v, h->n);
     lg_node_unref(h->v, h->n);
     free(h);
 }

@@ -177,13 +177,13 @@ static int rekey_once(struct lg_volume *v, struct lg_node *n, const struct lg_kr
                 rc = -EAGAIN; /* moved to another directory meanwhile */
             if (!rc) {
                 int fd = s.fd;
-                pthread_mutex_lock(&n->mu);
+                lg_node_lock(v, n);
                 s.fd = fcntl(fd, F_DUPFD_CLOEXEC, 3);
                 rc = s.fd < 0 ? -errno : lg_file_switch(n->f, fd, seq, publish, &s);
                 if (s.fd < 0)
                     close(fd);
-                n->kid_known = lg_file_kid(n->f, n->kid, &n->key_version);
-                pthread_mutex_unlock(&n->mu);
+                n->id_known = lg_file_kid(n->f, n->kid, &n->key_version);
+                lg_node_unlock(v, n);
             }
             lg_place_done(v, &s.p);
             lg_ns_unlock(v);
@@ -227,10 +227,10 @@ int lg_volume_rekey(struct lg_volume *v, uint64_t node, const struct lg_study_in
         lg_node_unref(v, n);
         return -EINVAL;
     }
-    pthread_mutex_lock(&n->mu);
+    lg_node_lock(v, n);
     int rc = lg_node_file(v, n);
     bool open = !rc;
-    pthread_mutex_unlock(&n->mu);
+    lg_node_unlock(v, n);
     if (!rc)
         rc = lg_file_commit(n->f);
     if (!rc)
@@ -242,9 +242,9 @@ int lg_volume_rekey(struct lg_volume *v, uint64_t node, const struct lg_study_in
         lg_kref_unref(as);
     }
     if (open) {
-        pthread_mutex_lock(&n->mu);
+        lg_node_lock(v, n);
         lg_node_file_done(v, n);
-        pthread_mutex_unlock(&n->mu);
+        lg_node_unlock(v, n);
     }
     lg_node_unref(v, n);
     return rc == -EAGAIN ? -EBUSY : lg_errno(rc);

@@ -61,12 +61,12 @@ static int sweep_node(struct sweep *s, struct lg_node *n)
     int rc;
     for (;;) {
         uint64_t t = now_ns();
-        pthread_mutex_lock(&n->mu);
+        lg_node_lock(s->v, n);
         bool open = n->f != NULL; /* then it was recovered already */
         rc = open ? 0 : lg_node_file(s->v, n);
         if (!open && !rc)
             lg_node_file_done(s->v, n);
-        pthread_mutex_unlock(&n->mu);
+        lg_node_unlock(s->v, n);
         rest(now_ns() - t);
         if (rc != -ENOKEY || !locked(s->v))
             break;
@@ -153,9 +153,9 @@ static int sweep_dir(struct sweep *s, int fd, unsigned depth)
 
 void lg_sweep_moved(struct lg_volume *v, struct lg_node *n)
 {
-    if (S_ISREG(n->type) && pthread_mutex_trylock(&n->mu) == 0) {
+    if (S_ISREG(n->type) && lg_node_trylock(v, n)) {
         bool known = n->was_open; /* recovered then, or made by this session */
-        pthread_mutex_unlock(&n->mu);
+        lg_node_unlock(v, n);
         if (known)
             return;
     }

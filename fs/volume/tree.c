@@ -91,18 +91,18 @@ static int dirid_make(struct lg_volume *v, int dirfd, uint8_t id[LG_ID_LEN])
 int lg_dirid_get(struct lg_volume *v, struct lg_node *dir, int dirfd, uint8_t ret[LG_ID_LEN])
 {
     int rc = 0;
-    pthread_mutex_lock(&dir->mu);
-    if (!dir->dirid_known) {
+    lg_node_lock(v, dir);
+    if (!dir->id_known) {
         rc = lg_dirid_read(v->names, dirfd, dir->dirid);
         if (rc == -ENOENT) /* no id and no entries: a new, empty directory */
             rc = dir_empty(dirfd) == 0 && !v->opt.read_only ? dirid_make(v, dirfd, dir->dirid) : -EBADMSG;
         if (rc == -EBADMSG)
             rc = lg_volume_report(v, dir, "directory id is missing or does not verify");
-        dir->dirid_known = !rc;
+        dir->id_known = !rc;
     }
     if (!rc)
         memcpy(ret, dir->dirid, LG_ID_LEN);
-    pthread_mutex_unlock(&dir->mu);
+    lg_node_unlock(v, dir);
     return rc;
 }
 
@@ -441,12 +441,12 @@ int lg_volume_link(struct lg_volume *v, uint64_t node, uint64_t new_parent, cons
     if (!rc) {
         lg_fd_path(fd, path);
         /* A nameless file of ours is reached through the descriptor that made it. */
-        pthread_mutex_lock(&n->mu);
+        lg_node_lock(v, n);
         if (linkat(AT_FDCWD, path, p.fd, p.lower, AT_SYMLINK_FOLLOW)) {
             rc = -errno;
             lg_sidecar_drop(p.fd, p.lower);
         }
-        pthread_mutex_unlock(&n->mu);
+        lg_node_unlock(v, n);
     }
     if (!rc) {
         lg_sweep_moved(v, n);
@@ -656,7 +656,7 @@ static int file_begin(struct lg_volume *v, const struct lg_place *p, int fd, con
         return rc;
     }
     char *path = lg_node_path(v, n->id);
-    pthread_mutex_lock(&n->mu);
+    lg_node_lock(v, n);
     rc = lg_file_create(&v->env, fd, path ? path : "", &n->f);
     if (!rc) { /* empty, but committed: a file nobody has closed yet opens after this process was killed (as SQLite's and PostgreSQL's do) */
         rc = lg_file_commit(n->f);
@@ -670,9 +670,9 @@ static int file_begin(struct lg_volume *v, const struct lg_place *p, int fd, con
         n->was_open = true;
         n->lacks = LG_LACKS_CAPABILITY | (ret->st.st_mode & (S_ISUID | S_ISGID) ? 0 : LG_LACKS_SETID);
         n->attrs_pending = false; /* a new inode becomes durable with all that it has */
-        n->dirty_since = time(NULL);
+        n->dirty_since = (uint32_t)time(NULL);
     }
-    pthread_mutex_unlock(&n->mu);
+    lg_node_unlock(v, n);
     free(path);
     ret->node = n->id;
     if (rc) {

@@ -36,6 +36,7 @@ int lg_volume_open(const char *dir, const struct lg_volume_options *opt, struct 
     v->uid = geteuid();
     v->gid = getegid();
     pthread_mutex_init(&v->table, NULL);
+    lg_nodes_init(v);
     pthread_rwlockattr_t attr; /* a stream of lookups must not keep a create waiting for ever */
     pthread_rwlockattr_init(&attr);
     pthread_rwlockattr_setkind_np(&attr, PTHREAD_RWLOCK_PREFER_WRITER_NONRECURSIVE_NP);
@@ -98,14 +99,20 @@ const struct lg_vault_info *lg_volume_info(const struct lg_volume *v) { return &
 const struct lg_file_env *lg_volume_env(const struct lg_volume *v) { return &v->env; }
 int lg_volume_rootfd(const struct lg_volume *v) { return v->rootfd; }
 
-/* Calls each for every node, with a reference held and no lock. each returns non-zero to remember that as the result; all are visited. */
-static int for_nodes(struct lg_volume *v, int (*each)(struct lg_volume *v, struct lg_node *n, void *arg), void *arg)
+/* Calls each for every node, or those that may hold what is not committed, with a reference held and no lock. each returns non-zero to remember that as the
+ * result; all are visited. */
+static int for_nodes(struct lg_volume *v, bool dirty, int (*each)(struct lg_volume *v, struct lg_node *n, void *arg), void *arg)
 {
     pthread_mutex_lock(&v->table);
-    size_t n = 0;
-    struct lg_node **all = malloc((v->n_nodes + 1) * sizeof(struct lg_node *));
-    for (size_t b = 0; all && b < v->n_buckets; b++)
-        for (struct lg_node *x = v->by_id[b]; x; x = x->next_id) {
+    size_t n = 0, want = dirty ? 0 : v->n_nodes;
+    for (size_t b = 0; dirty && b < v->n_buckets; b++)
+        for (struct lg_node *x = v->by_id[b]; x; x = x->next_id)
+            want += atomic_load(&x->dirty_since) != 0;
+    struct lg_node **all = malloc((want + 1) * sizeof(struct lg_node *));
+    for (size_t b = 0; all && n < want && b < v->n_buckets; b++)
+        for (struct lg_node *x = v->by_id[b]; x && n < want; x = x->next_id) {
+            if (dirty && !atomic_load(&x->dirty_since))
+                continue;
             x->refs++;
             all[n++] = x;
         }
@@ -123,13 +130,13 @@ static int for_nodes(struct lg_volume *v, int (*each)(struct lg_volume *v, struc
 static int commit_one(struct lg_volume *v, struct lg_node *n, void *arg)
 {
     (void)v, (void)arg;
-    pthread_mutex_lock(&n->mu);
+    lg_node_lock(v, n);
     int rc = n->f ? lg_file_commit(n->f) : 0;
-    pthread_mutex_unlock(&n->mu);
+    lg_node_unlock(v, n);
     return rc;
 }
 
-int lg_volume_commit_all(struct lg_volume *v) { return lg_errno(for_nodes(v, commit_one, NULL)); }
+int lg_volume_commit_all(struct lg_volume *v) { return lg_errno(for_nodes(v, false, commit_one, NULL)); }
 
 static int tick_one(struct lg_volume *v, struct lg_node *n, void *arg)
 {
@@ -139,22 +146,22 @@ static int tick_one(struct lg_volume *v, struct lg_node *n, void *arg)
     uint32_t version;
     if (!since || now - since < LG_COMMIT_AFTER_S)
         return 0;
-    pthread_mutex_lock(&n->mu);
+    lg_node_lock(v, n);
     int rc = 0;
     if (n->f && lg_file_kid(n->f, kid, &version)) { /* one whose key is not known yet waits for more bytes or its close */
         atomic_store(&n->dirty_since, 0);
         rc = lg_file_commit(n->f);
         if (rc)
-            atomic_store(&n->dirty_since, since);
+            atomic_store(&n->dirty_since, (uint32_t)since);
     }
-    pthread_mutex_unlock(&n->mu);
+    lg_node_unlock(v, n);
     return rc;
 }
 
 void lg_volume_tick(struct lg_volume *v)
 {
     time_t now = time(NULL);
-    int rc = for_nodes(v, tick_one, &now); /* what fails is tried again, and told at flush or fsync */
+    int rc = for_nodes(v, true, tick_one, &now); /* what fails is tried again, and told at flush or fsync */
     if (now - v->checkpointed >= LG_COMMIT_AFTER_S) {
         v->checkpointed = now;
         rc = lg_journal_checkpoint(v->env.journal);
@@ -178,15 +185,15 @@ static int drop_one(struct lg_volume *v, struct lg_node *n, void *arg)
     (void)v;
     if (!S_ISREG(n->type))
         return 0;
-    pthread_mutex_lock(&n->mu);
-    bool known = n->f ? lg_file_kid(n->f, kid, &version) : n->kid_known, hit = !d->kids;
+    lg_node_lock(v, n);
+    bool known = n->f ? lg_file_kid(n->f, kid, &version) : n->id_known, hit = !d->kids;
     if (!n->f && known)
         memcpy(kid, n->kid, LG_ID_LEN);
     for (unsigned i = 0; !hit && known && i < d->n; i++)
         hit = memcmp(kid, d->kids[i], LG_ID_LEN) == 0;
     if (hit && n->f)
         lg_file_drop_keys(n->f, d->discard);
-    pthread_mutex_unlock(&n->mu);
+    lg_node_unlock(v, n);
     if (hit && d->each)
         d->each(d->arg, n->id);
     return 0;
@@ -201,21 +208,21 @@ void lg_volume_drop_keys(struct lg_volume *v, const uint8_t (*kids)[LG_ID_LEN], 
         v->names = NULL;
         pthread_rwlock_unlock(&v->ns);
     }
-    (void)!for_nodes(v, drop_one, &d);
+    (void)!for_nodes(v, false, drop_one, &d);
 }
 
 static int sync_one(struct lg_volume *v, struct lg_node *n, void *arg)
 {
     (void)v, (void)arg;
-    pthread_mutex_lock(&n->mu);
+    lg_node_lock(v, n);
     int rc = n->f ? lg_file_sync(n->f) : 0;
-    pthread_mutex_unlock(&n->mu);
+    lg_node_unlock(v, n);
     return rc;
 }
 
 int lg_volume_close(struct lg_volume *v)
 {
-    int rc = for_nodes(v, sync_one, NULL);
+    int rc = for_nodes(v, false, sync_one, NULL);
     struct lg_node *root = lg_node_ref(v, LG_ROOT_NODE);
     for (size_t b = 0; b < v->n_buckets; b++) /* files still open go with their nodes, before the journal does */
         for (struct lg_node *n = v->by_id[b]; n; n = n->next_id) {
