@@ -60,7 +60,7 @@ struct lg_node {
     _Atomic uint32_t traits;      /* of a directory, LG_DIR_*; above these bits a count of changes */
     _Atomic uint32_t dirty_since; /* seconds of time(), until 2106; 0: not. Also read without the lock */
     uint16_t type;                /* S_IFMT bits */
-    bool locked;                  /* under lg_node_wait */
+    bool locked, opening;         /* under lg_node_wait: the lock, and that who has it waits for the file to open, perhaps for a key */
     bool was_open : 1; /* at any time: a stat made before the lock was taken may be older than the last close */
     bool id_known : 1; /* kid or dirid */
     _Atomic uint8_t lacks;      /* LG_LACKS_*: what it is known not to have; taken away under the lock only */
@@ -117,6 +117,9 @@ struct lg_node *lg_node_ref(struct lg_volume *v, uint64_t id); /* NULL: no such 
 void lg_node_unref(struct lg_volume *v, struct lg_node *n);
 /* Its mu; not recursive. */
 void lg_node_lock(struct lg_volume *v, struct lg_node *n);
+/* False, and not locked: the file is closed and somebody is opening it, which may take as long as a key takes to come. */
+bool lg_node_lock_unless_opening(struct lg_volume *v, struct lg_node *n);
+void lg_node_opening(struct lg_volume *v, struct lg_node *n, bool yes); /* locked */
 bool lg_node_trylock(struct lg_volume *v, struct lg_node *n);
 void lg_node_unlock(struct lg_volume *v, struct lg_node *n);
 /* The node of a lower name just seen; counts one lookup if so asked, and one reference. */

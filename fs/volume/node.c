@@ -110,6 +110,27 @@ void lg_node_lock(struct lg_volume *v, struct lg_node *n)
     pthread_mutex_unlock(&w->mu);
 }
 
+bool lg_node_lock_unless_opening(struct lg_volume *v, struct lg_node *n)
+{
+    struct lg_node_wait *w = wait_of(v, n);
+    pthread_mutex_lock(&w->mu);
+    while (n->locked && !n->opening)
+        pthread_cond_wait(&w->free, &w->mu);
+    bool got = !n->locked;
+    n->locked = true;
+    pthread_mutex_unlock(&w->mu);
+    return got;
+}
+
+void lg_node_opening(struct lg_volume *v, struct lg_node *n, bool yes)
+{
+    struct lg_node_wait *w = wait_of(v, n);
+    pthread_mutex_lock(&w->mu);
+    n->opening = yes;
+    pthread_cond_broadcast(&w->free);
+    pthread_mutex_unlock(&w->mu);
+}
+
 bool lg_node_trylock(struct lg_volume *v, struct lg_node *n)
 {
     struct lg_node_wait *w = wait_of(v, n);
@@ -429,8 +450,8 @@ void lg_node_stat(struct lg_volume *v, struct lg_node *n, struct stat *st)
             close(fd);
         st->st_size = (off_t)lg_target_len(len < 0 ? (size_t)st->st_size : (size_t)len);
     } else if (S_ISREG(st->st_mode)) {
-        lg_node_lock(v, n);
-        if (n->f) {
+        bool locked = lg_node_lock_unless_opening(v, n);
+        if (locked && n->f) {
             struct timespec t;
             st->st_size = (off_t)lg_file_size(n->f);
             st->st_blocks = (blkcnt_t)lg_file_blocks(n->f, (uint64_t)st->st_blocks);
@@ -442,7 +463,7 @@ void lg_node_stat(struct lg_volume *v, struct lg_node *n, struct stat *st)
                     st->st_ctim = t;
             }
         } else {
-            int fd = n->was_open ? lg_node_open(v, n, O_PATH | O_NOFOLLOW) : -1;
+            int fd = !locked || n->was_open ? lg_node_open(v, n, O_PATH | O_NOFOLLOW) : -1;
             struct stat now;
             if (fd >= 0 && !fstat(fd, &now))
                 *st = now;
@@ -450,7 +471,8 @@ void lg_node_stat(struct lg_volume *v, struct lg_node *n, struct stat *st)
                 close(fd);
             st->st_size = (off_t)lg_file_plain_size(v->info.chunk_size, (uint64_t)st->st_size);
         }
-        lg_node_unlock(v, n);
+        if (locked)
+            lg_node_unlock(v, n);
         if (st->st_mtim.tv_nsec == LG_MTIME_MOVED_NS) {
             char path[32];
             int fd = lg_node_open(v, n, O_PATH | O_NOFOLLOW);

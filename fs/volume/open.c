@@ -14,7 +14,9 @@ int lg_node_file(struct lg_volume *v, struct lg_node *n)
         if (fd < 0)
             return fd;
         char *path = lg_node_path(v, n->id);
+        lg_node_opening(v, n, true);
         int rc = lg_file_open(&v->env, fd, path ? path : "", &n->f);
+        lg_node_opening(v, n, false);
         free(path);
         if (rc)
             return rc;

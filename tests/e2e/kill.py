@@ -6,7 +6,7 @@ ENOTCONN then: it gives it to a request that a dying process was just taking in 
 that is going away fails).
 
 LG_KILL_ROUNDS (default 15; long mode 200) and LG_KILL_SEED repeat a run as far as chance in the kernel allows."""
-import copy, errno, os, pickle, random, shutil, signal, struct, sys, time
+import copy, errno, os, pickle, random, shutil, signal, sys, time
 from lib import *
 
 ROUNDS = int(os.environ.get("LG_KILL_ROUNDS", "15"))
@@ -18,18 +18,6 @@ if os.environ.get("LG_TRANSPORT") == "uring":
 
 CUT = DEAD + (errno.EIO,)  # see above: once the daemon was killed
 print("rounds %d, LG_KILL_SEED=%d" % (ROUNDS, SEED), flush=True)
-
-
-def dicom_slice(seed, size):
-    """A slice of one of a few studies per seed: explicit VR little endian."""
-    def el(g, e, vr, v):
-        v += b"\0" * (len(v) % 2)
-        return struct.pack("<HH", g, e) + vr + (b"\0\0" + struct.pack("<I", len(v)) if vr in (b"OB", b"OW") else struct.pack("<H", len(v))) + v
-    r = random.Random(seed)
-    study = b"1.2.826.0.1.%d" % (seed % 97)
-    meta = el(2, 1, b"OB", b"\0\1") + el(2, 0x10, b"UI", b"1.2.840.10008.1.2.1")
-    body = el(8, 0x16, b"UI", b"1.2.840.10008.5.1.4.1.1.2") + el(8, 0x18, b"UI", b"1.2.3.%d" % seed) + el(0x20, 0xd, b"UI", study) + el(0x20, 0xe, b"UI", study + b".1")
-    return b"\0" * 128 + b"DICM" + el(2, 0, b"UL", struct.pack("<I", len(meta))) + meta + body + el(0x7fe0, 0x10, b"OW", r.randbytes(size))
 
 
 def payload(spec):

@@ -1,5 +1,5 @@
 """What the end-to-end tests share: a key manager, vaults and mounts of their own in a temporary directory, taken away whatever happens."""
-import atexit, errno, json, os, shutil, signal, socket, subprocess, sys, tempfile, time, warnings
+import atexit, errno, json, os, random, shutil, signal, socket, struct, subprocess, sys, tempfile, time, warnings
 
 warnings.filterwarnings("ignore")
 BIN = os.environ["LG_BIN"]
@@ -56,6 +56,18 @@ def read(path):
 def write(path, data):
     with open(path, "wb") as f:
         f.write(data)
+
+
+def dicom_slice(seed, size):
+    """A slice of one of a few studies per seed: explicit VR little endian."""
+    def el(g, e, vr, v):
+        v += b"\0" * (len(v) % 2)
+        return struct.pack("<HH", g, e) + vr + (b"\0\0" + struct.pack("<I", len(v)) if vr in (b"OB", b"OW") else struct.pack("<H", len(v))) + v
+    r = random.Random(seed)
+    study = b"1.2.826.0.1.%d" % (seed % 97)
+    meta = el(2, 1, b"OB", b"\0\1") + el(2, 0x10, b"UI", b"1.2.840.10008.1.2.1")
+    body = el(8, 0x16, b"UI", b"1.2.840.10008.5.1.4.1.1.2") + el(8, 0x18, b"UI", b"1.2.3.%d" % seed) + el(0x20, 0xd, b"UI", study) + el(0x20, 0xe, b"UI", study + b".1")
+    return b"\0" * 128 + b"DICM" + el(2, 0, b"UL", struct.pack("<I", len(meta))) + meta + body + el(0x7fe0, 0x10, b"OW", r.randbytes(size))
 
 
 class World:

@@ -1,5 +1,5 @@
 """One client waits in a slow call below; the others go on. The lower filesystem holds one operation until the test lets it go, so nothing here is timed."""
-import os, subprocess, threading
+import fcntl, os, signal, subprocess, sys, threading
 from lib import *
 
 w = World()
@@ -113,6 +113,88 @@ try:
         assert not os.path.exists(p("a", "never seen"))
 
     others_go_on("getattr", slow_lookup, read_cached, read_cold, change_elsewhere, list_elsewhere)
+
+    # A blocking lock. Both kinds, each held by another process.
+    def holder(call):
+        p = w.spawn([sys.executable, "-c", "import fcntl, sys; f = open(sys.argv[1], 'r+b'); fcntl.%s(f, fcntl.LOCK_EX); print(flush=True); sys.stdin.read()" % call,
+                     p_locked], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        assert p.stdout.readline() == b"\n"
+        return p
+
+    p_locked = p("a", "1")
+    for call in ("flock", "lockf"):
+        lock = holder(call)
+
+        def slow_lock():
+            with open(p_locked, "r+b") as f:
+                getattr(fcntl, call)(f, fcntl.LOCK_EX)
+
+        waits = start(slow_lock)
+        wait_for(lambda: any("->" in l and l.split()[2] in ("FLOCK", "POSIX") for l in read("/proc/locks").decode().splitlines() if str(os.getpid()) in l))
+        for o in (read_cached, read_cold, stat_others, change_elsewhere, list_elsewhere, sync_elsewhere):
+            t = start(o)
+            t.join(60)
+            assert t.ok, (call, o.__name__, "waits or failed")
+        assert waits.is_alive() and not waits.ok
+        lock.communicate(b"")
+        w.children.remove(lock)
+        waits.join(60)
+        assert waits.ok, call
+
+    # The key manager does not answer. A study whose key this mount does not hold waits for it (until the client gives up, 10 s), all else goes on.
+    studies = {n: dicom_slice(n, 100000) for n in (1, 2)}
+    for n in studies:
+        write(p("b", "study%d" % n), studies[n])
+    m = w.remount("lower/vault")
+    assert read(p("b", "study1")) == studies[1]
+    read_cached()
+
+    def read_leased():
+        assert read(p("b", "study1")) == studies[1]
+
+    def slow_key():
+        raises(errno.ENOKEY, read, p("b", "study2"))
+
+    def first_of(other):
+        """Does other come to its end while the one that wants a key is in its call? On a slow machine that one's 10 s may be over: then once more."""
+        waits = start(slow_key)
+        wait_for(lambda: waits.native_id and b"request_wait_answer" in read("/proc/self/task/%d/wchan" % waits.native_id))
+        t = start(other)
+        t.join(60)
+        assert t.ok, ("key manager", other.__name__, "failed")
+        first = waits.is_alive()
+        waits.join(60)
+        assert waits.ok, "a key although the key manager was stopped?"
+        return first
+
+    keyds = w.keyd_pids()
+    for k in keyds:
+        os.kill(k, signal.SIGSTOP)
+    try:
+        def looks():
+            for f in (read_cached, stat_others, read_leased, list_elsewhere):
+                f()
+            assert os.stat(p("b", "study2")).st_size == len(studies[2])
+
+        def works():
+            for f in (read_cold, change_elsewhere, sync_elsewhere):
+                f()
+
+        for o in (looks, works):
+            assert any(first_of(o) for _ in range(4)), "waits for another client's key"
+    finally:
+        for k in keyds:
+            os.kill(k, signal.SIGCONT)
+    wait_for(lambda: w.run("leadglass", "status").returncode == 0)
+
+    def comes_back():
+        try:
+            return read(p("b", "study2")) == studies[2]
+        except OSError as e:
+            assert e.errno == errno.ENOKEY
+            return False
+
+    wait_for(comes_back, 60)
     w.umount()
 finally:
     for g in os.listdir(w.path("gates")):
