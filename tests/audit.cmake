@@ -2,3 +2,7 @@ lg_unit(audit_test SOURCES unit/audit_test.c OBJECTS lg_audit lg_crypto lg_wire 
 lg_unit(follow_test SOURCES unit/follow_test.c OBJECTS lg_audit lg_crypto lg_wire LIBS PkgConfig::OPENSSL PkgConfig::ZSTD)
 lg_unit(alert_test SOURCES unit/alert_test.c OBJECTS lg_alert lg_config lg_audit lg_crypto lg_wire LIBS PkgConfig::OPENSSL PkgConfig::ZSTD PkgConfig::CJSON PkgConfig::INIH)
 target_compile_definitions(alert_test PRIVATE LG_SOURCE="${CMAKE_SOURCE_DIR}")
+lg_unit(auditlog_test SOURCES unit/auditlog_test.c OBJECTS lg_audit lg_crypto lg_wire LIBS PkgConfig::OPENSSL PkgConfig::ZSTD)
+foreach(call pwrite write fdatasync fsync renameat unlinkat ftruncate fallocate fstatvfs)
+  target_link_options(auditlog_test PRIVATE -Wl,--wrap=${call})
+endforeach()

@@ -175,7 +175,7 @@ int lg_audit_verifier_head(struct lg_audit_verifier *v, const char *untrusted, s
 int lg_audit_verifier_against(struct lg_audit_verifier *v, const struct lg_audit_head *h) LG_MUST;
 int lg_audit_verifier_line(struct lg_audit_verifier *v, unsigned segment, const char *untrusted, size_t len) LG_MUST;
 void lg_audit_verifier_unreadable(struct lg_audit_verifier *v, unsigned segment);
-/* incomplete: the last segment ends with `rest` bytes that no newline ends. */
+/* What is said if the log ends here, with `rest` bytes that no newline ends; more lines may follow. */
 void lg_audit_verifier_end(struct lg_audit_verifier *v, size_t rest, struct lg_audit_report *ret);
 
 /* ---- a log on disk: reading -------------------------------------------------------------------------------------------------------- */

@@ -170,6 +170,46 @@ static int set_aside(struct lg_audit_log *l, uint64_t from)
     return rc ? rc : ftruncate(l->fd, (off_t)from) ? -errno : 0;
 }
 
+/* The ring of this chain; last: the last record of it in the log, so that nothing of the ring is written twice. Before anything else is written to the log. */
+static int open_ring(struct lg_audit_log *l, uint64_t last)
+{
+    char path[4200], id[17];
+    lg_hex_encode(l->chain.id, 8, id);
+    snprintf(path, sizeof path, "%s/leadglass-audit-%u-%s", l->o.shm ? l->o.shm : "/dev/shm", (unsigned)geteuid(), id);
+    int rc = lg_ring_open(path, l->chain.id, &l->ring);
+    if (!rc)
+        l->left = lg_ring_recover(l->ring, last);
+    return rc;
+}
+
+static int tell_set_aside(struct lg_audit_log *l, uint64_t bytes)
+{
+    struct lg_audit_record r = lg_audit_event("log.recovered");
+    snprintf(r.text, sizeof r.text, "%llu bytes at the end were no complete record and were set aside", (unsigned long long)bytes);
+    return lg_audit_own(l, &r);
+}
+
+/* Killed before the first record was whole, and nothing of the chain was ever signed: it begins now. */
+static int resume_empty(struct lg_audit_log *l)
+{
+    char name[LG_AUDIT_FILE_NAME];
+    struct stat st = { .st_size = 0 };
+    l->segment = 1;
+    lg_audit_file_name(1, LG_AUDIT_PLAIN, name);
+    l->fd = openat(l->dirfd, name, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+    int rc = l->fd < 0 ? (errno == ENOENT ? 0 : -errno) : fstat(l->fd, &st) ? -errno : st.st_size ? set_aside(l, 0) : 0;
+    if (!rc)
+        rc = open_ring(l, 0);
+    if (l->fd >= 0)
+        close(l->fd);
+    l->fd = -1;
+    l->seq = l->size = 0;
+    lg_audit_genesis(l->chain.id, l->hash);
+    if (!rc)
+        rc = lg_audit_segment_begin(l, 1);
+    return rc || !st.st_size ? rc : tell_set_aside(l, (uint64_t)st.st_size);
+}
+
 /* The end of the chain. 1: it cannot be continued; why says it in words. */
 static int resume(struct lg_audit_log *l, const struct lg_audit_head *want, const char **why)
 {
@@ -184,13 +224,16 @@ static int resume(struct lg_audit_log *l, const struct lg_audit_head *want, cons
         return rc;
     if (!n) {
         free(all);
+        if (!want || !want->n)
+            return resume_empty(l);
         *why = "it has no segment";
         return 1;
     }
-    for (from = n - 1; from && want && want->n; from--) { /* back to the segment that holds the signed record */
+    bool only = n == 1 && all[0] == 1;
+    for (from = n - 1; from; from--) { /* back to the segment that holds the signed record, and to one that holds any */
         uint64_t first = 0;
         rc = lg_audit_read(l->dir, l->name, all[from], first_seq, &first);
-        if (first && first <= want->seq)
+        if (first && (!want || !want->n || first <= want->seq))
             break;
     }
     rc = lg_audit_read(l->dir, l->name, all[from], scan_line, &c);
@@ -200,6 +243,8 @@ static int resume(struct lg_audit_log *l, const struct lg_audit_head *want, cons
     free(all);
     if (rc)
         return rc;
+    if (!c.begun && only && (!want || !want->n) && !disk.h.n)
+        return resume_empty(l);
     *why = !c.begun                                      ? "nothing of it can be read"
            : c.differs || (c.bad && c.segment != l->segment) ? "it is not what was signed"
            : want && want->n && c.seq < want->seq        ? "it is shorter than what was signed"
@@ -214,7 +259,9 @@ static int resume(struct lg_audit_log *l, const struct lg_audit_head *want, cons
     l->seq = c.seq;
     l->last_us = c.time_us;
     memcpy(l->hash, c.hash, LG_MAC_LEN);
-    rc = mend_heads(l);
+    rc = open_ring(l, c.seq);
+    if (!rc)
+        rc = mend_heads(l);
     if (!rc && want && want->n == disk.h.n + 1) /* signed, but we died before it was stored */
         rc = lg_audit_head_store(l, want);
     if (rc)
@@ -222,16 +269,17 @@ static int resume(struct lg_audit_log *l, const struct lg_audit_head *want, cons
     l->head = want && want->n ? *want : disk.h;
     if (l->fd < 0) /* compressed already: the next one begins */
         return lg_audit_segment_begin(l, l->segment + 1);
-    l->size = c.good;
+    l->size = c.segment == l->segment ? c.good : 0; /* killed between making a segment and its first record */
     if (fstat(l->fd, &st))
         return -errno;
-    if ((uint64_t)st.st_size <= c.good)
-        return 0;
-    uint64_t cut = (uint64_t)st.st_size - c.good;
-    rc = set_aside(l, c.good);
-    struct lg_audit_record r = lg_audit_event("log.recovered");
-    snprintf(r.text, sizeof r.text, "%llu bytes at the end were no complete record and were set aside", (unsigned long long)cut);
-    return rc ? rc : lg_audit_own(l, &r);
+    uint64_t cut = (uint64_t)st.st_size > l->size ? (uint64_t)st.st_size - l->size : 0;
+    rc = cut ? set_aside(l, l->size) : 0;
+    if (!rc && !l->size) { /* with the record that a segment begins with */
+        close(l->fd);
+        l->fd = -1;
+        rc = lg_audit_segment_begin(l, l->segment);
+    }
+    return rc || !cut ? rc : tell_set_aside(l, cut);
 }
 
 /* ---- opening -------------------------------------------------------------------------------------------------------------------------- */
@@ -273,6 +321,8 @@ static int begin_chain(struct lg_audit_log *l, unsigned n)
     l->seq = l->size = l->durable_seq = 0;
     l->head = (struct lg_audit_head){ .n = 0 };
     lg_audit_genesis(l->chain.id, l->hash);
+    if (!rc)
+        rc = open_ring(l, 0);
     return rc ? rc : lg_audit_segment_begin(l, 1);
 }
 
@@ -311,22 +361,16 @@ static int open_chain(struct lg_audit_log *l, const struct lg_audit_head *rememb
     return lg_audit_own(l, &r);
 }
 
-static int open_ring(struct lg_audit_log *l)
+/* What a killed daemon left is told, and follows. */
+static int tell_left(struct lg_audit_log *l)
 {
-    char path[4200], id[17];
-    lg_hex_encode(l->chain.id, 8, id);
-    snprintf(path, sizeof path, "%s/leadglass-audit-%u-%s", l->o.shm ? l->o.shm : "/dev/shm", (unsigned)geteuid(), id);
-    int rc = lg_ring_open(path, l->chain.id, &l->ring);
-    if (rc)
-        return rc;
-    uint64_t left = lg_ring_recover(l->ring, l->seq);
     unsigned counts = lg_groups_used(l->ring);
-    if (!left && !counts)
+    if (!l->left && !counts)
         return 0;
     struct lg_audit_record r = lg_audit_event("log.recovered");
     r.has = LG_AUDIT_COUNT;
     r.until_us = r.time_us;
-    r.count = left;
+    r.count = l->left;
     snprintf(r.text, sizeof r.text, "records that a killed daemon left in memory follow, and %u counts", counts);
     l->counts_now = true;
     return lg_audit_own(l, &r);
@@ -394,7 +438,7 @@ int lg_audit_open(const struct lg_audit_options *o, const struct lg_audit_head *
     if (!rc)
         rc = check_clock(l);
     if (!rc)
-        rc = open_ring(l);
+        rc = tell_left(l);
     if (!rc) { /* the reserve is there before anything is promised */
         int fd = openat(l->dirfd, LG_AUDIT_RESERVE_FILE, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
         if (fd >= 0) {

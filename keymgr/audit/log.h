@@ -21,8 +21,8 @@ struct lg_audit_log {
     pthread_mutex_t mu;
     pthread_cond_t work, room, written; /* for the writer; for who waits for room; for who waits for the writer */
     struct lg_ring *ring;
+    uint64_t left; /* records that were in it when the log was opened */
     bool idle, stop, counts_now;
-    unsigned keeper_calls; /* flushes asked for */
     _Atomic bool failing, crowded; /* crowded: little space, users are counted as a whole */
     _Atomic bool reserve_used;
     _Atomic uint64_t refused, lost;
@@ -46,8 +46,6 @@ struct lg_audit_log {
     _Atomic unsigned used_percent;
     bool warned_full, warned_reserve;
     pthread_cond_t keep;
-    uint64_t syncs; /* how often the log was made durable, or was found to be */
-    int sync_rc;
 };
 
 int64_t lg_audit_now_us(void);

@@ -56,12 +56,16 @@ void lg_audit_verifier_free(struct lg_audit_verifier *v)
     free(v);
 }
 
-static void problem(struct lg_audit_verifier *v, enum lg_audit_verdict what, uint64_t from, uint64_t to, unsigned segment)
+static void found(struct lg_audit_report *r, enum lg_audit_verdict what, uint64_t from, uint64_t to, unsigned segment)
 {
-    struct lg_audit_report *r = &v->r;
     if (r->n_problems < LG_AUDIT_PROBLEMS_MAX)
         r->problem[r->n_problems] = (struct lg_audit_problem){ what, from, to, segment };
     r->n_problems++;
+}
+
+static void problem(struct lg_audit_verifier *v, enum lg_audit_verdict what, uint64_t from, uint64_t to, unsigned segment)
+{
+    found(&v->r, what, from, to, segment);
     v->disturbed = true;
 }
 
@@ -279,25 +283,23 @@ static int by_place(const void *a, const void *b)
 
 void lg_audit_verifier_end(struct lg_audit_verifier *v, size_t rest, struct lg_audit_report *ret)
 {
-    struct lg_audit_report *r = &v->r;
     if (!v->heads_settled)
         heads_settle(v);
+    struct lg_audit_report r = v->r;
     uint64_t newest = v->n_k ? v->k[v->n_k - 1].h.seq : 0;
-    r->incomplete = rest != 0;
-    if (newest > r->last)
-        problem(v, LG_AUDIT_TRUNCATED, r->last + 1, newest, 0);
-    if (r->first > 1 && r->pruned < r->first - 1)
-        problem(v, LG_AUDIT_MISSING, 1, r->first - 1, 0);
-    if (r->n_problems > 1 && r->n_problems <= LG_AUDIT_PROBLEMS_MAX)
-        qsort(r->problem, r->n_problems, sizeof *r->problem, by_place);
-    r->tail = r->last > r->signed_seq ? r->last - (r->signed_seq ? r->signed_seq : r->first - 1) : 0;
-    if (!r->first)
-        r->tail = 0;
-    for (unsigned i = 0; i < v->n_head_problems && i < LG_AUDIT_PROBLEMS_MAX; i++) {
-        if (r->n_problems < LG_AUDIT_PROBLEMS_MAX)
-            r->problem[r->n_problems] = v->head_problem[i];
-        r->n_problems++;
-    }
-    r->verdict = r->n_problems ? r->problem[0].what : r->heads || !r->records ? LG_AUDIT_INTACT : LG_AUDIT_NO_HEADS;
-    *ret = *r;
+    r.incomplete = rest != 0;
+    if (newest > r.last)
+        found(&r, LG_AUDIT_TRUNCATED, r.last + 1, newest, 0);
+    if (r.first > 1 && r.pruned < r.first - 1)
+        found(&r, LG_AUDIT_MISSING, 1, r.first - 1, 0);
+    if (r.n_problems > 1 && r.n_problems <= LG_AUDIT_PROBLEMS_MAX)
+        qsort(r.problem, r.n_problems, sizeof *r.problem, by_place);
+    r.tail = r.first && r.last > r.signed_seq ? r.last - (r.signed_seq ? r.signed_seq : r.first - 1) : 0;
+    for (unsigned i = 0; i < v->n_head_problems; i++)
+        if (i < LG_AUDIT_PROBLEMS_MAX)
+            found(&r, v->head_problem[i].what, v->head_problem[i].from, v->head_problem[i].to, 0);
+        else
+            r.n_problems++;
+    r.verdict = r.n_problems ? r.problem[0].what : r.heads || !r.records ? LG_AUDIT_INTACT : LG_AUDIT_NO_HEADS;
+    *ret = r;
 }

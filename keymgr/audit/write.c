@@ -67,11 +67,19 @@ struct lg_audit_record lg_audit_event(const char *event)
 
 /* ---- under w -------------------------------------------------------------------------------------------------------------------- */
 
-static int append(struct lg_audit_log *l, const char *p, size_t n)
+/* What a failed write left is cut off, and with it what the ring intended: only then may another record stand in that place. */
+static int untear(struct lg_audit_log *l)
 {
     if (l->torn && ftruncate(l->fd, (off_t)l->size))
         return -errno;
     l->torn = false;
+    if (l->ring)
+        lg_ring_done(l->ring, lg_ring_tail(l->ring));
+    return 0;
+}
+
+static int append(struct lg_audit_log *l, const char *p, size_t n)
+{
     size_t at = 0;
     while (at < n) {
         ssize_t k = pwrite(l->fd, p + at, n - at, (off_t)(l->size + at));
@@ -120,7 +128,9 @@ int lg_audit_own(struct lg_audit_log *l, struct lg_audit_record *r)
     uint8_t hash[LG_MAC_LEN];
     size_t len = 0;
     memcpy(hash, l->hash, sizeof hash);
-    int rc = chain_on(l, r, &seq, hash, &len);
+    int rc = untear(l);
+    if (!rc)
+        rc = chain_on(l, r, &seq, hash, &len);
     if (!rc)
         rc = append(l, l->batch, len);
     if (!rc) {
@@ -205,6 +215,8 @@ static int drain(struct lg_audit_log *l, bool *ret_more)
         return 0;
     }
     rc = lg_audit_still_there(l);
+    if (!rc)
+        rc = untear(l);
     if (rc)
         return rc;
     lg_ring_intend(l->ring, to, l->seq + 1, n);
