@@ -24,6 +24,7 @@
 #include "../../fs/volume/internal.h"
 #include "disk.h"
 #include "memkeys.h"
+#include "scratch.h"
 
 enum { CS = 4096, OPS = 40, OBJS = 64, NAMES = 6, LIVE = 32, SIZE_MAX_ = 420 * 1024, STATES_PER_RUN = 256 };
 
@@ -220,12 +221,20 @@ static void need_open(struct lg_volume *v, struct obj *o)
         CHECK(lg_volume_open_file(v, o->node, O_RDWR, &o->h) == 0, "open");
 }
 
+/* A name that nothing has, for a new object. */
+static bool free_place(int *ret_dir, unsigned *ret_name)
+{
+    *ret_dir = some(S_IFDIR);
+    *ret_name = (unsigned)pick(NAMES);
+    return name_find(&now, *ret_dir, *ret_name) < 0 && now.n < LIVE - 2 && n_obj < OBJS - 1;
+}
+
 static void do_create(struct lg_volume *v, bool dir)
 {
-    int d = some(S_IFDIR);
-    unsigned name = (unsigned)pick(NAMES);
+    int d;
+    unsigned name;
     struct lg_entry e;
-    if (name_find(&now, d, name) >= 0 || now.n >= LIVE - 2 || n_obj >= OBJS - 1)
+    if (!free_place(&d, &name))
         return;
     struct obj *o = &obj[n_obj];
     *o = (struct obj){ .type = dir ? S_IFDIR : S_IFREG, .links = 1 };
@@ -244,10 +253,10 @@ static void do_create(struct lg_volume *v, bool dir)
 
 static void do_symlink(struct lg_volume *v)
 {
-    int d = some(S_IFDIR);
-    unsigned name = (unsigned)pick(NAMES);
+    int d;
+    unsigned name;
     struct lg_entry e;
-    if (name_find(&now, d, name) >= 0 || now.n >= LIVE - 2 || n_obj >= OBJS - 1)
+    if (!free_place(&d, &name))
         return;
     struct obj *o = &obj[n_obj];
     *o = (struct obj){ .type = S_IFLNK, .links = 1 };
@@ -261,10 +270,10 @@ static void write_to(struct obj *o);
 
 static void do_tmpfile(struct lg_volume *v)
 {
-    int d = some(S_IFDIR);
-    unsigned name = (unsigned)pick(NAMES);
+    int d;
+    unsigned name;
     struct lg_entry e;
-    if (name_find(&now, d, name) >= 0 || now.n >= LIVE - 2 || n_obj >= OBJS - 1)
+    if (!free_place(&d, &name))
         return;
     struct obj *o = &obj[n_obj];
     *o = (struct obj){ .type = S_IFREG, .links = 1, .linked = true, .data = calloc(1, SIZE_MAX_) };
@@ -746,20 +755,6 @@ static void go_on(const char *dir, struct found *f, struct snap held[], uint64_t
     CHECK(lg_volume_close(g.v) == 0, "close again");
 }
 
-static void remove_tree(int at, const char *name)
-{
-    if (unlinkat(at, name, 0) == 0)
-        return;
-    int fd = openat(at, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW);
-    DIR *d = fd < 0 ? NULL : fdopendir(fd);
-    for (struct dirent *e; d && (e = readdir(d));)
-        if (strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0)
-            remove_tree(fd, e->d_name);
-    if (d)
-        closedir(d);
-    unlinkat(at, name, AT_REMOVEDIR);
-}
-
 static uint64_t now_us(void)
 {
     struct timespec t;
@@ -800,7 +795,7 @@ static void recover(struct image *im, const char *dir, unsigned names_done, unsi
         rc = lg_volume_close(f.v);
         CHECK(rc == 0, "close: %d", rc);
         record_stop();
-        remove_tree(AT_FDCWD, dir);
+        scratch_remove(AT_FDCWD, dir);
         size_t cut = pick(record_len(r) + 1), names_in;
         struct image *next = record_crash(r, cut, &rng, &names_in);
         unclean[n_unclean++] = session;
@@ -818,7 +813,7 @@ static void recover(struct image *im, const char *dir, unsigned names_done, unsi
         rc = lg_volume_close(f.v);
         CHECK(rc == 0, "close: %d", rc);
     }
-    remove_tree(AT_FDCWD, dir);
+    scratch_remove(AT_FDCWD, dir);
 }
 
 /* ---- runs ------------------------------------------------------------------------------------------------------------------------------------ */
@@ -826,20 +821,13 @@ static void recover(struct image *im, const char *dir, unsigned names_done, unsi
 static void one_run(uint64_t seed, unsigned states)
 {
     char dir[96], crash[96];
-    struct lg_vault_info info = { .chunk_size = CS, .version = 1 };
-    struct lg_key vk;
     struct lg_volume *v;
     run_seed = rng = seed;
     for (unsigned i = 0; i < 8; i++)
         rnd(&rng);
     snprintf(dir, sizeof dir, "%s/vault", top);
     snprintf(crash, sizeof crash, "%s/crash", top);
-    memset(info.vault_id, 'V', LG_ID_LEN);
-    memset(info.keyring_id, 'K', LG_ID_LEN);
-    memkeys_vault(&vk);
-    CHECK(lg_vault_create(dir, &info, vk.key) == 0, "vault");
-    lg_secret_free(vk.key);
-    CHECK(lg_keys_new(&memkeys, info.vault_id, &keys) == 0, "keys");
+    keys = scratch_vault(dir, CS);
     memset(obj, 0, sizeof obj);
     memset(has_between, 0, sizeof has_between);
     now.n = 0;
@@ -865,7 +853,7 @@ static void one_run(uint64_t seed, unsigned states)
         lg_volume_forget(v, obj[i].node, 1);
     }
     CHECK(lg_volume_close(v) == 0, "close");
-    remove_tree(AT_FDCWD, dir);
+    scratch_remove(AT_FDCWD, dir);
     unclean[n_unclean++] = 1;
     for (unsigned s = 0; s < states; s++) {
         size_t cut = pick(len + 1), names_in;
@@ -894,14 +882,8 @@ static void one_run(uint64_t seed, unsigned states)
     lg_keys_free(keys);
 }
 
-static void begin(const char *root)
-{
-    snprintf(top, sizeof top, "%s/lgcrash-XXXXXX", root);
-    CHECK(mkdtemp(top), "mkdtemp %s", root);
-}
-
 /* Half of the states in each of two processes. */
-static int all_runs(uint64_t seed, unsigned long states, const char *root)
+static int all_runs(uint64_t seed, unsigned long states)
 {
     int failed = 0;
     for (unsigned p = 0; p < 2; p++) {
@@ -911,7 +893,8 @@ static int all_runs(uint64_t seed, unsigned long states, const char *root)
         if (pid)
             continue;
         uint64_t s = seed + p * 0x9e3779b97f4a7c15u;
-        begin(root);
+        if (scratch_dir("lgcrash", top))
+            _exit(1);
         unsigned long mine = states / 2, runs = (mine + STATES_PER_RUN - 1) / STATES_PER_RUN;
         for (unsigned long i = 0; i < runs; i++) {
             uint64_t one = rnd(&s);
@@ -943,13 +926,13 @@ int main(int argc, char **argv)
             run = strtoull(optarg, NULL, 0);
         else
             return 2;
-    const char *root = access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp";
     if (lg_secret_init(true) || lg_crypto_init())
         return 1;
     for (unsigned i = 0; i < NAMES; i++)
         snprintf(names[i], sizeof names[i], i == NAMES - 1 ? "long %0250u" : "n%u", i);
     if (run) {
-        begin(root);
+        if (scratch_dir("lgcrash", top))
+            return 1;
         one_run(run, STATES_PER_RUN);
         rmdir(top);
         puts("this run is as promised");
@@ -957,5 +940,5 @@ int main(int argc, char **argv)
     }
     printf("seed %llu\n", (unsigned long long)seed);
     fflush(stdout);
-    return all_runs(seed, states, root);
+    return all_runs(seed, states);
 }

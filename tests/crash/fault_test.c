@@ -8,7 +8,6 @@
  *  - what only takes away works on a full disk.
  *
  *   fault_test [--op NAME] [--kind N]   only one of them */
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>
@@ -23,6 +22,7 @@
 #include "../../fs/volume/internal.h"
 #include "disk.h"
 #include "memkeys.h"
+#include "scratch.h"
 
 enum { CS = 4096, A = 5 * CS + 1000, B = 700, C = 4 * CS, BIG = 90 * CS, ROOM = 128 * CS };
 
@@ -643,20 +643,6 @@ static void check_all(bool exact, const struct op *o)
     }
 }
 
-static void remove_tree(int at, const char *name)
-{
-    if (unlinkat(at, name, 0) == 0)
-        return;
-    int fd = openat(at, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW);
-    DIR *d = fd < 0 ? NULL : fdopendir(fd);
-    for (struct dirent *e; d && (e = readdir(d));)
-        if (strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0)
-            remove_tree(fd, e->d_name);
-    if (d)
-        closedir(d);
-    unlinkat(at, name, AT_REMOVEDIR);
-}
-
 /* ---- one try ------------------------------------------------------------------------------------------------------------------------------------ */
 
 static uint64_t rng = 88172645463325252u;
@@ -697,7 +683,7 @@ static void crash_and_check(const struct record *r, bool exact, const struct op 
         check_all(exact, o);
         after_crash = false;
         CHECK(lg_volume_close(v) == 0, "close after a crash");
-        remove_tree(AT_FDCWD, crashed);
+        scratch_remove(AT_FDCWD, crashed);
         image_free(im);
         crashes++;
     }
@@ -765,7 +751,7 @@ static bool try_one(const struct op *o, const struct kind *k, unsigned at, unsig
     CHECK(lg_volume_close(v) == 0, "close again");
     record_stop();
     record_free(r);
-    remove_tree(AT_FDCWD, dir);
+    scratch_remove(AT_FDCWD, dir);
     image_free(im);
     tries++;
     return met;
@@ -774,15 +760,8 @@ static bool try_one(const struct op *o, const struct kind *k, unsigned at, unsig
 /* The vault that all begin from: closed cleanly, but for one file that a session wrote which did not end. */
 static void make_base(void)
 {
-    struct lg_vault_info info = { .chunk_size = CS, .version = 1 };
-    struct lg_key vk;
     where = "base";
-    memset(info.vault_id, 'V', LG_ID_LEN);
-    memset(info.keyring_id, 'K', LG_ID_LEN);
-    memkeys_vault(&vk);
-    CHECK(lg_vault_create(dir, &info, vk.key) == 0, "vault");
-    lg_secret_free(vk.key);
-    CHECK(lg_keys_new(&memkeys, info.vault_id, &keys) == 0, "keys");
+    keys = scratch_vault(dir, CS);
     CHECK(open_volume(dir, 1, NULL, 0) == 0, "open");
     for (unsigned i = 0; i < n_things; i++) {
         struct thing *t = &before[i];
@@ -804,7 +783,7 @@ static void make_base(void)
     }
     CHECK(lg_volume_close(v) == 0, "close");
     base = image_scan(dir);
-    remove_tree(AT_FDCWD, dir);
+    scratch_remove(AT_FDCWD, dir);
 }
 
 int main(int argc, char **argv)
@@ -824,8 +803,7 @@ int main(int argc, char **argv)
         return 77;
     }
     umask(0);
-    snprintf(top, sizeof top, "%s/lgfault-XXXXXX", access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp");
-    if (lg_secret_init(true) || lg_crypto_init() || !mkdtemp(top))
+    if (lg_secret_init(true) || lg_crypto_init() || scratch_dir("lgfault", top))
         return 1;
     snprintf(dir, sizeof dir, "%s/vault", top);
     snprintf(crashed, sizeof crashed, "%s/crash", top);
