@@ -117,6 +117,11 @@ def drop_chunk(b, other, past):
         b[chunk_off(j):chunk_off(j) + C] = b[chunk_off(j + 1):chunk_off(j + 1) + C]
 
 
+def half_committed(b, other, past):
+    s = newest(b) * SECTOR
+    b[s:s + SECTOR] = past[s:s + SECTOR]
+
+
 SHUT = "header, table or size do not verify"
 ALIEN = "not a file of this vault"
 CHUNK = "chunk does not verify"
@@ -137,12 +142,13 @@ WAYS = {
     "table zeroed": (zero(entry_off(80), 4096), SHUT),
     "chunk first byte": (flip(chunk_off(7)), {7}), "chunk middle": (flip(chunk_off(50) + C // 2), {50}), "chunk last byte": (flip(chunk_off(99) + C - 1), {99}),
     "tail": (flip(chunk_off(N) + TAIL - 1), {N}), "first chunk": (flip(chunk_off(0)), {0}), "chunk zeroed": (zero(chunk_off(85), C), {85}),
+    "hole punched": (zero(chunk_off(20), 2 * C), {20, 21}),
     "chunks swapped": (swap(3, 60, True, False), {3, 60}), "chunks and entries swapped": (swap(3, 60, True, True), SHUT), "entries swapped": (swap(3, 60, False, True), SHUT),
     "chunk repeated": (take("self", (chunk_off(8), C, chunk_off(9))), {9}), "chunk dropped": (drop_chunk, set(range(10, 79))),
     "old chunk": (take("past", *same((chunk_off(5), C))), {5}), "old entry": (take("past", *same((entry_off(5), 32))), SHUT),
     "old chunk and entry": (take("past", *same((chunk_off(5), C), (entry_off(5), 32))), SHUT),
     "old chunk and entry in region": (take("past", *same((chunk_off(90), C), (entry_off(90), 32))), SHUT),
-    "old header": (take("past", *same((0, 4096))), SHUT), "old header and table": (take("past", *same((0, 4096), (entry_off(80), 4096))), set(OLD)),
+    "half-committed header": (half_committed, SHUT), "old header": (take("past", *same((0, 4096))), SHUT), "old header and table": (take("past", *same((0, 4096), (entry_off(80), 4096))), set(OLD)),
     "chunk of another": (take("other", *same((chunk_off(5), C))), {5}), "chunk and entry of another": (take("other", *same((chunk_off(5), C), (entry_off(5), 32))), SHUT),
     "cut by a byte": (length(lambda n: n - 1), SHUT), "cut by a sector": (length(lambda n: n - 512), SHUT), "cut to the header": (length(lambda n: 4096), SHUT),
     "cut in the header": (length(lambda n: 1000), ALIEN), "cut to a chunk": (length(lambda n: chunk_off(81)), SHUT), "longer by a byte": (length(lambda n: n + 1), SHUT),
@@ -219,6 +225,8 @@ for n, (change, _) in WAYS.items():
     with open(below[n], "r+b") as f:  # the same inode
         f.write(b)
         f.truncate(len(b))
+        if n == "hole punched":  # not written as zeros but taken away
+            subprocess.run(["fallocate", "-p", "-o", str(chunk_off(20)), "-l", str(2 * C), below[n]], check=True)
 lo = lambda n, *p: below["/".join(("n", n) + p)]
 lines = []  # the log must say these
 tell = lambda n, sub, kind: lines.append("inode %d below: %s" % (ino["/".join(["n", n] + ([sub] if sub else []))], kind))

@@ -54,6 +54,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
         int rc = lg_certificate_encode(&cert, out, &n);
         same(rc, n, data, len);
     }
+    if (len > LG_SIGN_LEN + LG_SIGN_PUB_LEN)
+        (void)!lg_act_verify(data, LG_ACT_ASK, data + LG_SIGN_LEN + LG_SIGN_PUB_LEN, len - LG_SIGN_LEN - LG_SIGN_PUB_LEN, data + LG_SIGN_PUB_LEN);
     if (len > LG_SIGN_LEN)
         (void)!lg_certificate_verify(data + LG_SIGN_LEN, len - LG_SIGN_LEN, data, &cert);
     if (lg_governance_decode(data, len, &gov) == 0) {

@@ -1,6 +1,10 @@
 /* Names, directory ids, targets and attributes as they stand below: as they are, and sealed here so that what lies behind their MAC is reached. */
+#include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include "leadglass/names.h"
 
@@ -21,6 +25,51 @@ static char *sealed(const char *label, const void *ad, size_t ad_len, const uint
     lg_b64_encode(b, n, text + pre);
     free(b);
     return text;
+}
+
+/* The same through the filesystem: the links that hold directory ids, long names and targets. */
+static char dir[64];
+static int fd;
+static void gone(void) { rmdir(dir); }
+
+static void below(const uint8_t *id, const char *text)
+{
+    char lower[LG_LOWER_NAME_MAX + 1], side[LG_LOWER_NAME_MAX + 1], name[LG_PLAIN_NAME_MAX + 1], *link = malloc(LG_TARGET_SEALED_MAX + 1);
+    uint8_t got[LG_ID_LEN];
+    if (!dir[0]) {
+        snprintf(dir, sizeof dir, "%s/lgnames.XXXXXX", access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp");
+        if (!mkdtemp(dir) || (fd = open(dir, O_RDONLY | O_DIRECTORY)) < 0)
+            abort();
+        atexit(gone);
+    }
+    if (!link)
+        abort();
+    (void)!lg_dirid_read(names, fd, got);
+    if (*text && symlinkat(text, fd, LG_DIRID_NAME) == 0) {
+        int l = openat(fd, LG_DIRID_NAME, O_PATH | O_NOFOLLOW);
+        (void)!lg_dirid_read(names, fd, got);
+        (void)!lg_link_text(l, link);
+        close(l);
+        unlinkat(fd, LG_DIRID_NAME, 0);
+    }
+    (void)!lg_name_read(names, fd, id, "lg.long.none", name);
+    if (*text && lg_name_lower(text, lower)) {
+        lg_sidecar_name(lower, side);
+        if (symlinkat(text, fd, side) == 0) {
+            (void)!lg_name_read(names, fd, id, lower, name);
+            unlinkat(fd, side, 0);
+        }
+        lower[LG_LOWER_NAME_MAX / 8] ^= 1;
+        lg_sidecar_name(lower, side);
+        if (symlinkat(text, fd, side) == 0) { /* under another's name */
+            if (lg_name_is_long(lower) && !lg_name_read(names, fd, id, lower, name))
+                abort();
+            unlinkat(fd, side, 0);
+        }
+    } else {
+        (void)!lg_name_read(names, fd, id, text, name);
+    }
+    free(link);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len);
@@ -46,6 +95,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
     (void)!lg_xattr_open(names, "user.a", data, len, value);
     (void)(lg_name_lower(text, lower) && !lg_name_is_long(lower));
     (void)lg_name_is_hidden(text);
+    below(data, text);
     (void)lg_target_len(n);
     free(text);
     /* sealed */

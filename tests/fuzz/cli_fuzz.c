@@ -1,0 +1,129 @@
+/* Files that the command reads and that others may have written: certificates of destruction, officers' key files, and the state of an interrupted scrub.
+ * First byte: which, and how much of the rest is laid over a good one. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "../../tools/cli/act.h"
+#include "../../tools/cli/scrub.h"
+#include "leadglass/certificate.h"
+
+static char path[40];
+static int fd;
+static char good[65536]; /* a certificate in JSON, but for what certificate_verify compares it with */
+static size_t good_len;
+
+/* One of single-administrator mode, signed by a key of ours. */
+static void make_good(void)
+{
+    static struct lg_certificate x;
+    static struct lg_act a;
+    static uint8_t doc[LG_CERT_MAX], tomb[LG_TOMBSTONE_LEN];
+    uint8_t sig[LG_SIGN_LEN];
+    char b64[LG_CERT_MAX * 2];
+    size_t n;
+    LG_SECRET_AUTO seed = lg_secret_new();
+    a = (struct lg_act){ .action = LG_ACT_REVOKE, .keyring_id = { 1 }, .nonce = { 2 }, .created = 5, .expires = 50, .kid = { 3 }, .uid = "1.2.3", .reason = "why" };
+    memcpy(x.keyring_id, a.keyring_id, LG_ID_LEN);
+    memcpy(x.tombstone.keyring_id, a.keyring_id, LG_ID_LEN);
+    memcpy(x.tombstone.kid, a.kid, LG_ID_LEN);
+    memcpy(x.tombstone.act, a.nonce, LG_ID_LEN);
+    strcpy(x.uid, a.uid);
+    x.issued = 100;
+    x.files = LG_CERT_UNKNOWN;
+    x.n_backups = 1;
+    x.act.state = LG_ACT_DONE;
+    x.act.asked.at = 6;
+    if (!seed || lg_sign_public(seed, x.pub) || lg_act_encode(&a, x.act.doc, &x.act.doc_len) || lg_tombstone_encode(&x.tombstone, tomb) ||
+        lg_sign(seed, tomb, LG_TOMBSTONE_SIGNED, x.tombstone.sig) || lg_certificate_encode(&x, doc, &n) || lg_sign(seed, doc, n, sig) ||
+        lg_certificate_verify(doc, n, sig, &x))
+        abort();
+    lg_b64_encode(doc, n, b64);
+    good_len = (size_t)snprintf(good, sizeof good, "{\"document\":\"%s\",", b64);
+    lg_b64_encode(sig, sizeof sig, b64);
+    good_len += (size_t)snprintf(good + good_len, sizeof good - good_len, "\"signature\":\"%s\",\"format\":\"leadglass-certificate-1\"}", b64);
+}
+
+static void file(const void *head, size_t head_len, const void *data, size_t len)
+{
+    if (ftruncate(fd, 0) || lseek(fd, 0, SEEK_SET) || (head_len && write(fd, head, head_len) != (ssize_t)head_len) || (len && write(fd, data, len) != (ssize_t)len))
+        abort();
+}
+
+static void certificate(unsigned how, const uint8_t *data, size_t len)
+{
+    static char text[sizeof good];
+    struct cli c = { .key = how & 8 ? "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA" : NULL };
+    if (how & 4) { /* laid over a good one */
+        size_t at = len > 2 ? (data[0] | (size_t)data[1] << 8) % good_len : 0, n = len > 2 ? len - 2 : 0;
+        if (n > good_len - at)
+            n = good_len - at;
+        memcpy(text, good, good_len);
+        if (n)
+            memcpy(text + at, data + 2, n);
+        file(NULL, 0, text, good_len);
+    } else {
+        file(NULL, 0, data, len);
+    }
+    if (certificate_verify(&c, path) == CLI_OK) /* what stands beside the signed bytes is never all there */
+        abort();
+}
+
+static char officer[LG_OFFICER_KEY_TEXT];
+
+static void officer_key(unsigned how, const uint8_t *data, size_t len)
+{
+    char text[sizeof officer];
+    size_t n = strlen(officer);
+    LG_SECRET_AUTO seed = lg_secret_new();
+    memcpy(text, officer, sizeof text);
+    for (size_t i = 0; how & 4 && i + 1 < len && i < 8; i += 2) /* not the cost of the key, which would be honoured up to a second */
+        text[30 + data[i] % (n - 30)] ^= (char)data[i + 1];
+    int rc = seed ? lg_officer_key_open(text, n, how & 8 ? "x" : "wrong", how & 8 ? 1 : 5, seed) : 0;
+    if (seed && memcmp(text, officer, n) == 0 && rc != (how & 8 ? 0 : -EKEYREJECTED))
+        abort();
+}
+
+static void state(unsigned how, const uint8_t *data, size_t len)
+{
+    static const char head[] = "{\"leadglass_scrub\":1,\"vault_id\":\"00000000000000000000000000000000\",\"mode\":\"keys\",\"manifest\":\"\",\"against\":\"\"}\n";
+    struct cli c = { .json = false };
+    struct run r = { .c = &c, .state = path, .resume = true };
+    char *position = NULL;
+    file(head, how & 4 ? sizeof head - 1 : 0, data, len);
+    if (state_open(&r, &position) == 0) {
+        struct lg_scrub_stat total = r.base;
+        (void)!state_print(&r, &total);
+    }
+    free(position);
+    if (r.log)
+        fclose(r.log);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len);
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
+{
+    if (!path[0]) {
+        FILE *null = fopen("/dev/null", "we");
+        if (!null || lg_secret_init(true) || lg_crypto_init() || (fd = memfd_create("cli", MFD_CLOEXEC)) < 0)
+            abort();
+        stdout = null; /* what the command tells; the fuzzer has its own */
+        stderr = null;
+        snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
+        make_good();
+        LG_SECRET_AUTO seed = lg_secret_random();
+        if (!seed || lg_officer_key_seal(seed, "x", 1, 1, officer))
+            abort();
+    }
+    if (!len || len > 60000)
+        return 0;
+    if (*data & 2)
+        officer_key(*data, data + 1, len - 1);
+    else if (*data & 1)
+        certificate(*data, data + 1, len - 1);
+    else
+        state(*data, data + 1, len - 1);
+    return 0;
+}
