@@ -58,6 +58,8 @@ int lg_client_lock(struct lg_client *c, struct lg_unconfirmed *ret) LG_MUST;
 int lg_client_study_revoke(struct lg_client *c, const char *uid, const char *reason, bool now, enum lg_key_state *ret_state,
                            struct lg_unconfirmed *ret) LG_MUST;
 int lg_client_study_show(struct lg_client *c, const char *uid, struct lg_study *ret) LG_MUST;
+/* By the id of its newest key. -ENOENT: none has it. */
+int lg_client_study_by_kid(struct lg_client *c, const uint8_t kid[LG_ID_LEN], struct lg_study *ret) LG_MUST;
 /* Calls back for every study; stops when it returns non-zero and returns that. */
 int lg_client_study_list(struct lg_client *c, int (*each)(void *arg, const struct lg_study *s), void *arg) LG_MUST;
 
@@ -156,6 +158,9 @@ int lg_client_audit_head(struct lg_client *c, const char *want, char ret[LG_HEAD
 int lg_client_audit_heads(struct lg_client *c, struct lg_audit_heads *ret) LG_MUST;
 /* Has it recorded that this user reads a log; how: tail, query ... */
 int lg_client_audit_note(struct lg_client *c, const char *how) LG_MUST;
+
+/* Has it recorded that the log is exported to target, study UIDs and all, and gets the key of the export's spool. -ENOENT: no log is kept. */
+int lg_client_audit_export(struct lg_client *c, const char *target, struct lg_secret *ret) LG_MUST;
 
 /* Events to a mount, on a connection and a thread of its own, which reconnects for ever until lg_watch_stop. The callback does what the
  * event asks and returns when that is complete: its return is the acknowledgement (0), or the lack of one. It must not use the watch. */

@@ -160,6 +160,24 @@ int lg_client_study_show(struct lg_client *c, const char *uid, struct lg_study *
     return call(c, &q, &a, DEADLINE_MS);
 }
 
+int lg_client_study_by_kid(struct lg_client *c, const uint8_t kid[LG_ID_LEN], struct lg_study *ret)
+{
+    struct lg_request q = { .type = LG_MSG_STUDY_LIST, .has_after = true };
+    struct lg_study *s = calloc(LG_WIRE_STUDIES_MAX, sizeof *s);
+    struct lg_answer a = { .studies = s };
+    memcpy(q.kid, kid, LG_ID_LEN);
+    unsigned i = LG_ID_LEN;
+    while (i && q.kid[--i]-- == 0) /* begin behind the id before it; of the id of zeros, which is none, behind the last */
+        ;
+    int rc = s ? call(c, &q, &a, DEADLINE_MS) : -ENOMEM;
+    if (!rc && (!a.n_studies || memcmp(s[0].kid, kid, LG_ID_LEN) != 0))
+        rc = -ENOENT;
+    if (!rc)
+        *ret = s[0];
+    free(s);
+    return rc;
+}
+
 int lg_client_study_list(struct lg_client *c, int (*each)(void *arg, const struct lg_study *s), void *arg)
 {
     struct lg_request q = { .type = LG_MSG_STUDY_LIST };
@@ -584,4 +602,18 @@ int lg_client_audit_note(struct lg_client *c, const char *how)
     struct lg_answer a = { 0 };
     snprintf(q.reason, sizeof q.reason, "%s", how);
     return call(c, &q, &a, DEADLINE_MS);
+}
+
+int lg_client_audit_export(struct lg_client *c, const char *target, struct lg_secret *ret)
+{
+    struct lg_request q = { .type = LG_MSG_AUDIT_EXPORT };
+    struct lg_key k;
+    unsigned lease;
+    snprintf(q.reason, sizeof q.reason, "%s", target);
+    int rc = one_key(c, &q, &k, &lease);
+    if (!rc) {
+        memcpy(ret->b, k.key->b, LG_KEY_LEN);
+        lg_secret_free(k.key);
+    }
+    return rc;
 }

@@ -64,6 +64,7 @@ static const struct {
     [LG_MSG_AUDIT_HEAD] = { NULL, false, false, true },
     [LG_MSG_AUDIT_HEADS] = { NULL, false, false, true },
     [LG_MSG_AUDIT_NOTE] = { "log.read", false, true, true },
+    [LG_MSG_AUDIT_EXPORT] = { "config", false, true, false },
 };
 
 /* ---- life ------------------------------------------------------------------------------------------------------------------------ */
@@ -168,7 +169,7 @@ void lg_keyd_audit(struct lg_worker *w, const char *event, uid_t uid, pid_t pid,
 /* The id of the key that a request concerns, without naming the study. */
 static bool subject(struct lg_worker *w, const struct lg_answer *a, const char *uid, struct lg_audit_record *r)
 {
-    if (a->key[0].key && a->type != LG_MSG_VAULT_ADD && a->type != LG_MSG_VAULT_GET) {
+    if (a->key[0].key && a->type != LG_MSG_VAULT_ADD && a->type != LG_MSG_VAULT_GET && a->type != LG_MSG_AUDIT_EXPORT) {
         memcpy(r->study, a->key[0].kid, LG_ID_LEN);
         r->key = a->key[0].version;
         return true;
@@ -249,6 +250,8 @@ void lg_keyd_audit_answer(struct lg_worker *w, const struct lg_conn *c, const st
         snprintf(r.text, sizeof r.text, "request %u", (unsigned)a->type);
     else if (a->type == LG_MSG_AUDIT_NOTE)
         snprintf(r.how, sizeof r.how, "%.31s", q && strspn(q->reason, "abcdefghijklmnopqrstuvwxyz-") == strlen(q->reason) ? q->reason : "unknown");
+    else if (a->type == LG_MSG_AUDIT_EXPORT)
+        snprintf(r.text, sizeof r.text, "audit.export=%.900s (with study UIDs)", q ? q->reason : "");
     else
         snprintf(r.text, sizeof r.text, "%s", q ? a->type == LG_MSG_SESSION_BEGIN ? q->mountpoint : q->reason : w->asked_op ? w->asked_op->reason : "");
     if (a->type == LG_MSG_ACT_SUBMIT || a->type == LG_MSG_ACT_APPROVE)
@@ -426,6 +429,20 @@ void lg_on_audit_heads(struct lg_worker *w, struct lg_conn *c, const struct lg_r
         a.status = lg_keyring_heads(w->keyring, h->head, LG_AUDIT_HEADS_MAX, &h->n);
     lg_reply(w, c, &a);
     free(h);
+}
+
+/* What is answered is in the log before, for good: nobody exports unrecorded. */
+void lg_on_audit_export(struct lg_worker *w, struct lg_conn *c, const struct lg_request *q)
+{
+    struct lg_keyring_stat st;
+    struct lg_answer a = { .type = q->type, .id = q->id, .key[0] = { .version = 1, .kind = LG_KIND_VAULT, .state = LG_KEY_ACTIVE, .key = lg_secret_new() } };
+    a.status = !a.key[0].key ? -ENOMEM : !w->audit ? -ENOENT : lg_keyring_stat(w->keyring, &st);
+    if (!a.status)
+        a.status = lg_keyring_export_key(w->keyring, a.key[0].key);
+    if (!a.status)
+        memcpy(a.key[0].kid, st.keyring_id, LG_ID_LEN);
+    lg_reply(w, c, &a);
+    lg_answer_done(&a);
 }
 
 void lg_on_audit_note(struct lg_worker *w, struct lg_conn *c, const struct lg_request *q) { lg_reply_status(w, c, q, 0); }

@@ -163,6 +163,7 @@ void lg_on_audit_info(struct lg_worker *w, struct lg_conn *c, const struct lg_re
 void lg_on_audit_state(struct lg_worker *w, struct lg_conn *c, const struct lg_request *q);
 void lg_on_audit_head(struct lg_worker *w, struct lg_conn *c, const struct lg_request *q);
 void lg_on_audit_heads(struct lg_worker *w, struct lg_conn *c, const struct lg_request *q);
+void lg_on_audit_export(struct lg_worker *w, struct lg_conn *c, const struct lg_request *q);
 void lg_on_audit_note(struct lg_worker *w, struct lg_conn *c, const struct lg_request *q);
 
 int64_t lg_ms(void);

@@ -66,6 +66,7 @@ static const struct {
     [LG_MSG_AUDIT_HEAD] = { lg_on_audit_head, ADMIN, true, true },
     [LG_MSG_AUDIT_HEADS] = { lg_on_audit_heads, ADMIN, false, false },
     [LG_MSG_AUDIT_NOTE] = { lg_on_audit_note, ADMIN, false, false },
+    [LG_MSG_AUDIT_EXPORT] = { lg_on_audit_export, ADMIN, true, false },
 };
 
 static int begin(struct lg_worker *w) { return lg_keyring_in_txn(w->keyring) ? 0 : lg_keyring_begin(w->keyring); }
