@@ -330,7 +330,9 @@ static bool setting(void *arg, const char *section, const char *name, const char
         return program_section(l->c, name, value, error, cap);
     if (strcmp(section, "watch") == 0)
         return watch_section(l->c, name, value, error, cap);
-    size_t n = (size_t)snprintf(error, cap, "[%.32s]: there is no such section; there are watch, syslog, program and the rules", section);
+    if (strcmp(section, "export") == 0) /* of audit export, which reads the same file */
+        return true;
+    size_t n = (size_t)snprintf(error, cap, "[%.32s]: there is no such section; there are watch, export, syslog, program and the rules", section);
     for (unsigned i = 0; i < LG_ALERT_RULES && n < cap; i++)
         n += (size_t)snprintf(error + n, cap - n, "%s %s", i ? "," : "", infos[i].name);
     return false;

@@ -487,8 +487,8 @@ static int run(struct cli *c)
 static const struct cli_option options[] = {
     { "key", "FILE", "verify: the public key (default: asked of the key manager, else key.pub in the log)", CLI_TEXT, CLI_INTO(audit.key), 0 },
     { "against", "FILE", "verify: heads kept elsewhere, as `audit anchor` printed them", CLI_TEXT, CLI_INTO(audit.against), 0 },
-    { "offline", NULL, "verify, tail: ask no key manager", CLI_FLAG, CLI_INTO(audit.offline), 0 },
-    { "follow", NULL, "tail: go on as records come", CLI_FLAG, CLI_INTO(audit.follow), 'f' },
+    { "offline", NULL, "verify, tail, export --dicom: ask no key manager", CLI_FLAG, CLI_INTO(audit.offline), 0 },
+    { "follow", NULL, "tail: go on as records come. export: send to a syslog receiver, as the configuration says", CLI_FLAG, CLI_INTO(audit.follow), 'f' },
     { "lines", "N", "tail: so many of every chain first (default 20)", CLI_NUMBER, CLI_INTO(audit.lines), 'n' },
     { NULL, NULL, NULL, CLI_FLAG, 0, 0 },
 };
@@ -522,6 +522,8 @@ const struct cli_command cli_audit = {
     .more = "query, report and export name studies and patients through the key manager, which records that they were asked.\n"
             "DIR is the log directory (default: the key manager's; name those of mounts with a log of their own, -o audit=DIR, too). verify works on a copy on another\n"
             "machine, without a key manager; of a copy made earlier on this one say --offline, as the key manager remembers later records.\n"
+            "export --dicom writes a period as DICOM audit messages; export --follow sends them to a syslog receiver, over TLS, until it is stopped, once release-study-uids = yes\n"
+            "stands in its configuration; export --config FILE tells how that is getting on.\n"
             "watch goes on until it is stopped; SIGHUP reads its configuration anew. leadglass-audit.conf(5) has the rules.\n"
             "anchor prints the newest signed head of every chain: keep it elsewhere, and verify --against it finds a rollback of log and keyring together.\n"
             "Exit status of verify: 0 intact, 17 not intact, 18 cannot be told (nothing signed, or no key).\n",

@@ -39,8 +39,10 @@ int cli_audit_export(const struct cli *c)
 {
     struct export x = { .c = c, .f = stdout };
     char host[LG_AUDIT_NAME_MAX + 1] = "";
-    if (!c->export.dicom)
-        return cli_fail(CLI_USAGE, "audit export --dicom [DIR] writes a period as DICOM audit messages, which name studies. JSON and CSV: audit query --json, --csv");
+    if (!c->export.dicom && (c->audit.follow || c->watch.config))
+        return c->argc ? cli_fail(CLI_USAGE, "with --follow the log's place is said in the configuration (log = DIR)") : cli_audit_follow(c);
+    if (!c->export.dicom || c->audit.follow)
+        return cli_fail(CLI_USAGE, "say --dicom for a period (JSON and CSV: audit query --json, --csv), --follow to send to a syslog receiver, or --config FILE alone to see how that is getting on");
     if (gethostname(host, sizeof host - 1) || !host[0])
         snprintf(host, sizeof host, "localhost");
     int code = cli_audit_selection(c, "export", 0, &x.x);

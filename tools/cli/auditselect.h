@@ -35,6 +35,7 @@ int cli_audit_each(const struct cli_audit_selection *x, int (*each)(void *arg, c
 int cli_audit_query(const struct cli *c);
 int cli_audit_report(const struct cli *c);
 int cli_audit_export(const struct cli *c);
+int cli_audit_follow(const struct cli *c); /* exporter.c: export --follow, or how that is getting on */
 int cli_audit_watch(const struct cli *c);
 extern const struct cli_option cli_audit_watch_options[];
 

@@ -404,7 +404,7 @@ int cli_audit_watch(const struct cli *c)
 }
 
 const struct cli_option cli_audit_watch_options[] = {
-    { "config", "FILE", "watch: rules and delivery (default " CONFIG_DEFAULT ", else built in)", CLI_TEXT, CLI_INTO(watch.config), 0 },
+    { "config", "FILE", "watch: rules and delivery; export: the receiver (default " CONFIG_DEFAULT ", else built in)", CLI_TEXT, CLI_INTO(watch.config), 0 },
     { "state", "FILE", "watch: where it keeps how far it is (default " STATE_DEFAULT ")", CLI_TEXT, CLI_INTO(watch.state), 0 },
     { "once", NULL, "watch: what is new since the last time, then end", CLI_FLAG, CLI_INTO(watch.once), 0 },
     { "all", NULL, "watch: the first time, everything that is in the log", CLI_FLAG, CLI_INTO(all), 0 },

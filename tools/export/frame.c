@@ -1,9 +1,9 @@
-#include "syslog.h"
+#include "frame.h"
 
 #include <stdio.h>
 #include <string.h>
 
-int lg_syslog_frame(const struct lg_syslog_header *h, const char *msg, size_t len, char *out, size_t cap, size_t *ret_len)
+int lg_frame_encode(const struct lg_frame_header *h, const char *msg, size_t len, char *out, size_t cap, size_t *ret_len)
 {
     char head[256], when[LG_AUDIT_TIME_LEN + 1], host[256], count[16];
     size_t n = 0;
