@@ -46,6 +46,7 @@ PARSERS = [
     ("keyring: records", "keymgr/keyring/record.c", "lg_record_parse|control_parse|.*parse.*"),
     ("keyring: pages", "keymgr/keyring/pages.c", None),
     ("root-slot file", "keymgr/keyring/slotfile.c", "lg_slotfile_decode|.*decode.*"),
+    ("alerts: configuration", "tools/alert/config.c", None),
     ("state of a scrub", "tools/cli/state.c", "go_on|next|number|stat_read|state_open"),
     ("certificates as JSON", "tools/cli/certificate.c", "certificate_verify|bytes_of"),
     ("keyring backups", "keymgr/keyring/backup.c", "lg_backup_header_read|lg_backup_check|frames_read|import_meta|import_key|import_row"),
@@ -56,6 +57,7 @@ UNREACHABLE = [
     (r".*", r"-ENOMEM|out of memory", "memory does not run out"),
     (r"fs/journal/.*|fs/volume/vault.c|keymgr/keyring/pages.c", r"return \(int\)n;|return -errno;|rc = \(int\)got;|return got < 0 \? -errno", "the file below does not fail"),
     (r"fs/journal/record.c", r"uint8_t \*z = calloc|for \(uint64_t done|size_t n = len - done|lg_write_full\(sys, fd, z|done \+= n;|free\(z\);", "holes can be punched on /dev/shm"),
+    (r"keymgr/keyring/backup.c", r"im->k.root.epoch|lg_keyring_fill|lg_bucket_key\(|LG_KEY_RESTORED|r->changed|r->reason|quarantined|lg_store_|lg_record_put|in_batch = 0|im->write", "only a restore writes"),
     (r"tools/cli/state.c", r"line\(r, header\(r\)\);|strerror\(errno\)", "only a state that is there is read"),
 ]
 
