@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <getopt.h>
 #include <limits.h>
+#include <linux/capability.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -11,6 +12,7 @@
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/sysmacros.h>
 #include <syslog.h>
 #include <unistd.h>
@@ -445,6 +447,18 @@ static void raise_limits(void)
     }
 }
 
+/* Whoever has CAP_SYS_RESOURCE writes past quotas and into the blocks that ext4 keeps back, and so would everybody here through this process. Once the limits
+ * are raised and before there are other threads: a thread has the capabilities of the one that made it. */
+static void obey_quotas(void)
+{
+    struct __user_cap_header_struct head = { .version = _LINUX_CAPABILITY_VERSION_3 };
+    struct __user_cap_data_struct caps[_LINUX_CAPABILITY_U32S_3];
+    if (syscall(SYS_capget, &head, caps))
+        return;
+    caps[CAP_TO_INDEX(CAP_SYS_RESOURCE)].effective &= ~CAP_TO_MASK(CAP_SYS_RESOURCE);
+    (void)!syscall(SYS_capset, &head, caps);
+}
+
 /* The kernel reads ahead 128 KiB unless told otherwise; larger requests cost less each. Best effort. */
 static void raise_readahead(const char *mountpoint)
 {
@@ -625,6 +639,7 @@ static int run(struct program *p, int ready)
     if (p->o.rules && lg_rules_load(p->o.rules, &p->rules, error, sizeof error))
         return fail(p, EXIT_USAGE, "%s", error);
     raise_limits();
+    obey_quotas();
     umask(0); /* modes arrive as they are to be */
     p->front.entry_timeout = p->o.entry_timeout;
     p->front.attr_timeout = p->o.attr_timeout;

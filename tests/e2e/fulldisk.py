@@ -1,5 +1,5 @@
 """A full disk: the error reaches the application, nothing durable is harmed, deleting works, and freeing space lets work go on."""
-import errno, os, subprocess
+import ctypes, errno, os, struct, subprocess, sys
 from lib import *
 
 w = World()
@@ -57,4 +57,149 @@ try:
 finally:
     subprocess.run(["umount", "-l", w.path("mnt")], stderr=subprocess.DEVNULL)
     subprocess.run(["umount", "-l", w.path("small")])
-print("ok", n, "files until it was full")
+print(n, "files until tmpfs was full")
+
+# A small ext4 with quotas: the application is another user. Blocks are given out late there, so that an error may come with write, fsync or close.
+USER, IMAGE, LIMIT_KIB = 12345, 64, 8192
+
+
+def set_quota(device, kib):
+    """setquota -u USER 0 KIB: quotactl(2), struct if_dqblk"""
+    libc = ctypes.CDLL(None, use_errno=True)
+    q = struct.pack("=8QI4x", kib, 0, 0, 0, 0, 0, 0, 0, 1)
+    if libc.quotactl(0x800008 << 8, device.encode(), USER, q):
+        raise OSError(ctypes.get_errno(), "quotactl")
+
+
+def as_user(f):
+    """f in another process, by USER; the errno that it failed with, or 0"""
+    pid = os.fork()
+    if pid:
+        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    try:
+        os.setgroups([]), os.setgid(USER), os.setuid(USER)
+        f()
+        os._exit(0)
+    except OSError as e:
+        os._exit(e.errno)
+    except BaseException as e:
+        print(repr(e), flush=True)
+        os._exit(255)
+
+
+def sync_write(path, data, mode="wb", at=None):
+    with open(path, mode, buffering=0) as f:
+        if at is not None:
+            f.seek(at)
+        for i in range(0, len(data), 100000):
+            f.write(data[i:i + 100000])
+        os.fsync(f.fileno())
+
+
+os.chmod(w.dir, 0o711)
+image, small = w.path("image"), w.path("ext4")
+os.mkdir(small)
+with open(image, "wb") as f:
+    f.truncate(IMAGE << 20)
+
+
+def ext4(features, options):
+    """Why it cannot be had here, or None"""
+    for c in (["/sbin/mkfs.ext4", "-q", "-F", *features, image], ["mount", "-o", "loop" + options, image, small]):
+        try:
+            r = subprocess.run(c, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        except FileNotFoundError as e:
+            return str(e)
+        if r.returncode:
+            return r.stderr.strip()
+
+
+no_quota = ext4(["-O", "quota", "-E", "quotatype=usrquota"], ",usrquota")
+if no_quota:
+    print("quota: SKIPPED, no ext4 on a loop device with usrquota here:", no_quota)
+    no_ext4 = ext4([], "")
+    if no_ext4:
+        print("ext4: SKIPPED, none on a loop device here:", no_ext4)
+        sys.exit(0)
+try:
+    w.cli("init", w.path("ext4/vault"))
+    m = w.mount("ext4/vault")
+    home = os.path.join(m, "home")
+    os.mkdir(home)
+    os.chown(home, USER, USER)
+    at = lambda *n: os.path.join(home, *n)
+    keep = os.urandom(1000000)
+    assert as_user(lambda: sync_write(at("keep"), keep)) == 0
+
+    def fill(size, error, root=False):
+        """Files until one cannot be written; how many could"""
+        done = 0
+        while True:
+            name = "%d.%d%s" % (size, done, "r" if root else "")
+            write_it = lambda: sync_write(os.path.join(m, name) if root else at(name), b"f" * size)
+            if root:
+                try:
+                    write_it()
+                    rc = 0
+                except OSError as e:
+                    rc = e.errno
+            else:
+                rc = as_user(write_it)
+            if rc:
+                assert rc == error, (errno.errorcode.get(rc, rc), name)
+                return done
+            done += 1
+
+    # What lets root's processes, and so this one, past a quota has been given up.
+    status = dict(l.split(":", 1) for l in read("/proc/%d/status" % w.pid_of()).decode().splitlines())
+    assert not int(status["CapEff"], 16) >> 24 & 1, "CAP_SYS_RESOURCE"
+
+    def quota():
+        set_quota(next(l.split()[0] for l in open("/proc/mounts") if l.split()[1] == small), LIMIT_KIB)
+        over = fill(600000, errno.EDQUOT) + fill(4000, errno.EDQUOT)
+        assert 5 <= over, over
+        used = sum(os.stat(os.path.join(d, f)).st_blocks for d, _, fs in os.walk(home) for f in fs) // 2
+        assert LIMIT_KIB - 700 <= used <= LIMIT_KIB, used
+        assert as_user(lambda: sync_write(at("keep"), b"a" * 900000, "ab")) == errno.EDQUOT
+        assert as_user(lambda: os.truncate(at("keep"), len(keep))) == 0, "cutting what could not be written"
+        assert as_user(lambda: sync_write(at("keep"), b"n" * 100000, "r+b", 500000)) == 0, "within what it has"
+        kept = keep[:500000] + b"n" * 100000 + keep[600000:]
+        sync_write(os.path.join(m, "root's"), b"r" * 3000000)  # somebody else's files are not in the way
+        os.unlink(os.path.join(m, "root's"))
+        assert read(at("keep")) == kept
+        for f in os.listdir(home):
+            if f != "keep":
+                assert as_user(lambda: os.unlink(at(f))) == 0
+        assert as_user(lambda: sync_write(at("again"), b"z" * 3000000)) == 0
+        w.remount("ext4/vault")
+        assert read(at("keep")) == kept and read(at("again")) == b"z" * 3000000
+        print("quota: ok,", over, "files until it was used up")
+        return kept
+
+    if not no_quota:
+        keep = quota()
+    sync_write(at("again"), b"z" * 3000000)
+    sync_write(os.path.join(m, "root's"), b"r" * 3000000)
+    n = fill(3000000, errno.ENOSPC, True) + fill(50000, errno.ENOSPC, True) + fill(4000, errno.ENOSPC, True)
+    st = os.statvfs(m)
+    assert st.f_bavail * st.f_frsize < 1 << 20, st
+    with open(os.path.join(home, "keep"), "r+b", buffering=0) as f:
+        f.seek(200000)
+        f.write(b"m" * 50000)
+        os.fsync(f.fileno())
+    keep = keep[:200000] + b"m" * 50000 + keep[250000:]
+    raises(errno.ENOSPC, sync_write, os.path.join(m, "more"), b"x" * 2000000)
+    assert read(at("keep")) == keep and read(at("again")) == b"z" * 3000000
+    m = w.remount("ext4/vault")
+    assert read(at("keep")) == keep and read(at("again")) == b"z" * 3000000 and read(os.path.join(m, "root's")) == b"r" * 3000000
+    for f in os.listdir(m):
+        if f not in ("home", "root's"):
+            os.unlink(os.path.join(m, f))
+    sync_write(os.path.join(m, "after"), b"w" * 8000000)
+    m = w.remount("ext4/vault")
+    assert read(os.path.join(m, "after")) == b"w" * 8000000 and read(at("keep")) == keep
+    w.umount()
+finally:
+    subprocess.run(["umount", "-l", w.path("mnt")], stderr=subprocess.DEVNULL)
+    subprocess.run(["umount", "-l", small])
+print("ok", n, "files until ext4 was full")
