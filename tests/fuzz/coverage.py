@@ -46,7 +46,7 @@ PARSERS = [
     ("keyring: records", "keymgr/keyring/record.c", "lg_record_parse|control_parse|.*parse.*"),
     ("keyring: pages", "keymgr/keyring/pages.c", None),
     ("root-slot file", "keymgr/keyring/slotfile.c", "lg_slotfile_decode|.*decode.*"),
-    ("alerts: configuration", "tools/alert/config.c", None),
+    ("alerts: configuration", "tools/alert/config.c", "(?!lg_alert_facility).*"),
     ("state of a scrub", "tools/cli/state.c", "go_on|next|number|stat_read|state_open"),
     ("certificates as JSON", "tools/cli/certificate.c", "certificate_verify|bytes_of"),
     ("keyring backups", "keymgr/keyring/backup.c", "lg_backup_header_read|lg_backup_check|frames_read|import_meta|import_key|import_row"),
