@@ -95,6 +95,7 @@ struct lg_volume {
     bool handles;
     bool attrs_lost; /* under table: attributes may wait for an fsync that no node in memory knows of */
     time_t checkpointed;
+    struct timespec opened; /* by the clock that stamps inodes: a temporary changed before is not of this mount */
     bool sweeping, moved_lost; /* under table, as what follows */
     struct lg_node **moved;    /* renamed or linked while a sweep is under way */
     size_t n_moved, cap_moved;
@@ -157,6 +158,11 @@ int lg_sidecar_make(int dirfd, const char *sealed, const char *lower) LG_MUST;
 void lg_sidecar_drop(int dirfd, const char *lower);
 /* Returns -EIO. */
 int lg_volume_report(struct lg_volume *v, const struct lg_node *n, const char *kind);
+
+/* ---- volume.c ---- */
+/* Calls each for every node, or those that may hold what is not committed, with a reference held and no lock. each returns non-zero to remember that as the
+ * result; all are visited. */
+int lg_nodes_each(struct lg_volume *v, bool dirty, int (*each)(struct lg_volume *v, struct lg_node *n, void *arg), void *arg) LG_MUST;
 
 /* ---- sweep.c ---- */
 /* Tells a sweep that this node has a name that it may miss. ns held. */

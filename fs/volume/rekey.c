@@ -97,8 +97,44 @@ static int publish(void *arg)
     return rc;
 }
 
-/* A place for n as it is named now; -ENOENT: it has no name that is known. ns held. */
-static int place_of(struct lg_volume *v, struct lg_node *n, struct lg_place *p)
+struct search {
+    struct lg_node *n;
+    bool found;
+};
+
+/* Is n one of this directory's entries? ns held exclusively. */
+static int search_dir(struct lg_volume *v, struct lg_node *dir, void *arg)
+{
+    struct search *s = arg;
+    uint8_t id[LG_ID_LEN];
+    char name[LG_PLAIN_NAME_MAX + 1];
+    int fd = s->found || !S_ISDIR(dir->type) ? -1 : lg_node_open(v, dir, O_RDONLY | O_DIRECTORY);
+    DIR *d = fd >= 0 ? fdopendir(fd) : NULL;
+    if (!d) {
+        if (fd >= 0)
+            close(fd);
+        return 0; /* removed meanwhile, or not to be had: not there */
+    }
+    if (lg_dirid_get(v, dir, fd, id) == 0)
+        for (struct dirent *e; !s->found && (e = readdir(d));)
+            if (e->d_ino == s->n->ino && !lg_name_is_hidden(e->d_name) && lg_name_read(v->names, fd, id, e->d_name, name) == 0) {
+                lg_node_moved(v, s->n, dir->id, name);
+                s->found = true;
+            }
+    closedir(d);
+    return 0;
+}
+
+/* The name that was seen last is gone, or another file's: a file with several names had one of them taken away. Whoever asks for it came by a directory that
+ * is in memory. */
+static int search_name(struct lg_volume *v, struct lg_node *n)
+{
+    struct search s = { .n = n };
+    int rc = lg_nodes_each(v, false, search_dir, &s);
+    return rc ? rc : s.found ? 0 : -ENOENT;
+}
+
+static int place_as_seen(struct lg_volume *v, struct lg_node *n, struct lg_place *p)
 {
     p->dir = NULL;
     pthread_mutex_lock(&v->table);
@@ -107,6 +143,23 @@ static int place_of(struct lg_volume *v, struct lg_node *n, struct lg_place *p)
     pthread_mutex_unlock(&v->table);
     int rc = name ? lg_place_get(v, parent, name, LG_HOLD_NONE, p) : -ENOENT;
     free(name);
+    struct stat st;
+    if (!rc && fstatat(p->fd, p->lower, &st, AT_SYMLINK_NOFOLLOW))
+        rc = -errno;
+    return !rc && st.st_ino != n->ino ? -ENOENT : rc;
+}
+
+/* A place for n as it is named now; -ENOENT: it has no name that is known. ns held exclusively. Filled in even on error. */
+static int place_of(struct lg_volume *v, struct lg_node *n, struct lg_place *p)
+{
+    int rc = place_as_seen(v, n, p);
+    if (rc == -ENOENT || rc == -ESTALE) {
+        rc = search_name(v, n);
+        if (!rc) {
+            lg_place_done(v, p);
+            rc = place_as_seen(v, n, p);
+        }
+    }
     return rc;
 }
 

@@ -85,6 +85,15 @@ static int sweep_node(struct sweep *s, struct lg_node *n)
     return 0;
 }
 
+/* What a re-encryption that a crash cut short has left. The file that it was to replace is whole, and the journal has been replayed. Should a clock that was
+ * set back make one of this mount's look old, that re-encryption fails and its file stays as it was. */
+static bool is_temporary(const char *lower) { return strncmp(lower, LG_TMP_PREFIX, sizeof LG_TMP_PREFIX - 1) == 0 && strlen(lower) == sizeof LG_TMP_PREFIX - 1 + 16; }
+
+static bool older_than_mount(const struct lg_volume *v, const struct stat *st)
+{
+    return st->st_ctim.tv_sec < v->opened.tv_sec || (st->st_ctim.tv_sec == v->opened.tv_sec && st->st_ctim.tv_nsec < v->opened.tv_nsec);
+}
+
 static int sweep_dir(struct sweep *s, int fd, unsigned depth);
 
 static int sweep_entry(struct sweep *s, int dirfd, const char *lower, unsigned depth)
@@ -107,6 +116,11 @@ static int sweep_entry(struct sweep *s, int dirfd, const char *lower, unsigned d
     }
     if (!S_ISREG(st.st_mode))
         return 0;
+    if (is_temporary(lower)) {
+        if (older_than_mount(s->v, &st) && unlinkat(dirfd, lower, 0) && errno != ENOENT)
+            s->stat.failed++;
+        return 0;
+    }
     s->stat.files++;
     uint64_t t = now_ns();
     int fd = openat(dirfd, lower, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);

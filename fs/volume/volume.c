@@ -37,6 +37,7 @@ int lg_volume_open(const char *dir, const struct lg_volume_options *opt, struct 
     v->gid = getegid();
     pthread_mutex_init(&v->table, NULL);
     lg_nodes_init(v);
+    clock_gettime(CLOCK_REALTIME_COARSE, &v->opened);
     pthread_rwlockattr_t attr; /* a stream of lookups must not keep a create waiting for ever */
     pthread_rwlockattr_init(&attr);
     pthread_rwlockattr_setkind_np(&attr, PTHREAD_RWLOCK_PREFER_WRITER_NONRECURSIVE_NP);
@@ -99,9 +100,7 @@ const struct lg_vault_info *lg_volume_info(const struct lg_volume *v) { return &
 const struct lg_file_env *lg_volume_env(const struct lg_volume *v) { return &v->env; }
 int lg_volume_rootfd(const struct lg_volume *v) { return v->rootfd; }
 
-/* Calls each for every node, or those that may hold what is not committed, with a reference held and no lock. each returns non-zero to remember that as the
- * result; all are visited. */
-static int for_nodes(struct lg_volume *v, bool dirty, int (*each)(struct lg_volume *v, struct lg_node *n, void *arg), void *arg)
+int lg_nodes_each(struct lg_volume *v, bool dirty, int (*each)(struct lg_volume *v, struct lg_node *n, void *arg), void *arg)
 {
     pthread_mutex_lock(&v->table);
     size_t n = 0, want = dirty ? 0 : v->n_nodes;
@@ -136,7 +135,7 @@ static int commit_one(struct lg_volume *v, struct lg_node *n, void *arg)
     return rc;
 }
 
-int lg_volume_commit_all(struct lg_volume *v) { return lg_errno(for_nodes(v, false, commit_one, NULL)); }
+int lg_volume_commit_all(struct lg_volume *v) { return lg_errno(lg_nodes_each(v, false, commit_one, NULL)); }
 
 static int tick_one(struct lg_volume *v, struct lg_node *n, void *arg)
 {
@@ -161,7 +160,7 @@ static int tick_one(struct lg_volume *v, struct lg_node *n, void *arg)
 void lg_volume_tick(struct lg_volume *v)
 {
     time_t now = time(NULL);
-    int rc = for_nodes(v, true, tick_one, &now); /* what fails is tried again, and told at flush or fsync */
+    int rc = lg_nodes_each(v, true, tick_one, &now); /* what fails is tried again, and told at flush or fsync */
     if (now - v->checkpointed >= LG_COMMIT_AFTER_S) {
         v->checkpointed = now;
         rc = lg_journal_checkpoint(v->env.journal);
@@ -208,7 +207,7 @@ void lg_volume_drop_keys(struct lg_volume *v, const uint8_t (*kids)[LG_ID_LEN], 
         v->names = NULL;
         pthread_rwlock_unlock(&v->ns);
     }
-    (void)!for_nodes(v, false, drop_one, &d);
+    (void)!lg_nodes_each(v, false, drop_one, &d);
 }
 
 static int sync_one(struct lg_volume *v, struct lg_node *n, void *arg)
@@ -222,7 +221,7 @@ static int sync_one(struct lg_volume *v, struct lg_node *n, void *arg)
 
 int lg_volume_close(struct lg_volume *v)
 {
-    int rc = for_nodes(v, false, sync_one, NULL);
+    int rc = lg_nodes_each(v, false, sync_one, NULL);
     struct lg_node *root = lg_node_ref(v, LG_ROOT_NODE);
     for (size_t b = 0; b < v->n_buckets; b++) /* files still open go with their nodes, before the journal does */
         for (struct lg_node *n = v->by_id[b]; n; n = n->next_id) {
