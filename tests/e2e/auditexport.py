@@ -1,5 +1,5 @@
 """The access log, sent as DICOM audit messages over TLS to a real rsyslog: mutual certificates, outages, restarts, a full spool; nothing lost, nothing in clear on disk."""
-import base64, errno, glob, json, os, re, shutil, signal, subprocess, sys, time
+import base64, errno, glob, json, os, re, shutil, signal, ssl, subprocess, sys, threading, time
 from lib import *
 
 rsyslogd = shutil.which("rsyslogd") or "/usr/sbin/rsyslogd"
@@ -187,6 +187,56 @@ for wrong in ({"certificate": None, "key": None}, {"certificate": w.path("strang
             time.sleep(2.5)
         assert not state()["spool_empty"], wrong  # refused is not delivered
 assert len(receiver.lines()) == before, receiver.lines()[before:]
+step("a receiver that refuses late: TLS 1.3 lets us send before it has looked at our certificate")
+
+
+class Late(threading.Thread):
+    """Answers the hello, takes what comes for a second, and only then looks at the certificate, which is none of its CA."""
+    def __init__(self):
+        super().__init__(daemon=True)
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.port, self.refused = self.listener.getsockname()[1], 0
+        self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self.context.minimum_version = ssl.TLSVersion.TLSv1_3
+        self.context.load_cert_chain(w.path("server.pem"), w.path("server.key"))
+        self.context.load_verify_locations(w.path("otherca.pem"))
+        self.context.verify_mode = ssl.CERT_REQUIRED
+
+    def run(self):
+        while True:
+            c = self.listener.accept()[0]
+            i, o = ssl.MemoryBIO(), ssl.MemoryBIO()
+            t = self.context.wrap_bio(i, o, server_side=True)
+            c.settimeout(5)
+            try:
+                for _ in range(2):
+                    i.write(c.recv(65536))
+                    try:
+                        t.do_handshake()
+                    except ssl.SSLWantReadError:
+                        pass
+                    c.sendall(o.read())
+                    time.sleep(1)
+            except (ssl.SSLError, OSError):
+                self.refused += 1
+                try:
+                    c.sendall(o.read())
+                except OSError:
+                    pass
+            c.close()
+
+
+late = Late()
+late.start()
+configure(port=late.port)
+read(os.path.join(m, "ct"))
+with Exporter() as e:
+    wait_for(lambda: late.refused)
+    e.says("receiver ended the connection")
+    wait_for(lambda: not state()["connected"])
+    assert not state()["spool_empty"] and glob.glob(spool + "/*.spool")
+assert late.refused
+
 certificate_mode = os.stat(w.path("client.key")).st_mode
 os.chmod(w.path("client.key"), 0o644)
 configure()
@@ -253,11 +303,7 @@ receiver.stop()
 m = w.remount()
 configure(spool_mib=1)
 with Exporter() as e:
-    for i in range(700):
-        os.close(os.open(os.path.join(m, "full%d" % i), os.O_CREAT | os.O_WRONLY))
-        os.unlink(os.path.join(m, "full%d" % i))
-        os.symlink("x", os.path.join(m, "full%d" % i))
-    subprocess.run(["sh", "-c", "for i in $(seq 700); do cat '%s' & wait; done" % os.path.join(m, "ct")], stdout=subprocess.DEVNULL, check=True)
+    subprocess.run(["sh", "-c", "for i in $(seq 800); do cat '%s' & wait; done" % os.path.join(m, "ct")], stdout=subprocess.DEVNULL, check=True)
     e.says("spool is full")
     assert state()["spool_full"] and sum(os.path.getsize(f) for f in glob.glob(spool + "/*.spool")) <= 1 << 20
     last = newest()

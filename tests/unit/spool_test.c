@@ -237,6 +237,39 @@ static void damage(void **state)
     said = 0;
 }
 
+/* A record of one place put into another, or put again. */
+static void moved(void **state)
+{
+    (void)state;
+    enum { LEN = 27 + 20 };
+    char path[400];
+    uint8_t b[2 * LEN];
+    for (int again = 0; again < 2; again++) {
+        empty_dir();
+        said = 0;
+        struct lg_spool *s = opened(NULL, key);
+        put(s, 0);
+        put(s, 1);
+        lg_spool_close(s);
+        segment_path(0, path);
+        int fd = open(path, O_RDWR);
+        assert_int_equal(pread(fd, b, sizeof b, LG_SPOOL_HEADER), sizeof b);
+        assert_int_equal(lseek(fd, 0, SEEK_END), LG_SPOOL_HEADER + sizeof b);
+        assert_int_equal(pwrite(fd, b, LEN, LG_SPOOL_HEADER + LEN), LEN);
+        if (!again)
+            assert_int_equal(pwrite(fd, b + LEN, LEN, LG_SPOOL_HEADER), LEN);
+        close(fd);
+        s = opened(NULL, key);
+        struct lg_spool_place at = lg_spool_first(s);
+        if (again)
+            assert_int_equal(got(s, &at), 0);
+        assert_int_equal(got(s, &at), -1);
+        assert_int_equal(said, 1);
+        lg_spool_close(s);
+    }
+    said = 0;
+}
+
 static void another_key(void **state)
 {
     (void)state;
@@ -303,7 +336,7 @@ static void frames(void **state)
 
 int main(void)
 {
-    static const struct CMUnitTest tests[] = { cmocka_unit_test(in_order), cmocka_unit_test(bounded), cmocka_unit_test(torn), cmocka_unit_test(damage), cmocka_unit_test(another_key),
+    static const struct CMUnitTest tests[] = { cmocka_unit_test(in_order), cmocka_unit_test(bounded), cmocka_unit_test(torn), cmocka_unit_test(damage), cmocka_unit_test(moved), cmocka_unit_test(another_key),
                                                cmocka_unit_test(nothing_in_clear), cmocka_unit_test(notes), cmocka_unit_test(frames) };
     if (lg_secret_init(true) || lg_crypto_init() || !(key = lg_secret_random()))
         return 1;
