@@ -209,4 +209,19 @@ assert "inpatient" in ret.ok("policy", "show") and "believed" in ret.ok("clock",
 other.refused("already", "request", "approve", a["id"])
 assert json.loads(ret.ok("request", "list", "--all", "--json"))
 w.umount()
+
+# ---- all of it is on record, each under its own name; a head was signed before the study whose time had come was destroyed
+log = w.path("keyring.audit", "keyd")
+rows = [json.loads(x) for x in read(os.path.join(log, "00000001.jsonl")).split(b"\n")[:-1]]
+heads = [json.loads(x)["seq"] for x in read(os.path.join(log, "00000001.heads")).split(b"\n") if x]
+for name in ("add", "remove", "revoke", "cancel", "hold", "release", "retain", "shorten", "rule", "suspend", "resume", "policy", "readmit"):
+    assert any(r["event"] == "officer." + name and r["how"] == "submit" and r["outcome"] == "ok" for r in rows), name
+approved = [r for r in rows if r["event"] == "officer.release" and r["how"] == "approve"]
+assert len(approved) == 3 and sorted(r["outcome"] for r in approved)[1:] == ["ok", "ok"] and all("study" in r for r in approved if r["outcome"] == "ok"), approved
+ended = [r for r in rows if r["event"] == "key.destroy" and "waiting period" in r["text"]]
+assert len(ended) == 1 and ended[0]["outcome"] == "ok" and ended[0]["study"] == approved[-1]["study"], ended
+before = max(h for h in heads if h < ended[0]["seq"])
+assert all("count" in r for r in rows if before < r["seq"] < ended[0]["seq"]), (before, ended)
+assert not any(r["event"] in ("key.request", "officer.act") for r in rows if r["outcome"] == "ok")
+assert UCT.encode() not in read(os.path.join(log, "00000001.jsonl"))
 print("ok")
