@@ -1,4 +1,7 @@
 /* What the access log asks: keys and pseudonyms of files. */
+#include <fcntl.h>
+#include <string.h>
+
 #include "internal.h"
 #include "leadglass/audit.h"
 
@@ -22,29 +25,40 @@ int lg_volume_audit_file(struct lg_handle *h, uint8_t ret[LG_ID_LEN])
 
 char *lg_volume_path(struct lg_volume *v, uint64_t node) { return lg_node_path(v, node); }
 
-bool lg_volume_audit_node(struct lg_volume *v, uint64_t node, uint8_t ret_kid[LG_ID_LEN], uint32_t *ret_version)
+static bool in_memory(struct lg_volume *v, struct lg_node *n, uint8_t ret_kid[LG_ID_LEN], uint32_t *ret_version)
 {
-    struct lg_node *n = lg_node_ref(v, node);
-    if (!n)
-        return false;
     lg_node_lock(v, n);
     bool known = S_ISREG(n->type) && (n->f ? lg_file_kid(n->f, ret_kid, ret_version) : n->id_known);
     if (known && !n->f) {
         memcpy(ret_kid, n->kid, LG_ID_LEN);
         *ret_version = n->key_version;
     }
-    bool look = !known && !n->f;
     lg_node_unlock(v, n);
-    lg_node_unref(v, n);
-    return known || (look && lg_volume_key_of(v, node, ret_kid, ret_version) == 0);
+    return known;
 }
 
+bool lg_volume_audit_node(struct lg_volume *v, uint64_t node, uint8_t ret_kid[LG_ID_LEN], uint32_t *ret_version)
+{
+    struct lg_node *n = lg_node_ref(v, node);
+    bool known = n && in_memory(v, n, ret_kid, ret_version);
+    if (n)
+        lg_node_unref(v, n);
+    return known || lg_volume_key_of(v, node, ret_kid, ret_version) == 0;
+}
+
+/* Deleting is cheap, and shall remain so: nothing is opened for it. */
 bool lg_volume_audit_name(struct lg_volume *v, uint64_t parent, const char *name, uint8_t ret_kid[LG_ID_LEN], uint32_t *ret_version)
 {
-    struct lg_entry e;
-    if (lg_volume_lookup(v, parent, name, &e))
+    struct lg_place p;
+    struct stat st;
+    if (lg_ns_shared(v))
         return false;
-    bool known = lg_volume_audit_node(v, e.node, ret_kid, ret_version);
-    lg_volume_forget(v, e.node, 1);
+    int rc = lg_place_get(v, parent, name, LG_HOLD_SHARED, &p);
+    struct lg_node *n = !rc && fstatat(p.fd, p.lower, &st, AT_SYMLINK_NOFOLLOW) == 0 ? lg_node_named(v, &st, parent, name) : NULL;
+    lg_place_done(v, &p);
+    lg_ns_unlock(v);
+    bool known = n && in_memory(v, n, ret_kid, ret_version);
+    if (n)
+        lg_node_unref(v, n);
     return known;
 }

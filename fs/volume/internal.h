@@ -116,6 +116,8 @@ void lg_nodes_init(struct lg_volume *v);
 int lg_node_root(struct lg_volume *v) LG_MUST;
 struct lg_node *lg_node_ref(struct lg_volume *v, uint64_t id); /* NULL: no such node */
 void lg_node_unref(struct lg_volume *v, struct lg_node *n);
+/* The newest node that stood last under that name and has that lower inode; NULL: none in memory. Makes none, opens nothing. Counts a reference. */
+struct lg_node *lg_node_named(struct lg_volume *v, const struct stat *st, uint64_t parent, const char *name);
 /* Its mu; not recursive. */
 void lg_node_lock(struct lg_volume *v, struct lg_node *n);
 /* False, and not locked: the file is closed and somebody is opening it, which may take as long as a key takes to come. */

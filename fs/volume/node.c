@@ -88,6 +88,18 @@ static struct lg_node *find(struct lg_volume *v, uint64_t id)
     return n;
 }
 
+struct lg_node *lg_node_named(struct lg_volume *v, const struct stat *st, uint64_t parent, const char *name)
+{
+    pthread_mutex_lock(&v->table);
+    struct lg_node *n = v->by_key[key_hash(st->st_dev, st->st_ino) % v->n_buckets];
+    while (n && !(n->dev == st->st_dev && n->ino == st->st_ino && n->parent == parent && n->name && strcmp(n->name, name) == 0))
+        n = n->next_key;
+    if (n)
+        n->refs++;
+    pthread_mutex_unlock(&v->table);
+    return n;
+}
+
 struct lg_node *lg_node_ref(struct lg_volume *v, uint64_t id)
 {
     pthread_mutex_lock(&v->table);

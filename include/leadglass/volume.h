@@ -117,7 +117,7 @@ void lg_volume_release(struct lg_handle *h);
 bool lg_volume_audit_key(struct lg_handle *h, uint8_t ret_kid[LG_ID_LEN], uint32_t *ret_version);
 int lg_volume_audit_file(struct lg_handle *h, uint8_t ret[LG_ID_LEN]) LG_MUST;
 char *lg_volume_path(struct lg_volume *v, uint64_t node);
-/* The key of a file that may not be open, by node or by name; if need be as its header claims, unverified. False: no file, or not to be told. */
+/* The key of a file that may not be open. By node: if need be as its header claims, unverified. By name: only if it was open in this mount. False: not known. */
 bool lg_volume_audit_node(struct lg_volume *v, uint64_t node, uint8_t ret_kid[LG_ID_LEN], uint32_t *ret_version);
 bool lg_volume_audit_name(struct lg_volume *v, uint64_t parent, const char *name, uint8_t ret_kid[LG_ID_LEN], uint32_t *ret_version);
 
