@@ -64,6 +64,12 @@ assert any(r["outcome"] == "EKEYREVOKED" for r in query("--outcome", "failed"))
 page = w.cli("audit", "report", "--html")
 numbers = json.loads(w.cli("audit", "report", "--json"))
 assert numbers["opens"] >= 8 and numbers["refused"] >= 1 and numbers["key_actions"] >= 1
+assert len(numbers["denied"]) >= 1 and all(e["outcome"] != "ok" for e in numbers["denied"])
+assert any(e["event"] == "unlock" for e in numbers["key_events"]) and numbers["findings"] == [] and isinstance(numbers["holds_and_destructions"], list)
+counts = list(csv.DictReader(io.StringIO(w.cli("audit", "report", "--csv"))))
+of = lambda section: [r for r in counts if r["section"] == section]
+assert int(of("total")[0]["opens"]) >= numbers["opens"] and sum(int(r["opens"]) for r in of("hour")) == int(of("total")[0]["opens"]) == sum(int(r["opens"]) for r in of("day"))
+assert {r["name"] for r in of("user")} >= {"root", "nobody"} and len(of("hour")) == 24 and sum(int(r["refused"]) for r in of("user")) == int(of("total")[0]["refused"]) >= 1
 assert {u["name"] for u in numbers["users"]} >= {"root", "nobody"} and sum(numbers["opens_per_hour"]) == numbers["opens"]
 assert all(c["verdict"] == "intact" for c in numbers["log"]), numbers["log"]
 assert "<script" not in page and "over <b>" not in page and "over &lt;b&gt;" in page and "://" not in page  # nothing loaded, nothing run

@@ -67,8 +67,7 @@ static const char *text_of(const cJSON *j, const char *name)
     return s ? s : "";
 }
 
-/* RFC 4180; a field that a spreadsheet would take for a formula gets an apostrophe first. */
-static void csv(FILE *f, const char *s)
+void cli_audit_csv(FILE *f, const char *s)
 {
     fputs(strchr("=+-@\t\r", s[0]) && s[0] ? "\"'" : "\"", f);
     for (; *s; s++) {
@@ -92,7 +91,7 @@ static char *format(const struct query *q, const cJSON *j)
     double count = cJSON_GetNumberValue(cJSON_GetObjectItem(j, "count"));
     if (q->c->query.csv) {
         for (unsigned i = 0; i < sizeof columns / sizeof *columns; i++)
-            csv(f, text_of(j, columns[i]));
+            cli_audit_csv(f, text_of(j, columns[i]));
         fprintf(f, "%.0f\r", count);
     } else {
         const char *study = text_of(j, "study");

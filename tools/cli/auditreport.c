@@ -1,4 +1,4 @@
-/* leadglass audit report: a period in one page (HTML with its pictures inside) or as JSON. */
+/* leadglass audit report: a period in one page (HTML with its pictures inside), as JSON, or its counts for a spreadsheet. */
 #include <search.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -400,6 +400,74 @@ static void tally_json(cJSON *j, const char *name, const struct tallies *t)
     }
 }
 
+static void events_json(cJSON *j, const char *name, struct events *l)
+{
+    char t[LG_AUDIT_TIME_LEN + 1];
+    cJSON *a = cJSON_AddArrayToObject(j, name);
+    if (l->n)
+        qsort(l->e, l->n, sizeof *l->e, by_time);
+    for (size_t i = 0; i < l->n; i++) {
+        const struct event *e = &l->e[i];
+        cJSON *o = cJSON_CreateObject();
+        lg_audit_time_text(e->time_us, t);
+        cJSON_AddStringToObject(o, "time", t);
+        cJSON_AddStringToObject(o, "event", e->event);
+        cJSON_AddStringToObject(o, "outcome", e->outcome);
+        cJSON_AddStringToObject(o, "user", e->user);
+        cJSON_AddStringToObject(o, "study", e->study);
+        cJSON_AddNumberToObject(o, "count", (double)e->count);
+        cJSON_AddStringToObject(o, "text", e->text);
+        cJSON_AddItemToArray(a, o);
+    }
+}
+
+static void studies_json(cJSON *j, const struct report *p)
+{
+    if (!p->x.resolved)
+        return;
+    cJSON *a = cJSON_AddArrayToObject(j, "holds_and_destructions");
+    for (size_t i = 0; i < p->x.n_studies; i++) {
+        const struct cli_audit_study *s = &p->x.studies[i];
+        if (!s->held && s->state != LG_KEY_DESTROY_APPROVED && s->state != LG_KEY_DESTROYING)
+            continue;
+        cJSON *o = cJSON_CreateObject();
+        cJSON_AddStringToObject(o, "study", s->uid);
+        cJSON_AddStringToObject(o, "patient", s->patient);
+        cJSON_AddStringToObject(o, "state", lg_key_state_name(s->state));
+        cJSON_AddBoolToObject(o, "held", s->held);
+        cJSON_AddNumberToObject(o, "due", (double)s->due);
+        cJSON_AddItemToArray(a, o);
+    }
+}
+
+static void tally_csv(const char *section, const struct tallies *t)
+{
+    for (size_t i = 0; i < t->n; i++) {
+        printf("%s,", section);
+        cli_audit_csv(stdout, t->all[i]->name);
+        printf("%llu,%llu,%llu\r\n", t->all[i]->n, t->all[i]->failed, t->all[i]->off);
+    }
+}
+
+/* Counts only: the records one by one are `audit query --csv`. */
+static int csv(const struct report *p)
+{
+    char label[16];
+    printf("section,name,opens,refused,off_hours\r\ntotal,,%llu,%llu,%llu\r\n", p->opens, p->refused, p->off);
+    for (unsigned i = 0; i < p->days; i++) {
+        time_t t = (time_t)((p->first_day + i) * 86400);
+        struct tm tm;
+        gmtime_r(&t, &tm);
+        strftime(label, sizeof label, "%Y-%m-%d", &tm);
+        printf("day,%s,%llu,%llu,\r\n", label, p->day[i], p->day_refused[i]);
+    }
+    for (unsigned i = 0; i < 24; i++)
+        printf("hour,%02u,%llu,,\r\n", i, p->hour[i]);
+    tally_csv("user", &p->users);
+    tally_csv("program", &p->programs);
+    return fflush(stdout) ? cli_fail(CLI_FAILED, "standard output: %s", strerror(errno)) : CLI_OK;
+}
+
 static int json(struct report *p, cJSON *chains)
 {
     char t[LG_AUDIT_TIME_LEN + 1], label[16];
@@ -425,6 +493,10 @@ static int json(struct report *p, cJSON *chains)
         cJSON_AddItemToArray(hours, cJSON_CreateNumber((double)p->hour[i]));
     tally_json(j, "users", &p->users);
     tally_json(j, "programs", &p->programs);
+    events_json(j, "denied", &p->denied);
+    events_json(j, "key_events", &p->keys);
+    events_json(j, "findings", &p->integrity);
+    studies_json(j, p);
     cJSON_AddItemToObject(j, "log", chains);
     return cli_print_json(j);
 }
@@ -445,8 +517,8 @@ int cli_audit_report(const struct cli *c)
     struct report p = { .c = c, .from_h = 7, .to_h = 19 };
     if (c->query.hours && hours(c->query.hours, &p.from_h, &p.to_h))
         return cli_fail(CLI_USAGE, "--hours %s: expected such as 7-19", c->query.hours);
-    if (!c->query.html && !c->json)
-        return cli_fail(CLI_USAGE, "say --html or --json (records one by one: leadglass audit query --csv)");
+    if (!c->query.html && !c->json && !c->query.csv)
+        return cli_fail(CLI_USAGE, "say --html, --json or --csv (records one by one: leadglass audit query --csv)");
     int code = cli_audit_selection(c, "report", 30 * 86400, &p.x);
     if (!code && p.x.to_us == INT64_MAX)
         p.x.to_us = ((int64_t)time(NULL) + 1) * 1000000;
@@ -467,6 +539,9 @@ int cli_audit_report(const struct cli *c)
             qsort(p.programs.all, p.programs.n, sizeof(struct tally *), most);
         if (c->json) {
             code = json(&p, chains);
+        } else if (c->query.csv) {
+            code = csv(&p);
+            cJSON_Delete(chains);
         } else {
             html(&p, chains);
             cJSON_Delete(chains);

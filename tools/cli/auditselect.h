@@ -32,6 +32,9 @@ const struct cli_audit_study *cli_audit_study(const struct cli_audit_selection *
 /* Every record of every chain, each chain in its order. An exit status. */
 int cli_audit_each(const struct cli_audit_selection *x, int (*each)(void *arg, const char *chain, const struct lg_audit_record *r), void *arg);
 
+/* One field of CSV and the comma after it (RFC 4180); what a spreadsheet would take for a formula gets an apostrophe first. */
+void cli_audit_csv(FILE *f, const char *s);
+
 int cli_audit_query(const struct cli *c);
 int cli_audit_report(const struct cli *c);
 int cli_audit_export(const struct cli *c);
