@@ -1,4 +1,5 @@
 /* Following one chain: its segments, one after the other, while they are written, compressed and removed. */
+#include "leadglass/clock.h"
 #include "chase.h"
 
 #include <fcntl.h>
@@ -6,20 +7,12 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "dir.h"
 #include "pack.h"
 
 enum { BUF = 4 * (int)LG_AUDIT_LINE_MAX, LOOK_MS = 1000 };
-
-static int64_t now_ms(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
-}
 
 void lg_chase_init(struct lg_chase *c, const struct lg_audit_chain *chain)
 {
@@ -243,7 +236,7 @@ static int look(struct lg_chase *c, const char *dir, int dirfd)
 static int at_end(struct lg_chase *c, const char *dir)
 {
     int dirfd = chain_dir(c, dir), rc = 0;
-    int64_t now = now_ms();
+    int64_t now = lg_clock_ms();
     bool due = c->z || now - c->looked_ms >= LOOK_MS;
     if (dirfd < 0) {
         segment_close(c);

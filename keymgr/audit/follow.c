@@ -1,4 +1,5 @@
 /* Following all chains of a log directory, and remembering how far. */
+#include "leadglass/clock.h"
 #include "leadglass/follow.h"
 
 #include <fcntl.h>
@@ -7,7 +8,6 @@
 #include <string.h>
 #include <sys/file.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "chase.h"
@@ -30,13 +30,6 @@ struct lg_follow {
     size_t note_len;
     struct lg_audit_record r;
 };
-
-static int64_t now_ms(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
-}
 
 /* ---- the position ------------------------------------------------------------------------------------------------------------------ */
 
@@ -195,7 +188,7 @@ static int scan(struct lg_follow *f, const struct lg_follow_options *o)
             rc = add(f, o, &all[i]);
     }
     free(all);
-    f->scanned_ms = now_ms();
+    f->scanned_ms = lg_clock_ms();
     return rc;
 }
 
@@ -284,7 +277,7 @@ int lg_follow_next(struct lg_follow *f, struct lg_followed *ret)
     if (f->n_untold)
         return tell_absent(f, ret);
     for (;;) {
-        if (now_ms() - f->scanned_ms >= SCAN_MS && (rc = scan(f, NULL)))
+        if (lg_clock_ms() - f->scanned_ms >= SCAN_MS && (rc = scan(f, NULL)))
             return rc;
         if ((rc = oldest(f, &c)))
             return rc;

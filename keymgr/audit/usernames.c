@@ -1,4 +1,5 @@
 /* Names of users. Asking for one may mean asking a directory server that does not answer: a thread of its own does, and the log waits for it a moment at most. */
+#include "leadglass/clock.h"
 #include "usernames.h"
 
 #include <pthread.h>
@@ -26,13 +27,6 @@ struct lg_usernames {
         char name[LG_AUDIT_NAME_MAX + 1];
     } cache[CACHE];
 };
-
-static int64_t now_ms(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
-}
 
 static int host_lookup(void *arg, uint32_t uid, char out[LG_AUDIT_NAME_MAX + 1])
 {
@@ -100,14 +94,14 @@ static void *run(void *arg)
         uint32_t uid = n->queue[0];
         memmove(n->queue, n->queue + 1, --n->n_queue * sizeof *n->queue);
         n->busy = true;
-        n->busy_since = now_ms();
+        n->busy_since = lg_clock_ms();
         pthread_mutex_unlock(&n->mu);
         if (n->lookup(n->arg, uid, name))
             name[0] = 0;
         pthread_mutex_lock(&n->mu);
         n->busy = false;
         struct entry *e = &n->cache[uid % CACHE];
-        *e = (struct entry){ .uid = uid, .until_ms = now_ms() + KEEP_MS };
+        *e = (struct entry){ .uid = uid, .until_ms = lg_clock_ms() + KEEP_MS };
         memcpy(e->name, name, sizeof name);
         pthread_cond_broadcast(&n->answered);
     }
@@ -140,12 +134,12 @@ void lg_usernames_get(struct lg_usernames *n, uint32_t uid, char out[LG_AUDIT_NA
 {
     pthread_mutex_lock(&n->mu);
     struct entry *e = &n->cache[uid % CACHE];
-    int64_t now = now_ms(), end = now + WAIT_MS;
+    int64_t now = lg_clock_ms(), end = now + WAIT_MS;
     bool known = e->until_ms && e->uid == uid;
     bool asked = (!known || e->until_ms <= now) && ask(n, uid);
     struct timespec t = { .tv_sec = end / 1000, .tv_nsec = end % 1000 * 1000000 };
     /* An old name does until there is a new one; and who has kept us waiting once is not waited for again before he answers. */
-    while (!known && asked && !(n->busy && now_ms() - n->busy_since >= WAIT_MS) && pthread_cond_timedwait(&n->answered, &n->mu, &t) == 0)
+    while (!known && asked && !(n->busy && lg_clock_ms() - n->busy_since >= WAIT_MS) && pthread_cond_timedwait(&n->answered, &n->mu, &t) == 0)
         known = e->until_ms && e->uid == uid;
     known = e->until_ms && e->uid == uid;
     snprintf(out, LG_AUDIT_NAME_MAX + 1, "%s", known ? e->name : "");

@@ -11,6 +11,7 @@
 
 #include "../alert/deliver.h"
 #include "auditselect.h"
+#include "leadglass/clock.h"
 #include "leadglass/follow.h"
 
 #define CONFIG_DEFAULT "/etc/leadglass/audit.conf"
@@ -36,20 +37,6 @@ struct watch {
     } failure[FAILURES];
     unsigned n_failures;
 };
-
-static int64_t now_ms(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
-}
-
-static int64_t now_us(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_REALTIME, &t);
-    return (int64_t)t.tv_sec * 1000000 + t.tv_nsec / 1000;
-}
 
 /* ---- alerts ------------------------------------------------------------------------------------------------------------------------------- */
 
@@ -87,9 +74,9 @@ static void on_failure(void *arg, const char *subject, const char *text)
 
 static void deliver(struct watch *w)
 {
-    lg_delivery_run(w->delivery, now_ms());
+    lg_delivery_run(w->delivery, lg_clock_ms());
     for (unsigned i = 0; i < w->n_failures; i++)
-        lg_alerts_own(w->alerts, LG_ALERT_DELIVERY, w->failure[i].subject, w->failure[i].text, now_us());
+        lg_alerts_own(w->alerts, LG_ALERT_DELIVERY, w->failure[i].subject, w->failure[i].text, lg_clock_us());
     w->n_failures = 0;
 }
 
@@ -102,13 +89,13 @@ static void save(struct watch *w)
     lg_alerts_save(w->alerts, &wr);
     lg_delivery_save(w->delivery, &wr);
     int rc = wr.bad ? -E2BIG : lg_follow_save(w->follow, w->note, wr.len);
-    w->saved_ms = now_ms();
+    w->saved_ms = lg_clock_ms();
     w->dirty = rc != 0;
     if (rc && !w->unsaved_told) {
         char text[512];
         snprintf(text, sizeof text, "%.300s: %s; after a restart alerts since then come again", w->state, strerror(-rc));
         fprintf(stderr, "leadglass: alerts: %s\n", text);
-        lg_alerts_own(w->alerts, LG_ALERT_DELIVERY, "state", text, now_us());
+        lg_alerts_own(w->alerts, LG_ALERT_DELIVERY, "state", text, lg_clock_us());
     }
     w->unsaved_told = rc != 0;
 }
@@ -233,7 +220,7 @@ static void reload(struct watch *w)
     struct lg_alert_config *g;
     if (lg_alert_config_load(w->file, &g, error, sizeof error)) {
         fprintf(stderr, "leadglass: %s; the rules stay as they were\n", error);
-        lg_alerts_own(w->alerts, LG_ALERT_DELIVERY, "configuration", error, now_us());
+        lg_alerts_own(w->alerts, LG_ALERT_DELIVERY, "configuration", error, lg_clock_us());
         return;
     }
     lg_alerts_config(w->alerts, g);
@@ -325,15 +312,15 @@ static int read_some(struct watch *w)
         if (x.record)
             lg_alerts_record(w->alerts, x.chain->name, x.record);
         else
-            lg_alerts_finding(w->alerts, x.chain->name, &x.finding, now_us());
+            lg_alerts_finding(w->alerts, x.chain->name, &x.finding, lg_clock_us());
     }
     if (rc < 0) {
         char text[512];
         snprintf(text, sizeof text, "the access log %.300s cannot be read: %s", w->dir, strerror(-rc));
-        lg_alerts_own(w->alerts, LG_ALERT_LOG_BROKEN, w->dir, text, now_us());
+        lg_alerts_own(w->alerts, LG_ALERT_LOG_BROKEN, w->dir, text, lg_clock_us());
     }
     if (rc <= 0)
-        lg_alerts_tick(w->alerts, now_us());
+        lg_alerts_tick(w->alerts, lg_clock_us());
     return rc;
 }
 
@@ -358,14 +345,14 @@ static void going(struct watch *w)
         int rc = read_some(w);
         deliver(w);
         /* An alert at once, that it may come again as seldom as can be; mere records every second. */
-        if (lg_delivery_changed(w->delivery) || (w->dirty && now_ms() - w->saved_ms >= SAVE_MS))
+        if (lg_delivery_changed(w->delivery) || (w->dirty && lg_clock_ms() - w->saved_ms >= SAVE_MS))
             save(w);
         if (w->c->watch.once && rc != 1 && !lg_delivery_running(w->delivery))
             break;
         rest(w, rc == 1 ? 0 : LG_FOLLOW_POLL_MS);
     }
     lg_delivery_close(w->delivery); /* what has been begun may end; what has not is kept */
-    for (int64_t until = now_ms() + STOP_MS; w->stop && lg_delivery_running(w->delivery) && now_ms() < until;) {
+    for (int64_t until = lg_clock_ms() + STOP_MS; w->stop && lg_delivery_running(w->delivery) && lg_clock_ms() < until;) {
         deliver(w);
         rest(w, 50);
     }

@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "auditselect.h"
+#include "leadglass/clock.h"
 #include "leadglass/follow.h"
 #include "frame.h"
 #include "link.h"
@@ -57,20 +58,6 @@ struct exporter {
     char frame[LG_SPOOL_RECORD_MAX], xml[LG_DICOM_MAX];
 };
 
-static int64_t now_ms(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
-}
-
-static int64_t now_us(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_REALTIME, &t);
-    return (int64_t)t.tv_sec * 1000000 + t.tv_nsec / 1000;
-}
-
 static void say(void *arg, int level, const char *text)
 {
     struct exporter *x = arg;
@@ -102,12 +89,12 @@ static void state_write(struct exporter *x, bool ended)
     char path[300], tmp[310];
     struct lg_spool_state s = { .empty = true };
     cJSON *j = cJSON_CreateObject();
-    x->state_ms = now_ms();
+    x->state_ms = lg_clock_ms();
     if (x->spool)
         lg_spool_state(x->spool, &s);
     cJSON_AddBoolToObject(j, "running", !ended);
     cJSON_AddNumberToObject(j, "pid", getpid());
-    cJSON_AddNumberToObject(j, "time", (double)(now_us() / 1000000));
+    cJSON_AddNumberToObject(j, "time", (double)(lg_clock_us() / 1000000));
     cJSON_AddStringToObject(j, "receiver", x->g.host);
     cJSON_AddStringToObject(j, "port", x->g.port);
     cJSON_AddBoolToObject(j, "tls", x->g.tls);
@@ -180,7 +167,7 @@ static int put(struct exporter *x)
     int rc = r && r->has & LG_AUDIT_STUDY ? lg_studies_of(x->studies, r->study, &e.study_uid, &e.patient_id) : 0;
     if (rc) {
         because(x, IN, LOG_WARNING, "%s: the next record names a study, and its UID cannot be asked for", rc == -ENOKEY ? "the keyring is locked" : "the key manager does not answer");
-        x->wait_until_ms = now_ms() + KEYD_MS;
+        x->wait_until_ms = lg_clock_ms() + KEYD_MS;
         return rc;
     }
     struct lg_frame_header hd = { lg_dicom_warning(&e), r ? r->time_us : x->held_us, x->host, getpid() };
@@ -197,7 +184,7 @@ static int put(struct exporter *x)
         say(x, LOG_NOTICE, "the spool has room again");
     x->full = rc == -ENOSPC;
     if (rc)
-        x->wait_until_ms = now_ms() + 200;
+        x->wait_until_ms = lg_clock_ms() + 200;
     if (!rc && r && !r->outcome && strcmp(r->event, "key.destroy") == 0 && r->has & LG_AUDIT_STUDY)
         lg_studies_forget(x->studies, r->study);
     return rc;
@@ -207,17 +194,17 @@ static int put(struct exporter *x)
 static bool take(struct exporter *x)
 {
     bool more = true;
-    if (now_ms() < x->wait_until_ms)
+    if (lg_clock_ms() < x->wait_until_ms)
         return false;
     for (unsigned i = 0; i < BURST && more; i++) {
         int rc = x->holding ? 1 : lg_follow_next(x->follow, &x->held);
         if (rc < 0) {
             because(x, IN, LOG_ERR, "the access log %.150s cannot be read: %s", x->dir, strerror(-rc));
-            x->wait_until_ms = now_ms() + KEYD_MS;
+            x->wait_until_ms = lg_clock_ms() + KEYD_MS;
         }
         more = rc == 1;
         if (more && !x->holding)
-            x->held_us = now_us();
+            x->held_us = lg_clock_us();
         x->holding = more && put(x);
         more = more && !x->holding;
         x->unsaved = x->unsaved || more;
@@ -241,7 +228,7 @@ static void keep(struct exporter *x)
     }
     if (rc) {
         because(x, IN, LOG_ALERT, "it cannot be noted how far the export is: %s", strerror(-rc));
-        x->wait_until_ms = now_ms() + KEYD_MS;
+        x->wait_until_ms = lg_clock_ms() + KEYD_MS;
         return;
     }
     x->note = n;
@@ -260,7 +247,7 @@ static void hang_up(struct exporter *x, const char *why)
     x->backoff_ms = x->backoff_ms ? x->backoff_ms * 2 : 1000;
     if (x->backoff_ms > (int64_t)x->g.retry_s * 1000)
         x->backoff_ms = (int64_t)x->g.retry_s * 1000;
-    x->retry_ms = now_ms() + x->backoff_ms;
+    x->retry_ms = lg_clock_ms() + x->backoff_ms;
 }
 
 static bool waiting(const struct exporter *x, const struct lg_spool_place *from) { return lg_spool_place_cmp(from, &x->note.end) < 0; }
@@ -271,7 +258,7 @@ static void dial(struct exporter *x)
     struct lg_link_options o = { g->host, g->port, g->tls, g->name, g->ca, g->cert, g->key };
     struct lg_spool_place first = lg_spool_first(x->spool);
     char error[256];
-    if (x->link || now_ms() < x->retry_ms || !waiting(x, &first))
+    if (x->link || lg_clock_ms() < x->retry_ms || !waiting(x, &first))
         return;
     if (lg_link_open(&o, &x->link, error, sizeof error)) {
         hang_up(x, error);
@@ -284,7 +271,7 @@ static void settle(struct exporter *x)
 {
     uint64_t sent, taken;
     lg_link_progress(x->link, &sent, &taken);
-    if (x->settling.on && taken >= x->settling.octets && now_ms() - x->settling.ms >= SETTLE_MS) {
+    if (x->settling.on && taken >= x->settling.octets && lg_clock_ms() - x->settling.ms >= SETTLE_MS) {
         struct lg_spool_place upto = x->settling.upto, first = lg_spool_first(x->spool);
         x->settling.on = false;
         int rc = lg_spool_done(x->spool, &upto);
@@ -301,7 +288,7 @@ static void settle(struct exporter *x)
         x->settling.on = true;
         x->settling.upto = x->sent;
         x->settling.octets = sent;
-        x->settling.ms = now_ms();
+        x->settling.ms = lg_clock_ms();
     }
 }
 
@@ -462,11 +449,11 @@ static void going(struct exporter *x)
         bool more = take(x);
         keep(x);
         more = give(x) || more;
-        if (now_ms() - x->state_ms >= STATE_MS)
+        if (lg_clock_ms() - x->state_ms >= STATE_MS)
             state_write(x, false);
         rest(x, more ? 0 : LG_FOLLOW_POLL_MS);
     }
-    for (int64_t until = now_ms() + STOP_MS; x->link && now_ms() < until;) { /* what is under way may arrive, so that it need not come again */
+    for (int64_t until = lg_clock_ms() + STOP_MS; x->link && lg_clock_ms() < until;) { /* what is under way may arrive, so that it need not come again */
         struct lg_spool_place first = lg_spool_first(x->spool);
         if (!waiting(x, &first))
             break;
