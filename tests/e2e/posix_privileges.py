@@ -92,6 +92,13 @@ def privileges(out):
                 said = as_user(lambda: change(how), NOBODY) if who == "user" else repr(change(how))
                 out.append((who, oct(mode), how, said, oct(os.stat("f").st_mode), "security.capability" in os.listxattr("f")))
                 os.unlink("f")
+    # A write takes the capability away at once, also while its bytes are on their way.
+    write("early", b"e" * 70000)
+    os.setxattr("early", "security.capability", CAP)
+    fd = os.open("early", os.O_RDWR)
+    os.write(fd, b"x")
+    out.append("security.capability" in os.listxattr(fd))
+    os.close(fd)
     # A capability set while the file is open and has bytes on their way stays, also once those are in place below.
     for old in (False, True):
         if old:

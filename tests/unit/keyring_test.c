@@ -11,6 +11,7 @@
 #include <cmocka.h>
 
 #include "internal.h"
+#include "leadglass/backup.h"
 
 static char top[64], dir[80], slot[96];
 static const char pass[] = "correct horse";
@@ -404,6 +405,41 @@ static bool use_store(void)
     return true;
 }
 
+/* Made within one second, as most of these are, keyring backups count in the order in which the keyring grew; their ids are random. */
+static void test_backups(void **state)
+{
+    (void)state;
+    enum { BACKUPS = 24 };
+    struct lg_keyring *k = opened();
+    LG_SECRET_AUTO key = lg_secret_new();
+    struct lg_backup_entry e[BACKUPS + 1];
+    struct lg_keyring_stat st;
+    struct lg_backup *b;
+    char text[32];
+    unsigned n;
+    assert_non_null(key);
+    for (unsigned i = 0; i < BACKUPS; i++) {
+        snprintf(text, sizeof text, "1.2.%u", i);
+        struct lg_key made = study(k, text);
+        lg_secret_free(made.key);
+        snprintf(text, sizeof text, "backup %u", i);
+        assert_int_equal(lg_backup_begin(k, key, &b), 0);
+        assert_int_equal(lg_keyring_begin(k), 0);
+        assert_int_equal(lg_backup_note(k, b, text), 0);
+        assert_int_equal(lg_keyring_commit(k), 0);
+        lg_backup_free(b);
+        assert_int_equal(lg_keyring_stat(k, &st), 0);
+        assert_int_equal(st.uncovered, 0);
+    }
+    assert_int_equal(lg_backup_list(k, e, BACKUPS + 1, &n), 0);
+    assert_int_equal(n, BACKUPS);
+    for (unsigned i = 0; i < BACKUPS; i++) {
+        snprintf(text, sizeof text, "backup %u", i);
+        assert_string_equal(e[i].name, text);
+    }
+    lg_keyring_close(k);
+}
+
 /* Any byte of LMDB's file changed: refused, or harmless. A crash here is a failure. */
 static void test_pages(void **state)
 {
@@ -476,6 +512,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = { cmocka_unit_test_setup_teardown(test_life, setup, teardown), cmocka_unit_test_setup_teardown(test_destroy, setup, teardown),
                                         cmocka_unit_test_setup_teardown(test_destroy_errors, setup, teardown), cmocka_unit_test_setup_teardown(test_edges, setup, teardown),
+                                        cmocka_unit_test_setup_teardown(test_backups, setup, teardown),
                                         cmocka_unit_test_setup_teardown(test_pages, setup, teardown),
                                         cmocka_unit_test_setup_teardown(test_hostile, setup, teardown) };
     if (lg_secret_init(true) || lg_crypto_init())
