@@ -1,6 +1,6 @@
 """Set-id bits, capabilities and ACLs: each thing is done on the mount and on the filesystem below, by root and by somebody without privileges,
 and must come out the same."""
-import ctypes, errno, fcntl, mmap, os, stat, struct, subprocess, time
+import ctypes, errno, fcntl, mmap, os, shutil, stat, struct, subprocess, time
 from lib import *
 
 if subprocess.run(["which", "setfacl", "getfacl"], stdout=subprocess.DEVNULL).returncode:
@@ -92,6 +92,15 @@ def privileges(out):
                 said = as_user(lambda: change(how), NOBODY) if who == "user" else repr(change(how))
                 out.append((who, oct(mode), how, said, oct(os.stat("f").st_mode), "security.capability" in os.listxattr("f")))
                 os.unlink("f")
+    # Nor does the kernel run it with a set-id bit that it remembers: nobody looks at the file between the write and the start.
+    shutil.copy("/usr/bin/id", "runs")
+    os.chmod("runs", 0o4777)
+    def change_and_run():
+        with open("runs", "ab") as f:
+            f.write(b"x")
+        return subprocess.run(["./runs", "-u"], stdout=subprocess.PIPE, text=True).stdout.strip()
+    ran = as_user(change_and_run, NOBODY)
+    assert ran == repr(str(NOBODY)), ran
     # A write takes the capability away at once, also while its bytes are on their way.
     write("early", b"e" * 70000)
     os.setxattr("early", "security.capability", CAP)

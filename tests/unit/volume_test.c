@@ -484,11 +484,40 @@ static void test_rekey(void **state)
     assert_int_equal(lg_volume_close(v), 0);
 }
 
+/* What a write takes away is gone, and is said to be, whoever else would have seen to it. */
+static void test_privileges(void **state)
+{
+    (void)state;
+    static const uint8_t cap[20] = { 1, 0, 0, 2, 0, 0x20 }; /* revision 2, CAP_NET_RAW */
+    struct lg_entry e;
+    struct lg_handle *h;
+    struct stat st, set = { .st_mode = 06755 };
+    char value[64];
+    assert_int_equal(lg_volume_create_file(v, LG_ROOT_NODE, "f", O_RDWR, 0755, &me, &e, &h), 0);
+    assert_int_equal(lg_volume_kill_privileges(h, true), 0);
+    for (unsigned i = 0; i < 2; i++) {
+        assert_int_equal(lg_volume_setattr(v, e.node, &set, LG_SET_MODE, &st), 0);
+        assert_int_equal(lg_volume_setxattr(v, e.node, "security.capability", cap, sizeof cap, 0), 0);
+        assert_int_equal(lg_volume_getxattr(v, e.node, "security.capability", value, sizeof value), sizeof cap);
+        assert_int_equal(lg_volume_kill_privileges(h, false), 1);
+        assert_int_equal(lg_volume_listxattr(v, e.node, true, value, sizeof value), 0);
+        assert_int_equal(lg_volume_getxattr(v, e.node, "security.capability", value, sizeof value), -ENODATA);
+        assert_int_equal(lg_volume_getattr(v, e.node, &st), 0);
+        assert_int_equal(st.st_mode & 07777, 06755);
+        assert_int_equal(lg_volume_kill_privileges(h, true), 1);
+        assert_int_equal(lg_volume_getattr(v, e.node, &st), 0);
+        assert_int_equal(st.st_mode & 07777, 0755);
+        assert_int_equal(lg_volume_kill_privileges(h, true), 0);
+    }
+    lg_volume_release(h);
+    assert_int_equal(lg_volume_close(v), 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = { cmocka_unit_test_setup_teardown(test_names, setup, teardown), cmocka_unit_test_setup_teardown(test_errors, setup, teardown),
                                         cmocka_unit_test_setup_teardown(test_tamper, setup, teardown),
-                                        cmocka_unit_test_setup_teardown(test_rekey, setup, teardown) };
+                                        cmocka_unit_test_setup_teardown(test_rekey, setup, teardown), cmocka_unit_test_setup_teardown(test_privileges, setup, teardown) };
     if (geteuid() != 0) {
         puts("SKIPPED: needs root (file handles, owners)");
         return 77;
