@@ -4,7 +4,7 @@
  *  - a file holds exactly what it held after some operation since its last fsync, or since its creation, never a mixture;
  *  - a file that was ever fsynced can be opened; one that never was may be EIO;
  *  - owner, mode and an extended attribute are each as they were after some operation since the last fsync that was not of data only, and so is a time
- *    that was set, as long as nothing was written since and recovery was not cut short;
+ *    that was set, as long as nothing was written since (of a directory: no entry came or went, which sets its time, POSIX) and recovery was not cut short;
  *  - recovery can itself be cut short, any number of times;
  *  - afterwards everything can be written, closed and opened again.
  *
@@ -171,15 +171,22 @@ static bool dir_is_empty(const struct tree *t, int dir)
     return true;
 }
 
+static void entries_changed(int dir) { obj[dir].mtime_op = 0; }
+
 static void name_put(struct tree *t, int dir, unsigned name, int o)
 {
+    entries_changed(dir);
     int i = name_find(t, dir, name);
     if (i < 0)
         i = (int)t->n++;
     t->at[i] = (struct name){ dir, o, name };
 }
 
-static void name_drop(struct tree *t, int i) { t->at[i] = t->at[--t->n]; }
+static void name_drop(struct tree *t, int i)
+{
+    entries_changed(t->at[i].dir);
+    t->at[i] = t->at[--t->n];
+}
 
 static bool below(const struct tree *t, int dir, int o) /* is dir o, or under it? */
 {
@@ -429,6 +436,8 @@ static void do_rename(struct lg_volume *v)
     if (flags) {
         now.at[i].obj = over;
         now.at[j].obj = from.obj;
+        entries_changed(from.dir);
+        entries_changed(d);
         return;
     }
     if (over >= 0 && is_dir) { /* exchanged, then the empty one goes: it may still be seen under the old name */
@@ -498,6 +507,9 @@ static void do_rekey(struct lg_volume *v)
     int rc = lg_volume_rekey(v, obj[n].node, NULL);
     /* One whose name seen last is gone is not found by another before that is looked up. */
     CHECK(rc == (obj[n].links > 1 ? -EMLINK : 0) || (rc == -ENOENT && obj[n].linked), "re-encryption: %d", rc);
+    for (unsigned i = 0; i < now.n; i++)
+        if (now.at[i].obj == n)
+            entries_changed(now.at[i].dir);
     if (!rc) {
         synced(&obj[n]);
         attr_synced(&obj[n]);
