@@ -111,21 +111,6 @@ void lg_front_audit_event(struct lg_front_audit *a, const char *event)
         cosign(a);
 }
 
-/* A directory of this mount's own can be verified without the key manager too. One that is there already is left, as the key manager's is. */
-static void write_pub(const char *dir, const uint8_t pub[LG_SIGN_PUB_LEN])
-{
-    static const uint8_t none[LG_SIGN_PUB_LEN];
-    char path[4200], hex[2 * LG_SIGN_PUB_LEN + 2];
-    snprintf(path, sizeof path, "%s/key.pub", dir);
-    lg_hex_encode(pub, LG_SIGN_PUB_LEN, hex);
-    hex[2 * LG_SIGN_PUB_LEN] = '\n';
-    int fd = memcmp(pub, none, sizeof none) != 0 ? open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0644) : -1;
-    if (fd < 0)
-        return;
-    (void)!write(fd, hex, 2 * LG_SIGN_PUB_LEN + 1);
-    close(fd);
-}
-
 static int open_log(struct lg_front_audit *a, const struct lg_front_audit_options *o, const char *mountpoint, struct lg_audit_info *info, char *error, size_t cap)
 {
     char name[32], id[17], head[LG_HEAD_TEXT_MAX + 1] = "", real[4096];
@@ -214,7 +199,7 @@ int lg_front_audit_open(const struct lg_front_audit_options *o, const char *sock
     }
     cosign(a);
     if (lg_client_audit_info(a->client, info) == 0) /* by now there is a key, whoever was first to have a head signed */
-        write_pub(a->dir, info->pub);
+        lg_audit_write_pub(a->dir, info->pub);
     free(info);
     *ret = a;
     return 0;

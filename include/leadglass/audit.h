@@ -197,6 +197,10 @@ int lg_audit_read_heads(const char *dir, const char *chain, int (*line)(void *ar
 /* Verifies one chain; n heads of against that belong to it are held against it too. */
 int lg_audit_verify(const char *dir, const struct lg_audit_chain *c, const uint8_t *pub, const struct lg_audit_head *against, size_t n, struct lg_audit_report *ret) LG_MUST;
 
+/* DIR/key.pub, which lets the log be verified on another machine: whole and durable, or not there. One that is there already stays; nothing for a key of zeros
+ * (none yet). What goes wrong is made good at the next start. */
+void lg_audit_write_pub(const char *dir, const uint8_t pub[LG_SIGN_PUB_LEN]);
+
 /* ---- a log on disk: writing ---------------------------------------------------------------------------------------------------------- */
 
 /* The newest chain of that name in the directory (NAME, NAME.2, NAME.3 ...). -ENOENT: none. */

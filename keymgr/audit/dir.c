@@ -2,6 +2,7 @@
 
 #include <dirent.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -364,4 +365,23 @@ int lg_audit_verify(const char *dir, const struct lg_audit_chain *c, const uint8
         lg_audit_verifier_end(y.v, y.rest, ret);
     lg_audit_verifier_free(y.v);
     return rc;
+}
+
+void lg_audit_write_pub(const char *dir, const uint8_t pub[LG_SIGN_PUB_LEN])
+{
+    static const uint8_t none[LG_SIGN_PUB_LEN];
+    char path[PATH_MAX + 16], tmp[PATH_MAX + 32], hex[2 * LG_SIGN_PUB_LEN + 2];
+    snprintf(path, sizeof path, "%s/key.pub", dir);
+    snprintf(tmp, sizeof tmp, "%s.%d", path, (int)getpid());
+    lg_hex_encode(pub, LG_SIGN_PUB_LEN, hex);
+    hex[2 * LG_SIGN_PUB_LEN] = '\n';
+    if (memcmp(pub, none, sizeof none) == 0 || access(path, F_OK) == 0)
+        return;
+    int fd = open(tmp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0644);
+    if (fd < 0)
+        return;
+    bool whole = write(fd, hex, 2 * LG_SIGN_PUB_LEN + 1) == 2 * LG_SIGN_PUB_LEN + 1 && fsync(fd) == 0; /* half a key would never be put right */
+    close(fd);
+    if (!whole || renameat2(AT_FDCWD, tmp, AT_FDCWD, path, RENAME_NOREPLACE))
+        (void)unlink(tmp);
 }

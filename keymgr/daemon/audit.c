@@ -78,18 +78,9 @@ static void alarmed(void *arg, int level, const char *text)
 /* Whoever has the log can check it with this; a copy kept elsewhere is what to trust. */
 static void write_pub(struct lg_worker *w)
 {
-    char path[PATH_MAX + 16], hex[2 * LG_SIGN_PUB_LEN + 2];
     uint8_t pub[LG_SIGN_PUB_LEN];
-    if (lg_keyring_audit_pub(w->keyring, pub))
-        return;
-    snprintf(path, sizeof path, "%s/key.pub", w->o.audit);
-    lg_hex_encode(pub, sizeof pub, hex);
-    hex[2 * LG_SIGN_PUB_LEN] = '\n';
-    int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0644);
-    if (fd < 0)
-        return;
-    (void)!write(fd, hex, 2 * LG_SIGN_PUB_LEN + 1);
-    close(fd);
+    if (lg_keyring_audit_pub(w->keyring, pub) == 0)
+        lg_audit_write_pub(w->o.audit, pub);
 }
 
 int lg_keyd_audit_start(struct lg_worker *w)
