@@ -1,6 +1,7 @@
 /* Power cuts, simulated: a random workload runs on a volume over disk.h; then crash states are built at random moments of it, opened, and compared with
  * what the workload was promised (docs/FORMAT.md, "What a crash leaves"):
- *  - the names are those after some operation, none half done (but see there for a directory renamed over another);
+ *  - the names are those after some operation, none half done (but see there for a directory renamed over another), and not before the last fsync of a
+ *    directory;
  *  - a file holds exactly what it held after some operation since its last fsync, or since its creation, never a mixture;
  *  - a file that was ever fsynced can be opened; one that never was may be EIO;
  *  - owner, mode and an extended attribute are each as they were after some operation since the last fsync that was not of data only, and so is a time
@@ -114,6 +115,7 @@ static int n_obj;
 static struct tree now, after[OPS + 1], between[OPS + 1]; /* between: what the names are in the midst of an operation, if that has a state of its own */
 static bool has_between[OPS + 1];
 static size_t end_of[OPS + 1]; /* length of the record after an operation */
+static bool dir_synced[OPS + 1]; /* it was an fsync of a directory */
 static unsigned op;
 static char names[NAMES][256];
 
@@ -537,6 +539,7 @@ static void do_sync_dir(struct lg_volume *v)
     CHECK(lg_volume_fsyncdir(d) == 0, "fsyncdir");
     lg_volume_releasedir(d);
     attr_synced(o);
+    dir_synced[op] = true;
 }
 
 static void step(struct lg_volume *v)
@@ -842,6 +845,7 @@ static void one_run(uint64_t seed, unsigned states)
     keys = scratch_vault(dir, CS);
     memset(obj, 0, sizeof obj);
     memset(has_between, 0, sizeof has_between);
+    memset(dir_synced, 0, sizeof dir_synced);
     now.n = 0;
     obj[0] = (struct obj){ .type = S_IFDIR, .node = LG_ROOT_NODE };
     n_obj = 1;
@@ -877,6 +881,8 @@ static void one_run(uint64_t seed, unsigned states)
             names_done++;
         if (names_done > done)
             names_done = done;
+        for (unsigned k = names_done + 1; k <= done; k++) /* the simulated disk keeps names in one order */
+            CHECK(!dir_synced[k], "a directory was synced by operation %u, of %u that were done, and names are those of %u", k, done, names_done);
         n_names += names_in;
         recover(state, crash, names_done, done, 0);
         image_free(state);
