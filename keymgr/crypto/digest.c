@@ -1,8 +1,6 @@
 /* Algorithms, randomness, hashes, MACs, derivation. */
 #include "leadglass/crypto.h"
 
-#include <openssl/core_names.h>
-#include <openssl/params.h>
 #include <pthread.h>
 #include <string.h>
 #include <sys/random.h>
@@ -20,16 +18,15 @@ int lg_crypto_init(void)
 {
     pthread_mutex_lock(&init_lock);
     if (!lg_alg.gcm) {
-        lg_alg.siv = EVP_CIPHER_fetch(NULL, "AES-256-SIV", NULL);
+        lg_alg.cbc = EVP_CIPHER_fetch(NULL, "AES-256-CBC", NULL);
+        lg_alg.ctr = EVP_CIPHER_fetch(NULL, "AES-256-CTR", NULL);
         lg_alg.ecb = EVP_CIPHER_fetch(NULL, "AES-256-ECB", NULL);
         lg_alg.sha256 = EVP_MD_fetch(NULL, "SHA256", NULL);
-        lg_alg.hmac = EVP_MAC_fetch(NULL, "HMAC", NULL);
-        lg_alg.hkdf = EVP_KDF_fetch(NULL, "HKDF", NULL);
         lg_alg.scrypt = EVP_KDF_fetch(NULL, "SCRYPT", NULL);
         lg_alg.gcm = EVP_CIPHER_fetch(NULL, "AES-256-GCM", NULL);
     }
     pthread_mutex_unlock(&init_lock);
-    return lg_alg.gcm && lg_alg.siv && lg_alg.ecb && lg_alg.sha256 && lg_alg.hmac && lg_alg.hkdf && lg_alg.scrypt ? 0 : -ENOTSUP;
+    return lg_alg.gcm && lg_alg.cbc && lg_alg.ctr && lg_alg.ecb && lg_alg.sha256 && lg_alg.scrypt ? 0 : -ENOTSUP;
 }
 
 int lg_random(void *buf, size_t len)
@@ -48,26 +45,52 @@ int lg_random(void *buf, size_t len)
     return 0;
 }
 
+/* HMAC (RFC 2104) over two strings, concatenated, spelled out on the digest that is fetched already: OpenSSL 3.0's own, and HKDF on top of it, look the digest up
+ * by its name each time, which costs more than the hashing. */
+static int hmac_with(EVP_MD_CTX *c, const uint8_t key[LG_KEY_LEN], const void *a, size_t a_len, const void *b, size_t b_len, uint8_t out[LG_MAC_LEN])
+{
+    enum { BLOCK = 64 };
+    uint8_t in[BLOCK], outer[BLOCK], inner[LG_MAC_LEN];
+    memset(in, 0x36, sizeof in);
+    memset(outer, 0x5c, sizeof outer);
+    for (unsigned i = 0; i < LG_KEY_LEN; i++) {
+        in[i] ^= key[i];
+        outer[i] ^= key[i];
+    }
+    int ok = EVP_DigestInit_ex2(c, lg_alg.sha256, NULL) > 0 && EVP_DigestUpdate(c, in, sizeof in) > 0 && EVP_DigestUpdate(c, a, a_len) > 0 &&
+             EVP_DigestUpdate(c, b, b_len) > 0 && EVP_DigestFinal_ex(c, inner, NULL) > 0 && EVP_DigestInit_ex2(c, lg_alg.sha256, NULL) > 0 &&
+             EVP_DigestUpdate(c, outer, sizeof outer) > 0 && EVP_DigestUpdate(c, inner, sizeof inner) > 0 && EVP_DigestFinal_ex(c, out, NULL) > 0;
+    lg_wipe(in, sizeof in);
+    lg_wipe(outer, sizeof outer);
+    lg_wipe(inner, sizeof inner);
+    return ok ? 0 : -ENOMEM;
+}
+
 int lg_derive_bytes(const struct lg_secret *key, const char *label, const void *ctx, size_t ctx_len, void *out, size_t out_len)
 {
-    uint8_t info[INFO_MAX];
-    size_t label_len = strlen(label) + 1;
-    if (label_len > sizeof info || ctx_len > sizeof info - label_len)
+    static const uint8_t no_salt[LG_KEY_LEN];
+    uint8_t info[INFO_MAX + 1], prk[LG_MAC_LEN], t[LG_MAC_LEN], *to = out;
+    size_t label_len = strlen(label) + 1, len = label_len + ctx_len;
+    if (label_len > INFO_MAX || ctx_len > INFO_MAX - label_len || out_len > 255 * LG_MAC_LEN)
         return -EINVAL;
     memcpy(info, label, label_len);
     if (ctx_len)
         memcpy(info + label_len, ctx, ctx_len);
-    char digest[] = "SHA256";
-    OSSL_PARAM params[] = {
-        OSSL_PARAM_construct_utf8_string(OSSL_KDF_PARAM_DIGEST, digest, 0),
-        OSSL_PARAM_construct_octet_string(OSSL_KDF_PARAM_KEY, (void *)(uintptr_t)key->b, sizeof key->b),
-        OSSL_PARAM_construct_octet_string(OSSL_KDF_PARAM_INFO, info, label_len + ctx_len),
-        OSSL_PARAM_construct_end(),
-    };
-    EVP_KDF_CTX *k = EVP_KDF_CTX_new(lg_alg.hkdf);
-    int ok = k && EVP_KDF_derive(k, out, out_len, params) > 0;
-    EVP_KDF_CTX_free(k);
-    return ok ? 0 : -ENOMEM;
+    EVP_MD_CTX *c = EVP_MD_CTX_new();
+    int rc = c ? hmac_with(c, no_salt, key->b, sizeof key->b, "", 0, prk) : -ENOMEM; /* extract */
+    for (uint8_t n = 1; !rc && out_len; n++) {                                       /* expand */
+        size_t m = out_len < sizeof t ? out_len : sizeof t;
+        info[len] = n;
+        rc = hmac_with(c, prk, t, n > 1 ? sizeof t : 0, info, len + 1, t);
+        if (!rc)
+            memcpy(to, t, m);
+        to += m;
+        out_len -= m;
+    }
+    EVP_MD_CTX_free(c);
+    lg_wipe(prk, sizeof prk);
+    lg_wipe(t, sizeof t);
+    return rc;
 }
 
 int lg_derive(const struct lg_secret *key, const char *label, const void *ctx, size_t ctx_len, struct lg_secret *out)
@@ -88,12 +111,8 @@ int lg_sha256(const void *data, size_t len, uint8_t out[LG_MAC_LEN]) { return lg
 
 int lg_hmac(const struct lg_secret *key, const void *data, size_t len, uint8_t out[LG_MAC_LEN])
 {
-    char digest[] = "SHA256";
-    OSSL_PARAM params[] = { OSSL_PARAM_construct_utf8_string(OSSL_MAC_PARAM_DIGEST, digest, 0), OSSL_PARAM_construct_end() };
-    EVP_MAC_CTX *m = EVP_MAC_CTX_new(lg_alg.hmac);
-    size_t n = 0;
-    int ok = m && EVP_MAC_init(m, key->b, sizeof key->b, params) > 0 && EVP_MAC_update(m, data, len) > 0 &&
-             EVP_MAC_final(m, out, &n, LG_MAC_LEN) > 0;
-    EVP_MAC_CTX_free(m);
-    return ok && n == LG_MAC_LEN ? 0 : -ENOMEM;
+    EVP_MD_CTX *c = EVP_MD_CTX_new();
+    int rc = c ? hmac_with(c, key->b, data, len, "", 0, out) : -ENOMEM;
+    EVP_MD_CTX_free(c);
+    return rc;
 }

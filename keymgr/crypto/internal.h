@@ -6,10 +6,9 @@
 #include <openssl/kdf.h>
 
 struct lg_algorithms {
-    EVP_CIPHER *gcm, *siv, *ecb;
+    EVP_CIPHER *gcm, *cbc, *ctr, *ecb;
     EVP_MD *sha256;
-    EVP_MAC *hmac;
-    EVP_KDF *hkdf, *scrypt;
+    EVP_KDF *scrypt;
 };
 extern struct lg_algorithms lg_alg;
 

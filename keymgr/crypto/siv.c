@@ -1,26 +1,193 @@
-/* AES-256-SIV (RFC 5297): wraps, names, records. */
+/* AES-256-SIV (RFC 5297): wraps, names, records. S2V and the counter are spelled out on AES-256 CBC and CTR: in OpenSSL 3.0 a used SIV context keeps its S2V
+ * state, so each message wants a copy of a keyed one, and that costs ten times what sealing a name does. */
 #include "leadglass/crypto.h"
 
 #include <limits.h>
+#include <pthread.h>
 #include <string.h>
 
 #include "internal.h"
 
-enum { SIV_KEY_LEN = 64 };
+enum { BLOCK = 16, IDLE_MAX = 4 };
+
+/* One thread's at a time. */
+struct ciphers {
+    EVP_CIPHER_CTX *mac, *ctr; /* CBC under the first half of the key, CTR under the second */
+};
 
 struct lg_siv {
-    uint8_t key[SIV_KEY_LEN];
-    /* Contexts with the key schedule in them, opening and sealing, made at the first use of each and only ever copied: in OpenSSL 3.0 a used SIV
-     * context keeps its S2V state, and setting one up anew costs three times as much as a copy. */
-    EVP_CIPHER_CTX *keyed[2];
+    uint8_t key[2 * LG_KEY_LEN];
+    uint8_t sub[2][BLOCK]; /* CMAC's: for a whole last block, for one that was padded */
+    uint8_t zero[BLOCK];   /* S2V begins with the MAC of the zero block */
+    pthread_mutex_t lock;  /* of what follows; held for no more than a push or pop */
+    unsigned n;
+    struct ciphers idle[IDLE_MAX];
 };
+
+static void ciphers_free(struct ciphers *c)
+{
+    EVP_CIPHER_CTX_free(c->mac);
+    EVP_CIPHER_CTX_free(c->ctr);
+}
+
+static int ciphers_take(struct lg_siv *s, struct ciphers *ret)
+{
+    bool got = false;
+    pthread_mutex_lock(&s->lock);
+    if (s->n) {
+        *ret = s->idle[--s->n];
+        got = true;
+    }
+    pthread_mutex_unlock(&s->lock);
+    if (got)
+        return 0;
+    struct ciphers c = { EVP_CIPHER_CTX_new(), EVP_CIPHER_CTX_new() };
+    if (!c.mac || !c.ctr || EVP_CipherInit_ex2(c.mac, lg_alg.cbc, s->key, NULL, 1, NULL) <= 0 || EVP_CipherInit_ex2(c.ctr, lg_alg.ctr, s->key + LG_KEY_LEN, NULL, 1, NULL) <= 0) {
+        ciphers_free(&c);
+        return -ENOMEM;
+    }
+    EVP_CIPHER_CTX_set_padding(c.mac, 0);
+    *ret = c;
+    return 0;
+}
+
+static void ciphers_give(struct lg_siv *s, struct ciphers *c)
+{
+    pthread_mutex_lock(&s->lock);
+    bool kept = s->n < IDLE_MAX;
+    if (kept)
+        s->idle[s->n++] = *c;
+    pthread_mutex_unlock(&s->lock);
+    if (!kept)
+        ciphers_free(c);
+}
+
+/* Multiplication by x in GF(2^128). */
+static void dbl(uint8_t b[BLOCK])
+{
+    unsigned carry = b[0] >> 7;
+    for (unsigned i = 0; i < BLOCK - 1; i++)
+        b[i] = (uint8_t)(b[i] << 1 | b[i + 1] >> 7);
+    b[BLOCK - 1] = (uint8_t)(b[BLOCK - 1] << 1 ^ (0x87 & (0u - carry)));
+}
+
+static void xor_block(uint8_t to[BLOCK], const uint8_t *from)
+{
+    for (unsigned i = 0; i < BLOCK; i++)
+        to[i] ^= from[i];
+}
+
+/* CBC goes on from what went before. out is its last block. */
+static bool chain(EVP_CIPHER_CTX *c, const uint8_t *in, size_t len, uint8_t out[BLOCK])
+{
+    uint8_t part[16 * BLOCK];
+    bool ok = true;
+    for (int got; ok && len; in += got, len -= (size_t)got) {
+        int n = len < sizeof part ? (int)len : (int)sizeof part;
+        ok = EVP_CipherUpdate(c, part, &got, in, n) > 0 && got == n;
+        if (ok)
+            memcpy(out, part + n - BLOCK, BLOCK);
+        else
+            got = n;
+    }
+    lg_wipe(part, sizeof part);
+    return ok;
+}
+
+static bool begin(EVP_CIPHER_CTX *c)
+{
+    static const uint8_t iv[BLOCK];
+    return EVP_CipherInit_ex2(c, NULL, NULL, iv, 1, NULL) > 0;
+}
+
+/* AES-CMAC (NIST SP 800-38B) of in, whose last block (16 bytes, or less: padded) is given apart. */
+static bool cmac(const struct lg_siv *s, EVP_CIPHER_CTX *c, const uint8_t *in, size_t whole, const uint8_t *last, size_t last_len, uint8_t out[BLOCK])
+{
+    uint8_t b[BLOCK] = { 0 };
+    memcpy(b, last, last_len);
+    if (last_len < BLOCK)
+        b[last_len] = 0x80;
+    xor_block(b, s->sub[last_len < BLOCK]);
+    bool ok = begin(c) && chain(c, in, whole, out) && chain(c, b, BLOCK, out);
+    lg_wipe(b, sizeof b);
+    return ok;
+}
+
+static size_t before_last(size_t len) { return len ? (len - 1) / BLOCK * BLOCK : 0; }
+
+static bool cmac_all(const struct lg_siv *s, EVP_CIPHER_CTX *c, const uint8_t *in, size_t len, uint8_t out[BLOCK])
+{
+    size_t whole = before_last(len);
+    return cmac(s, c, in, whole, in + whole, len - whole, out);
+}
+
+/* The synthetic IV of pt under one or two strings of associated data. */
+static bool s2v(const struct lg_siv *s, EVP_CIPHER_CTX *c, const void *ad, size_t ad_len, const char *ad2, const uint8_t *pt, size_t len, uint8_t v[BLOCK])
+{
+    uint8_t d[BLOCK], m[BLOCK], end[2 * BLOCK] = { 0 };
+    memcpy(d, s->zero, BLOCK);
+    bool ok = cmac_all(s, c, ad_len ? ad : (const uint8_t *)"\0", ad_len ? ad_len : 1, m);
+    dbl(d);
+    xor_block(d, m);
+    if (ok && ad2) {
+        ok = cmac_all(s, c, (const uint8_t *)ad2, strlen(ad2), m);
+        dbl(d);
+        xor_block(d, m);
+    }
+    if (ok && len < BLOCK) {
+        dbl(d);
+        memcpy(end, pt, len);
+        end[len] = 0x80;
+        xor_block(end, d);
+        ok = cmac(s, c, NULL, 0, end, BLOCK, v);
+    } else if (ok) { /* d goes to the last 16 bytes, which lie in the last two blocks */
+        size_t whole = before_last(len), from = whole ? whole - BLOCK : 0;
+        memcpy(end, pt + from, len - from);
+        xor_block(end + (len - BLOCK - from), d);
+        if (whole)
+            ok = begin(c) && chain(c, pt, from, v) && chain(c, end, BLOCK, v);
+        uint8_t *last = end + (whole ? BLOCK : 0);
+        size_t last_len = len - whole;
+        if (last_len < BLOCK)
+            last[last_len] = 0x80;
+        xor_block(last, s->sub[last_len < BLOCK]);
+        ok = ok && (whole || begin(c)) && chain(c, last, BLOCK, v);
+    }
+    lg_wipe(d, sizeof d);
+    lg_wipe(end, sizeof end);
+    return ok;
+}
+
+static bool counter(EVP_CIPHER_CTX *c, const uint8_t v[BLOCK], const uint8_t *in, size_t len, uint8_t *out)
+{
+    uint8_t q[BLOCK];
+    int n;
+    memcpy(q, v, BLOCK);
+    q[8] &= 0x7f;
+    q[12] &= 0x7f;
+    return EVP_CipherInit_ex2(c, NULL, NULL, q, 1, NULL) > 0 && EVP_CipherUpdate(c, out, &n, in, (int)len) > 0;
+}
 
 int lg_siv_new(const struct lg_secret *key, struct lg_siv **ret)
 {
+    static const uint8_t zero[BLOCK];
     struct lg_siv *s = lg_secret_alloc(sizeof *s);
+    struct ciphers c;
     if (!s)
         return -ENOMEM;
+    pthread_mutex_init(&s->lock, NULL);
     int rc = lg_derive_bytes(key, "leadglass siv", NULL, 0, s->key, sizeof s->key);
+    if (!rc)
+        rc = ciphers_take(s, &c);
+    if (!rc) {
+        rc = begin(c.mac) && chain(c.mac, zero, BLOCK, s->sub[0]) ? 0 : -ENOMEM;
+        dbl(s->sub[0]);
+        memcpy(s->sub[1], s->sub[0], BLOCK);
+        dbl(s->sub[1]);
+        if (!rc && !cmac_all(s, c.mac, zero, BLOCK, s->zero))
+            rc = -ENOMEM;
+        ciphers_give(s, &c);
+    }
     if (rc) {
         lg_siv_free(s);
         return rc;
@@ -33,74 +200,32 @@ void lg_siv_free(struct lg_siv *s)
 {
     if (!s)
         return;
-    EVP_CIPHER_CTX_free(s->keyed[0]);
-    EVP_CIPHER_CTX_free(s->keyed[1]);
+    for (unsigned i = 0; i < s->n; i++)
+        ciphers_free(&s->idle[i]);
+    pthread_mutex_destroy(&s->lock);
     lg_secret_dealloc(s);
 }
 
-static EVP_CIPHER_CTX *keyed_new(const struct lg_siv *s, int seal)
+/* An empty message has no S2V of its own here (OpenSSL's SIV, which sealed the first ones, never finishes it): its tag is that of one zero byte under a second
+ * associated-data string, "empty", which no other message has. */
+static bool tag_of(const struct lg_siv *s, EVP_CIPHER_CTX *c, const void *ad, size_t ad_len, const uint8_t *pt, size_t len, uint8_t tag[BLOCK])
 {
-    EVP_CIPHER_CTX *c = EVP_CIPHER_CTX_new();
-    if (c && EVP_CipherInit_ex2(c, lg_alg.siv, s->key, NULL, seal, NULL) > 0)
-        return c;
-    EVP_CIPHER_CTX_free(c);
-    return NULL;
-}
-
-/* Threads may meet here: the first to be ready stays. */
-static const EVP_CIPHER_CTX *keyed(struct lg_siv *s, int seal)
-{
-    EVP_CIPHER_CTX *have = __atomic_load_n(&s->keyed[seal], __ATOMIC_ACQUIRE), *none = NULL;
-    if (have)
-        return have;
-    have = keyed_new(s, seal);
-    if (have && !__atomic_compare_exchange_n(&s->keyed[seal], &none, have, false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE)) {
-        EVP_CIPHER_CTX_free(have);
-        have = none;
-    }
-    return have;
-}
-
-static EVP_CIPHER_CTX *siv_start(struct lg_siv *s, const void *ad, size_t ad_len, int seal)
-{
-    int n = 0;
-    const EVP_CIPHER_CTX *from = keyed(s, seal);
-    EVP_CIPHER_CTX *c = from ? EVP_CIPHER_CTX_new() : NULL;
-    if (c && EVP_CIPHER_CTX_copy(c, from) > 0 && EVP_CipherUpdate(c, NULL, &n, ad_len ? ad : (const void *)"\0", ad_len ? (int)ad_len : 1) > 0)
-        return c;
-    EVP_CIPHER_CTX_free(c);
-    return NULL;
-}
-
-/* OpenSSL's SIV never finishes an empty message. Ours is the tag of one zero byte under a second associated-data string, "empty", which
- * no other message has. */
-static int siv_empty_tag(struct lg_siv *s, const void *ad, size_t ad_len, uint8_t tag[LG_SIV_TAG_LEN])
-{
-    EVP_CIPHER_CTX *c = siv_start(s, ad, ad_len, 1);
-    if (!c)
-        return -ENOMEM;
-    int n = 0;
-    uint8_t zero = 0, byte;
-    int ok = EVP_CipherUpdate(c, NULL, &n, (const uint8_t *)"empty", 5) > 0 && EVP_CipherUpdate(c, &byte, &n, &zero, 1) > 0 &&
-             EVP_CipherFinal_ex(c, &zero, &n) > 0 && EVP_CIPHER_CTX_ctrl(c, EVP_CTRL_AEAD_GET_TAG, LG_SIV_TAG_LEN, tag) > 0;
-    EVP_CIPHER_CTX_free(c);
-    return ok ? 0 : -ENOMEM;
+    static const uint8_t zero;
+    return len ? s2v(s, c, ad, ad_len, NULL, pt, len, tag) : s2v(s, c, ad, ad_len, "empty", &zero, 1, tag);
 }
 
 int lg_siv_seal_with(struct lg_siv *s, const void *ad, size_t ad_len, const void *pt, size_t pt_len, uint8_t *out)
 {
+    struct ciphers c;
+    uint8_t tag[LG_SIV_TAG_LEN];
     if (ad_len > INT_MAX || pt_len > INT_MAX - LG_SIV_TAG_LEN)
         return -EINVAL;
-    if (pt_len == 0)
-        return siv_empty_tag(s, ad, ad_len, out);
-    EVP_CIPHER_CTX *c = siv_start(s, ad, ad_len, 1);
-    if (!c)
-        return -ENOMEM;
-    int n = 0, m = 0;
-    uint8_t end = 0;
-    int ok = EVP_CipherUpdate(c, out + LG_SIV_TAG_LEN, &n, pt, (int)pt_len) > 0 && EVP_CipherFinal_ex(c, &end, &m) > 0 &&
-             EVP_CIPHER_CTX_ctrl(c, EVP_CTRL_AEAD_GET_TAG, LG_SIV_TAG_LEN, out) > 0;
-    EVP_CIPHER_CTX_free(c);
+    int rc = ciphers_take(s, &c);
+    if (rc)
+        return rc;
+    bool ok = tag_of(s, c.mac, ad, ad_len, pt, pt_len, tag) && (!pt_len || counter(c.ctr, tag, pt, pt_len, out + sizeof tag));
+    ciphers_give(s, &c);
+    memcpy(out, tag, sizeof tag);
     return ok ? 0 : -ENOMEM;
 }
 
@@ -110,26 +235,23 @@ int lg_siv_open_with(struct lg_siv *s, const void *ad, size_t ad_len, const void
         return -EBADMSG;
     if (ad_len > INT_MAX || ct_len > INT_MAX)
         return -EINVAL;
-    const uint8_t *in = ct;
     size_t len = ct_len - LG_SIV_TAG_LEN;
-    uint8_t tag[LG_SIV_TAG_LEN], end = 0;
-    if (len == 0) {
-        int rc = siv_empty_tag(s, ad, ad_len, tag);
-        return rc ? rc : lg_equal(tag, in, sizeof tag) ? 0 : -EBADMSG;
-    }
-    memcpy(tag, in, sizeof tag);
-    EVP_CIPHER_CTX *c = siv_start(s, ad, ad_len, 0);
-    if (!c)
-        return -ENOMEM;
-    int n = 0, m = 0;
-    int ok = EVP_CIPHER_CTX_ctrl(c, EVP_CTRL_AEAD_SET_TAG, sizeof tag, tag) > 0 &&
-             EVP_CipherUpdate(c, out, &n, in + LG_SIV_TAG_LEN, (int)len) > 0 && EVP_CipherFinal_ex(c, &end, &m) > 0;
-    EVP_CIPHER_CTX_free(c);
-    if (!ok) {
+    uint8_t given[LG_SIV_TAG_LEN], tag[LG_SIV_TAG_LEN];
+    struct ciphers c;
+    memcpy(given, ct, sizeof given);
+    int rc = ciphers_take(s, &c);
+    if (rc)
+        return rc;
+    if (len && !counter(c.ctr, given, (const uint8_t *)ct + sizeof given, len, out))
+        rc = -ENOMEM;
+    if (!rc && !tag_of(s, c.mac, ad, ad_len, out, len, tag))
+        rc = -ENOMEM;
+    if (!rc && !lg_equal(tag, given, sizeof tag))
+        rc = -EBADMSG;
+    ciphers_give(s, &c);
+    if (rc)
         lg_wipe(out, len);
-        return -EBADMSG;
-    }
-    return 0;
+    return rc;
 }
 
 static void siv_freep(struct lg_siv **s) { lg_siv_free(*s); }

@@ -6,6 +6,10 @@
 #include <cmocka.h>
 
 #include <fcntl.h>
+#include <openssl/core_names.h>
+#include <openssl/evp.h>
+#include <openssl/kdf.h>
+#include <openssl/params.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/prctl.h>
@@ -69,6 +73,61 @@ static void known_answers(void **state)
     for (unsigned i = 0; i < 16; i++)
         assert_int_equal(acc[i], 0);
     lg_prf_free(p);
+}
+
+/* What is spelled out here against OpenSSL's own: every length about the edges of blocks, and some. */
+static void openssl_siv(const uint8_t siv_key[64], const void *ad, size_t ad_len, const char *ad2, const void *pt, size_t len, uint8_t *out)
+{
+    EVP_CIPHER *alg = EVP_CIPHER_fetch(NULL, "AES-256-SIV", NULL);
+    EVP_CIPHER_CTX *c = EVP_CIPHER_CTX_new();
+    int n;
+    uint8_t end;
+    assert_true(EVP_CipherInit_ex2(c, alg, siv_key, NULL, 1, NULL) > 0 && EVP_CipherUpdate(c, NULL, &n, ad, (int)ad_len) > 0);
+    if (ad2)
+        assert_true(EVP_CipherUpdate(c, NULL, &n, (const uint8_t *)ad2, (int)strlen(ad2)) > 0);
+    assert_true(EVP_CipherUpdate(c, out + 16, &n, pt, (int)len) > 0 && EVP_CipherFinal_ex(c, &end, &n) > 0 && EVP_CIPHER_CTX_ctrl(c, EVP_CTRL_AEAD_GET_TAG, 16, out) > 0);
+    EVP_CIPHER_CTX_free(c);
+    EVP_CIPHER_free(alg);
+}
+
+static void as_openssl_does(void **state)
+{
+    (void)state;
+    LG_SECRET_AUTO key = lg_secret_random();
+    uint8_t siv_key[64], ad[300], pt[5000], ours[5016], theirs[5016], back[5016], longer[100], theirs_longer[100];
+    struct lg_siv *s = NULL;
+    assert_int_equal(lg_derive_bytes(key, "leadglass siv", NULL, 0, siv_key, sizeof siv_key), 0);
+    assert_int_equal(lg_siv_new(key, &s), 0);
+    assert_int_equal(lg_random(ad, sizeof ad), 0);
+    assert_int_equal(lg_random(pt, sizeof pt), 0);
+    for (size_t len = 1; len <= sizeof pt; len = len < 600 ? len + 1 : len * 2 + 7)
+        for (size_t ad_len = 1; ad_len <= sizeof ad; ad_len = ad_len < 50 ? ad_len + 1 + len / 70 : ad_len * 3) {
+            openssl_siv(siv_key, ad, ad_len, NULL, pt, len, theirs);
+            assert_int_equal(lg_siv_seal_with(s, ad, ad_len, pt, len, ours), 0);
+            assert_memory_equal(ours, theirs, len + 16);
+            assert_int_equal(lg_siv_open_with(s, ad, ad_len, theirs, len + 16, back), 0);
+            assert_memory_equal(back, pt, len);
+        }
+    openssl_siv(siv_key, ad, 16, "empty", "\0", 1, theirs);
+    assert_int_equal(lg_siv_seal_with(s, ad, 16, NULL, 0, ours), 0);
+    assert_memory_equal(ours, theirs, 16);
+    openssl_siv(siv_key, "\0", 1, NULL, pt, 20, theirs);
+    assert_int_equal(lg_siv_seal_with(s, NULL, 0, pt, 20, ours), 0);
+    assert_memory_equal(ours, theirs, 36);
+    lg_siv_free(s);
+
+    EVP_KDF *alg = EVP_KDF_fetch(NULL, "HKDF", NULL);
+    EVP_KDF_CTX *k = EVP_KDF_CTX_new(alg);
+    char digest[] = "SHA256", info[] = "label\0ctx";
+    for (size_t len = 1; len <= sizeof longer; len += 3) {
+        OSSL_PARAM p[] = { OSSL_PARAM_construct_utf8_string(OSSL_KDF_PARAM_DIGEST, digest, 0), OSSL_PARAM_construct_octet_string(OSSL_KDF_PARAM_KEY, key->b, 32),
+                           OSSL_PARAM_construct_octet_string(OSSL_KDF_PARAM_INFO, info, 9), OSSL_PARAM_construct_end() };
+        assert_true(EVP_KDF_derive(k, theirs_longer, len, p) > 0);
+        assert_int_equal(lg_derive_bytes(key, "label", "ctx", 3, longer, len), 0);
+        assert_memory_equal(longer, theirs_longer, len);
+    }
+    EVP_KDF_CTX_free(k);
+    EVP_KDF_free(alg);
 }
 
 static void tampering_is_found(void **state)
@@ -200,6 +259,7 @@ int main(void)
         return 1;
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(known_answers),
+        cmocka_unit_test(as_openssl_does),
         cmocka_unit_test(tampering_is_found),
         cmocka_unit_test(text_and_checksums),
         cmocka_unit_test(memory_is_guarded),
