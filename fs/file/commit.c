@@ -42,13 +42,12 @@ static int seal_part(void *arg, unsigned n)
     const struct sealing *s = arg;
     uint32_t cs = s->f->env->chunk_size;
     size_t at = n * s->step, len = s->len - at < s->step ? s->len - at : s->step, chunk = at / cs;
-    uint8_t *cipher = malloc(len);
+    uint8_t *cipher = lg_scratch(s->step);
     int rc = cipher ? 0 : -ENOMEM;
     if (!rc)
         rc = lg_chunks_seal(s->f->key, s->f->s0.file_id, s->i + chunk, cs, s->plain + at, len, cipher, s->entries + chunk * LG_ENTRY_LEN);
     if (!rc)
         rc = lg_sys_write_full(s->f->env->sys, s->f->fd, cipher, len, s->off + at);
-    free(cipher);
     return rc;
 }
 

@@ -2,6 +2,9 @@
 #ifndef LEADGLASS_POOL_H
 #define LEADGLASS_POOL_H
 
+#include <stddef.h>
+#include <stdint.h>
+
 #include "leadglass/status.h"
 
 struct lg_pool;
@@ -13,5 +16,9 @@ void lg_pool_free(struct lg_pool *p); /* no run is under way; NULL is fine */
 /* Calls part(arg, i) for every i below n, in no order, in this thread and in whichever helpers are idle; returns when all have returned: 0, or one
  * of the errors (parts not yet begun are then left out). Parts must not wait for one another. p NULL: all in this thread, in order. */
 int lg_pool_run(struct lg_pool *p, unsigned n, int (*part)(void *arg, unsigned i), void *arg) LG_MUST;
+
+/* len bytes that belong to the calling thread until it asks again or ends; NULL: no memory. Freshly allocated, blocks of that size would be mapped, cleared and
+ * unmapped each time. For nothing secret: they are not wiped. */
+uint8_t *lg_scratch(size_t len);
 
 #endif
