@@ -114,7 +114,7 @@ int lg_file_switch(struct lg_file *f, int fd, uint64_t seq, int (*publish)(void 
     return rc;
 }
 
-int lg_file_claimed_kid(const struct lg_sys *sys, int fd, uint8_t ret_kid[LG_ID_LEN], uint32_t *ret_version)
+int lg_file_claim(const struct lg_sys *sys, int fd, struct lg_claim *ret)
 {
     uint8_t head[3 * LG_SECTOR];
     struct lg_s0 s0;
@@ -128,7 +128,8 @@ int lg_file_claimed_kid(const struct lg_sys *sys, int fd, uint8_t ret_kid[LG_ID_
     if (!a && !b)
         return -EBADMSG;
     const struct lg_slot *newest = b && (!a || s[1].seq > s[0].seq) ? &s[1] : &s[0];
-    memcpy(ret_kid, newest->kid, LG_ID_LEN);
-    *ret_version = newest->key_version;
+    memcpy(ret->file_id, s0.file_id, LG_ID_LEN);
+    memcpy(ret->kid, newest->kid, LG_ID_LEN);
+    ret->version = newest->key_version;
     return 0;
 }

@@ -346,6 +346,11 @@ int lg_keys_attach(struct lg_keys *k, const uint8_t kid[LG_ID_LEN], const struct
     return absent(k->src.attach(k->src.arg, kid, info));
 }
 
+int lg_keys_assign(struct lg_keys *k, const uint8_t *act, const char *uid, const uint8_t from[LG_ID_LEN], const uint8_t file_id[LG_ID_LEN], bool now)
+{
+    return k->src.assign ? absent(k->src.assign(k->src.arg, act, uid, from, file_id, now)) : -EPERM;
+}
+
 void lg_keys_lock(struct lg_keys *k)
 {
     pthread_mutex_lock(&k->mu);

@@ -12,8 +12,12 @@ static int by_id(void *arg, const uint8_t kid[LG_ID_LEN], uint32_t version, stru
 }
 static int provisional(void *arg, struct lg_key *ret, unsigned *lease) { return lg_client_provisional(arg, ret, lease); }
 static int attach(void *arg, const uint8_t kid[LG_ID_LEN], const struct lg_study_info *info) { return lg_client_attach(arg, kid, info); }
+static int assign(void *arg, const uint8_t *act, const char *uid, const uint8_t from[LG_ID_LEN], const uint8_t file_id[LG_ID_LEN], bool now)
+{
+    return lg_client_assign(arg, act, uid, from, file_id, now);
+}
 
 struct lg_key_source lg_key_source_client(struct lg_client *c)
 {
-    return (struct lg_key_source){ .arg = c, .vault = vault, .study = study, .by_id = by_id, .provisional = provisional, .attach = attach };
+    return (struct lg_key_source){ .arg = c, .vault = vault, .study = study, .by_id = by_id, .provisional = provisional, .attach = attach, .assign = assign };
 }

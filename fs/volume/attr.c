@@ -212,15 +212,15 @@ static void xattr_end(struct lg_volume *v, const char *name, bool change, struct
 
 static ssize_t key_text(struct lg_volume *v, uint64_t node, char *buf, size_t size)
 {
-    uint8_t kid[LG_ID_LEN];
-    char text[2 * LG_ID_LEN + 1 + 11];
-    uint32_t version;
-    int rc = lg_volume_key_of(v, node, kid, &version);
+    struct lg_claim c;
+    char text[4 * LG_ID_LEN + 2 + 11], hex[2 * LG_ID_LEN + 1];
+    int rc = lg_volume_claim(v, node, &c);
     if (rc)
         return rc;
-    lg_hex_encode(kid, LG_ID_LEN, text);
+    lg_hex_encode(c.kid, LG_ID_LEN, text);
+    lg_hex_encode(c.file_id, LG_ID_LEN, hex);
     int n = 2 * (int)LG_ID_LEN;
-    n += snprintf(text + n, sizeof text - (size_t)n, " %u", version);
+    n += snprintf(text + n, sizeof text - (size_t)n, " %u %s", c.version, hex);
     if (size && size < (size_t)n)
         return -ERANGE;
     if (size)
@@ -228,13 +228,27 @@ static ssize_t key_text(struct lg_volume *v, uint64_t node, char *buf, size_t si
     return n;
 }
 
-static int rekey(struct lg_volume *v, uint64_t node, const void *uid, size_t len)
+/* Nothing, UID, or "UID act". */
+static int rekey(struct lg_volume *v, uint64_t node, const char *value, size_t len)
 {
     struct lg_study_info info = { 0 };
-    if (len > LG_UID_MAX || memchr(uid, 0, len))
+    uint8_t act[LG_ID_LEN];
+    char hex[2 * LG_ID_LEN + 1] = "";
+    struct lg_rekey how = { .to = &info };
+    const char *space = memchr(value, ' ', len);
+    size_t uid_len = space ? (size_t)(space - value) : len;
+    if (!len)
+        return lg_volume_rekey(v, node, NULL);
+    if (!uid_len || uid_len > LG_UID_MAX || memchr(value, 0, len) || (space && len - uid_len - 1 != sizeof hex - 1))
         return -EINVAL;
-    memcpy(info.uid, uid, len);
-    return lg_volume_rekey(v, node, len ? &info : NULL);
+    memcpy(info.uid, value, uid_len);
+    if (space) {
+        memcpy(hex, space + 1, sizeof hex - 1);
+        if (lg_hex_decode(hex, act, LG_ID_LEN))
+            return -EINVAL;
+        how.act = act;
+    }
+    return lg_volume_rekey(v, node, &how);
 }
 
 ssize_t lg_volume_getxattr(struct lg_volume *v, uint64_t node, const char *name, void *buf, size_t size)

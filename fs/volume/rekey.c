@@ -211,7 +211,16 @@ int lg_name_sync(struct lg_volume *v, struct lg_node *n)
     return rc;
 }
 
-static int rekey_once(struct lg_volume *v, struct lg_node *n, const struct lg_kref *as)
+/* Asks the key manager, which knows of officers and their acts; now: the approval is taken, once, when the new file is about to take its place. */
+static int allowed(struct lg_volume *v, struct lg_node *n, const struct lg_rekey *how, const uint8_t from[LG_ID_LEN], bool now)
+{
+    uint8_t id[LG_ID_LEN];
+    lg_file_id(n->f, id);
+    return lg_keys_assign(v->opt.keys, how->act, how->to->uid, from, id, now);
+}
+
+/* from: the key that it leaves for another study's, or NULL. */
+static int rekey_once(struct lg_volume *v, struct lg_node *n, const struct lg_kref *as, const struct lg_rekey *how, const uint8_t *from, bool *claimed)
 {
     struct switching s = { .v = v, .n = n, .fd = -1 };
     char tmp[32];
@@ -220,6 +229,10 @@ static int rekey_once(struct lg_volume *v, struct lg_node *n, const struct lg_kr
     if (s.old < 0)
         return s.old;
     int rc = prepare(&s, as, tmp, &seq);
+    if (!rc && from && !*claimed) {
+        rc = allowed(v, n, how, from, true);
+        *claimed = !rc;
+    }
     if (!rc) {
         struct lg_place made_in = s.p;
         s.tmp = tmp;
@@ -254,23 +267,27 @@ static int rekey_once(struct lg_volume *v, struct lg_node *n, const struct lg_kr
     return rc;
 }
 
-static int key_for(struct lg_volume *v, struct lg_node *n, const struct lg_study_info *to, struct lg_kref **ret)
+/* from: the key that it has. */
+static int key_for(struct lg_volume *v, struct lg_node *n, const struct lg_rekey *how, uint8_t from[LG_ID_LEN], struct lg_kref **ret)
 {
-    uint8_t kid[LG_ID_LEN];
     uint32_t version;
-    if (!lg_file_kid(n->f, kid, &version))
+    if (!lg_file_kid(n->f, from, &version))
         return -EAGAIN; /* not decided yet */
-    int rc = to ? lg_keys_study(v->opt.keys, to, ret) : lg_keys_by_id(v->opt.keys, kid, 0, ret);
-    if (!rc && memcmp((*ret)->kid, kid, LG_ID_LEN) == 0 && (*ret)->version == version) {
+    int rc = how ? allowed(v, n, how, from, false) : 0;
+    if (!rc)
+        rc = how ? lg_keys_study(v->opt.keys, how->to, ret) : lg_keys_by_id(v->opt.keys, from, 0, ret);
+    if (!rc && memcmp((*ret)->kid, from, LG_ID_LEN) == 0 && (how || (*ret)->version == version)) {
         lg_kref_unref(*ret);
         rc = -EALREADY;
     }
     return rc;
 }
 
-int lg_volume_rekey(struct lg_volume *v, uint64_t node, const struct lg_study_info *to)
+int lg_volume_rekey(struct lg_volume *v, uint64_t node, const struct lg_rekey *how)
 {
     struct lg_kref *as = NULL;
+    uint8_t from[LG_ID_LEN];
+    bool claimed = false;
     if (v->opt.read_only)
         return -EROFS;
     struct lg_node *n = lg_node_ref(v, node);
@@ -287,11 +304,11 @@ int lg_volume_rekey(struct lg_volume *v, uint64_t node, const struct lg_study_in
     if (!rc)
         rc = lg_file_commit(n->f);
     if (!rc)
-        rc = key_for(v, n, to, &as);
+        rc = key_for(v, n, how, from, &as);
     if (!rc) {
         rc = -EAGAIN;
         for (unsigned i = 0; rc == -EAGAIN && i < TRIES; i++)
-            rc = rekey_once(v, n, as);
+            rc = rekey_once(v, n, as, how, how ? from : NULL, &claimed);
         lg_kref_unref(as);
     }
     if (open) {
@@ -303,15 +320,26 @@ int lg_volume_rekey(struct lg_volume *v, uint64_t node, const struct lg_study_in
     return rc == -EAGAIN ? -EBUSY : lg_errno(rc);
 }
 
-int lg_volume_key_of(struct lg_volume *v, uint64_t node, uint8_t ret_kid[LG_ID_LEN], uint32_t *ret_version)
+int lg_volume_claim(struct lg_volume *v, uint64_t node, struct lg_claim *ret)
 {
     struct lg_node *n = lg_node_ref(v, node);
     if (!n)
         return -ESTALE;
     int fd = S_ISREG(n->type) ? lg_node_open(v, n, O_RDONLY | O_NOFOLLOW) : -EINVAL;
-    int rc = fd < 0 ? fd : lg_file_claimed_kid(v->env.sys, fd, ret_kid, ret_version);
+    int rc = fd < 0 ? fd : lg_file_claim(v->env.sys, fd, ret);
     if (fd >= 0)
         close(fd);
     lg_node_unref(v, n);
     return lg_errno(rc);
+}
+
+int lg_volume_key_of(struct lg_volume *v, uint64_t node, uint8_t ret_kid[LG_ID_LEN], uint32_t *ret_version)
+{
+    struct lg_claim c;
+    int rc = lg_volume_claim(v, node, &c);
+    if (rc)
+        return rc;
+    memcpy(ret_kid, c.kid, LG_ID_LEN);
+    *ret_version = c.version;
+    return 0;
 }

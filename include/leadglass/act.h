@@ -149,6 +149,17 @@ struct lg_act_record {
 int lg_act_record_encode(const struct lg_act_record *r, uint8_t out[LG_ACT_RECORD_MAX], size_t *ret_len) LG_MUST;
 int lg_act_record_decode(const uint8_t *untrusted, size_t len, struct lg_act_record *ret) LG_MUST;
 
+/* ---- what acts that are carried out elsewhere say of it, in their data -------------------------------------------------------------- */
+
+/* LG_ACT_ASSIGN: one file, as it stands; the study it goes to is the act's subject. */
+#define LG_ASSIGN_NAME_MAX 900u
+struct lg_assign {
+    uint8_t file_id[LG_ID_LEN], from[LG_ID_LEN]; /* from: the key that protects it until now */
+    char name[LG_ASSIGN_NAME_MAX + 1];           /* as the asker named it; proves nothing */
+};
+int lg_assign_encode(const struct lg_assign *x, uint8_t out[LG_ACT_DATA_MAX], size_t *ret_len) LG_MUST;
+int lg_assign_decode(const uint8_t *untrusted, size_t len, struct lg_assign *ret) LG_MUST;
+
 /* ---- policy ------------------------------------------------------------------------------------------------------------------------ */
 
 #define LG_RULES_MAX 8u

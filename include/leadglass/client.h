@@ -129,6 +129,9 @@ int lg_client_key_by_id(struct lg_client *c, const uint8_t kid[LG_ID_LEN], uint3
 int lg_client_provisional(struct lg_client *c, struct lg_key *ret, unsigned *ret_lease_s) LG_MUST;
 int lg_client_attach(struct lg_client *c, const uint8_t kid[LG_ID_LEN], const struct lg_study_info *info) LG_MUST;
 
+/* May this file, whose key is from, be re-encrypted under that of another study? now: it is about to be (lg_keyring_assign). */
+int lg_client_assign(struct lg_client *c, const uint8_t *act, const char *uid, const uint8_t from[LG_ID_LEN], const uint8_t file_id[LG_ID_LEN], bool now) LG_MUST;
+
 /* A mount's session. Begin fails with -EBUSY while another live mount has the vault; unclean sessions of the vault are listed. */
 #define LG_UNCLEAN_MAX 1024u
 int lg_client_session_begin(struct lg_client *c, const uint8_t vault_id[LG_ID_LEN], const char *mountpoint, uint64_t *ret_session,

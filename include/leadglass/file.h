@@ -107,8 +107,13 @@ int lg_file_recrypt(struct lg_file *f, const struct lg_kref *as, int fd, uint64_
 /* Then, if nothing was written since (-EAGAIN otherwise): calls publish, which puts the new lower file in the old one's place, with f's locks
  * held; when that returns 0, f is the new one, at fd (taken, also on error). */
 int lg_file_switch(struct lg_file *f, int fd, uint64_t seq, int (*publish)(void *arg), void *arg) LG_MUST;
-/* Key id and version in the newest commit slot with a good checksum, without any key: nothing is proved. -EBADMSG: there is none. */
-int lg_file_claimed_kid(const struct lg_sys *sys, int fd, uint8_t ret_kid[LG_ID_LEN], uint32_t *ret_version) LG_MUST;
+/* What a header says of itself: the file's id, and key id and version in the newest commit slot with a good checksum. Needs no key, and proves nothing. -EBADMSG: there
+ * is none. */
+struct lg_claim {
+    uint8_t file_id[LG_ID_LEN], kid[LG_ID_LEN];
+    uint32_t version;
+};
+int lg_file_claim(const struct lg_sys *sys, int fd, struct lg_claim *ret) LG_MUST;
 
 /* ---- for fs/scrub: of a file that nobody writes to ---- */
 

@@ -290,6 +290,10 @@ int lg_keyring_act_approve(struct lg_keyring *k, const uint8_t id[LG_ID_LEN], co
  * its first lasting step. kid: the subject it must have, or NULL. -EPERM: not approved yet. -ETIME, -EALREADY, -EINVAL (another action or subject), -ENOENT.
  * In single-administrator mode submit approves at once: the same path serves both. */
 int lg_keyring_act_claim(struct lg_keyring *k, const uint8_t id[LG_ID_LEN], enum lg_action action, const uint8_t *kid, struct lg_act *ret) LG_MUST;
+/* A file of the key `from` is to be re-encrypted under that of another study. act: the approved act that says so, or NULL: single-administrator mode, where
+ * it is noted as an act of that account. now: takes the approval (once); else only looks whether it would. Needs begin when now. -EPERM: officers are
+ * registered and there is no approved act. -EINVAL: it is for another file, key or study. -ENOENT (act; with now: study), -ETIME, -EALREADY. */
+int lg_keyring_assign(struct lg_keyring *k, const uint8_t *act, const char *uid, const uint8_t from[LG_ID_LEN], const uint8_t file_id[LG_ID_LEN], uint32_t account, bool now) LG_MUST;
 int lg_keyring_act_get(struct lg_keyring *k, const uint8_t id[LG_ID_LEN], struct lg_act_record *ret) LG_MUST;
 /* In order of id, starting after *after (NULL: from the start); open: only those that are pending, approved or waiting. 1: there are no more behind
  * these; 0: go on after ret_last. */

@@ -27,6 +27,7 @@ struct lg_key_source {
     int (*by_id)(void *arg, const uint8_t kid[LG_ID_LEN], uint32_t version, struct lg_key *ret, unsigned *ret_lease_s);
     int (*provisional)(void *arg, struct lg_key *ret, unsigned *ret_lease_s);
     int (*attach)(void *arg, const uint8_t kid[LG_ID_LEN], const struct lg_study_info *info);
+    int (*assign)(void *arg, const uint8_t *act, const char *uid, const uint8_t from[LG_ID_LEN], const uint8_t file_id[LG_ID_LEN], bool now); /* NULL: never */
 };
 /* A source over a client (kept by pointer; must outlive the keys). */
 struct lg_key_source lg_key_source_client(struct lg_client *c);
@@ -42,6 +43,9 @@ int lg_keys_study(struct lg_keys *k, const struct lg_study_info *info, struct lg
 int lg_keys_by_id(struct lg_keys *k, const uint8_t kid[LG_ID_LEN], uint32_t version, struct lg_kref **ret) LG_MUST;
 int lg_keys_provisional(struct lg_keys *k, struct lg_kref **ret) LG_MUST;
 int lg_keys_attach(struct lg_keys *k, const uint8_t kid[LG_ID_LEN], const struct lg_study_info *info) LG_MUST;
+
+/* lg_client_assign. -EPERM: not without the officers' act. */
+int lg_keys_assign(struct lg_keys *k, const uint8_t *act, const char *uid, const uint8_t from[LG_ID_LEN], const uint8_t file_id[LG_ID_LEN], bool now) LG_MUST;
 
 /* Events. lock: forget everything, answer -ENOKEY until unlock. revoke: forget these, answer -EKEYREVOKED for them from the cache.
  * resync: forget all leases so that each is asked for again (answers come from the key manager if it can be reached). */

@@ -138,15 +138,20 @@ int lg_volume_setxattr(struct lg_volume *v, uint64_t node, const char *name, con
 int lg_volume_removexattr(struct lg_volume *v, uint64_t node, const char *name) LG_MUST;
 
 /* The key that protects a regular file, as its header names it: needs no key and proves nothing. -EINVAL: not a regular file. */
-int lg_volume_key_of(struct lg_volume *v, uint64_t node, uint8_t ret_kid[LG_ID_LEN], uint32_t *ret_version) LG_MUST;
-/* Re-encrypts a regular file under a new file key: under the newest version of the key that it has (to NULL; -EALREADY when that is what it has), or
- * under that of another study. Takes time in proportion to the file's size; reads and writes of it go on, and everything else. The lower
+int lg_volume_claim(struct lg_volume *v, uint64_t node, struct lg_claim *ret) LG_MUST;
+int lg_volume_key_of(struct lg_volume *v, uint64_t node, uint8_t ret_kid[LG_ID_LEN], uint32_t *ret_version) LG_MUST; /* the same */
+/* Re-encrypts a regular file under a new file key: under the newest version of the key that it has (how NULL; -EALREADY when that is what it has), or
+ * under that of another study, if the key manager allows it (lg_keys_assign: -EPERM, -EINVAL). Takes time in proportion to the file's size; reads and writes of it go on, and everything else. The lower
  * file is replaced by a new one as a whole, its time changed so that backup tools take it up; the application sees the times, owner, mode
  * and attributes that it had. -EMLINK: has more than one name (not supported). -EBUSY: was written to all the time. -ENOENT: its name is in no directory that is in
  * memory. A crash leaves the old file or the new one, and perhaps a hidden temporary, which the next sweep takes away. */
-int lg_volume_rekey(struct lg_volume *v, uint64_t node, const struct lg_study_info *to) LG_MUST;
-/* The same two as extended attributes, for tools on the mount: LG_XATTR_KEY reads as "key-id-in-hex version"; setting LG_XATTR_REKEY re-encrypts,
- * to the study whose UID is the value if there is one. The kernel lets only CAP_SYS_ADMIN use trusted.*; neither is listed. */
+struct lg_rekey {
+    const struct lg_study_info *to; /* NULL: the key that it has */
+    const uint8_t *act;             /* the officers' act that allows it; NULL: none */
+};
+int lg_volume_rekey(struct lg_volume *v, uint64_t node, const struct lg_rekey *how) LG_MUST;
+/* The same two as extended attributes, for tools on the mount: LG_XATTR_KEY reads as "key-id-in-hex version file-id-in-hex"; setting LG_XATTR_REKEY re-encrypts,
+ * to the study whose UID is the value if there is one, followed by a space and the act's id in hex if there is one. The kernel lets only CAP_SYS_ADMIN use trusted.*; neither is listed. */
 #define LG_XATTR_KEY "trusted.leadglass.key"
 #define LG_XATTR_REKEY "trusted.leadglass.rekey"
 

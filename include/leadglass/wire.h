@@ -63,6 +63,7 @@ enum lg_msg {
     LG_MSG_ACT_LIST = 43,
     LG_MSG_GOVERNANCE = 44, /* officers, policy, time */
     LG_MSG_CERTIFICATE = 45,
+    LG_MSG_ASSIGN = 50,      /* may this file be re-encrypted under another study's key? */
     LG_MSG_DUE = 59, /* never on the wire: the key manager's own */
     LG_MSG_AUDIT_INFO = 96,
     LG_MSG_AUDIT_STATE = 97, /* the last head signed for a chain */

@@ -519,6 +519,17 @@ int lg_client_key_by_id(struct lg_client *c, const uint8_t kid[LG_ID_LEN], uint3
     return one_key(c, &q, ret, ret_lease_s);
 }
 
+int lg_client_assign(struct lg_client *c, const uint8_t *act, const char *uid, const uint8_t from[LG_ID_LEN], const uint8_t file_id[LG_ID_LEN], bool now)
+{
+    struct lg_request q = { .type = LG_MSG_ASSIGN, .pass = file_id, .pass_len = LG_ID_LEN, .now = now };
+    struct lg_answer a = { 0 };
+    if (act)
+        memcpy(q.vault_id, act, LG_ID_LEN);
+    memcpy(q.kid, from, LG_ID_LEN);
+    set_str(q.uid, sizeof q.uid, uid);
+    return call(c, &q, &a, DEADLINE_MS);
+}
+
 int lg_client_provisional(struct lg_client *c, struct lg_key *ret, unsigned *ret_lease_s)
 {
     struct lg_request q = { .type = LG_MSG_PROVISIONAL };

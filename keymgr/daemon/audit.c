@@ -57,6 +57,7 @@ static const struct {
     [LG_MSG_ACT_LIST] = { "officer.show", true, false, false },
     [LG_MSG_GOVERNANCE] = { "officer.show", true, false, false },
     [LG_MSG_CERTIFICATE] = { "study.certificate", false, true, false },
+    [LG_MSG_ASSIGN] = { "study.assign", false, true, false },
     [LG_MSG_DUE] = { NULL, false, false, true }, /* the key manager's own: key.destroy for every study whose waiting period has ended */
     [LG_MSG_EVENT] = { NULL, false, false, true }, /* never asked */
     [LG_MSG_AUDIT_INFO] = { NULL, false, false, true },
@@ -226,7 +227,7 @@ void lg_keyd_audit_answer(struct lg_worker *w, const struct lg_conn *c, const st
     bool known = a->type <= LG_MSG_LAST && (table[a->type].event || table[a->type].always);
     const char *event = !known ? "key.request" : w->asked_event ? w->asked_event : table[a->type].event;
     const struct lg_request *q = w->asked && w->asked->type == a->type ? w->asked : NULL;
-    if (!w->audit || !event || a->status == -ECANCELED) /* those are counted in log.failed */
+    if (!w->audit || !event || !event[0] || a->status == -ECANCELED) /* those are counted in log.failed */
         return;
     lg_audit_record_init(&r);
     snprintf(r.event, sizeof r.event, "%s", event);

@@ -205,6 +205,7 @@ bool lg_officer_account(struct lg_worker *w, uid_t uid);
 void lg_officers_unlocked(struct lg_worker *w); /* after every unlock */
 void lg_on_act_get(struct lg_worker *w, struct lg_conn *c, const struct lg_request *q);
 void lg_on_act_list(struct lg_worker *w, struct lg_conn *c, const struct lg_request *q);
+void lg_on_assign(struct lg_worker *w, struct lg_conn *c, const struct lg_request *q);
 void lg_on_governance(struct lg_worker *w, struct lg_conn *c, const struct lg_request *q);
 void lg_act_begin(struct lg_worker *w, struct lg_op *op);
 void lg_act_end(struct lg_worker *w, struct lg_op *op);

@@ -99,6 +99,22 @@ void lg_on_governance(struct lg_worker *w, struct lg_conn *c, const struct lg_re
     free(b);
 }
 
+void lg_on_assign(struct lg_worker *w, struct lg_conn *c, const struct lg_request *q)
+{
+    static const uint8_t none[LG_ID_LEN];
+    const uint8_t *act = memcmp(q->vault_id, none, LG_ID_LEN) != 0 ? q->vault_id : NULL;
+    int rc = q->pass_len != LG_ID_LEN ? -EINVAL : lg_keyring_assign(w->keyring, act, q->uid, q->kid, q->pass, (uint32_t)c->uid, q->now);
+    if (rc == -ENOENT) /* no such act: not to be taken for a key manager that is not there */
+        rc = -EINVAL;
+    if (!q->now && !rc)
+        w->asked_event = ""; /* only looked */
+    else if (rc)
+        lg_log(LOG_WARNING, "a file was not assigned to another study: %s", strerror(-rc));
+    else
+        lg_log(LOG_NOTICE, "a file is assigned to another study, %s", act ? "as two officers signed" : "in single-administrator mode");
+    lg_reply_status(w, c, q, rc);
+}
+
 /* ---- acts --------------------------------------------------------------------------------------------------------------------------------------- */
 
 static int take(struct lg_worker *w, struct lg_op *op, struct lg_act_record *r, enum lg_act_effect *effect)

@@ -61,6 +61,7 @@ static const struct {
     [LG_MSG_ACT_LIST] = { lg_on_act_list, ADMIN | OFFICER, true, false },
     [LG_MSG_GOVERNANCE] = { lg_on_governance, ADMIN | OFFICER, true, true },
     [LG_MSG_CERTIFICATE] = { on_later, ADMIN | OFFICER, true, false },
+    [LG_MSG_ASSIGN] = { lg_on_assign, ADMIN, true, true },
     [LG_MSG_AUDIT_INFO] = { lg_on_audit_info, ANYBODY, false, false },
     [LG_MSG_AUDIT_STATE] = { lg_on_audit_state, ADMIN, false, false },
     [LG_MSG_AUDIT_HEAD] = { lg_on_audit_head, ADMIN, true, true },

@@ -1,4 +1,6 @@
 /* Acts: taken once, from those who may, and carried out in the transaction that records them. */
+#include <stdio.h>
+
 #include "govern.h"
 
 static const char purpose[8] = "act.....";
@@ -134,6 +136,9 @@ static int carry_out(struct lg_keyring *k, const struct lg_act *a, struct lg_act
     if (rc)
         return rc;
     r->changed = x.time.last_wall;
+    struct lg_assign what;
+    if (a->action == LG_ACT_ASSIGN && lg_assign_decode(a->data, a->data_len, &what))
+        return -EINVAL;
     if (info->claimed) {
         r->state = dry ? LG_ACT_PENDING : LG_ACT_APPROVED;
         return 0;
@@ -235,19 +240,26 @@ int lg_keyring_act_approve(struct lg_keyring *k, const uint8_t id[LG_ID_LEN], co
     return 0;
 }
 
+/* An act that could be claimed now. */
+static int claimable(struct lg_keyring *k, const uint8_t id[LG_ID_LEN], enum lg_action action, const uint8_t *kid, struct lg_act *a, struct lg_act_record *r)
+{
+    int rc = lg_keyring_act_get(k, id, r);
+    if (!rc)
+        rc = lg_act_decode(r->doc, r->doc_len, a);
+    if (!rc && (a->action != action || !lg_action_info(action)->claimed || (kid && memcmp(kid, a->kid, LG_ID_LEN) != 0)))
+        rc = -EINVAL;
+    if (!rc && r->state != LG_ACT_APPROVED)
+        rc = r->state == LG_ACT_PENDING ? -EPERM : r->state == LG_ACT_EXPIRED ? -ETIME : -EALREADY;
+    return rc;
+}
+
 int lg_keyring_act_claim(struct lg_keyring *k, const uint8_t id[LG_ID_LEN], enum lg_action action, const uint8_t *kid, struct lg_act *ret)
 {
     struct lg_act a;
     struct lg_act_record r;
     int rc = lg_keyring_need(k, true);
     if (!rc)
-        rc = lg_keyring_act_get(k, id, &r);
-    if (!rc)
-        rc = lg_act_decode(r.doc, r.doc_len, &a);
-    if (!rc && (a.action != action || !lg_action_info(action)->claimed || (kid && memcmp(kid, a.kid, LG_ID_LEN) != 0)))
-        rc = -EINVAL;
-    if (!rc && r.state != LG_ACT_APPROVED)
-        rc = r.state == LG_ACT_PENDING ? -EPERM : r.state == LG_ACT_EXPIRED ? -ETIME : -EALREADY;
+        rc = claimable(k, id, action, kid, &a, &r);
     if (rc)
         return rc;
     r.state = LG_ACT_DONE;
@@ -256,6 +268,44 @@ int lg_keyring_act_claim(struct lg_keyring *k, const uint8_t id[LG_ID_LEN], enum
     if (!rc)
         *ret = a;
     return rc;
+}
+
+/* One administrator alone: it is on record like an act of officers. */
+static int assign_noted(struct lg_keyring *k, const char *uid, const uint8_t from[LG_ID_LEN], const uint8_t file_id[LG_ID_LEN], uint32_t account)
+{
+    char reason[160], f[2 * LG_ID_LEN + 1], g[2 * LG_ID_LEN + 1];
+    uint8_t id[LG_ID_LEN];
+    struct lg_record r;
+    int rc = lg_record_find(k, uid, &r);
+    lg_hex_encode(file_id, LG_ID_LEN, f);
+    lg_hex_encode(from, LG_ID_LEN, g);
+    snprintf(reason, sizeof reason, "single-administrator mode: file %s, until now under key %s", f, g);
+    return rc ? rc : lg_act_note(k, LG_ACT_ASSIGN, &r, uid, reason, account, id);
+}
+
+int lg_keyring_assign(struct lg_keyring *k, const uint8_t *act, const char *uid, const uint8_t from[LG_ID_LEN], const uint8_t file_id[LG_ID_LEN], uint32_t account, bool now)
+{
+    struct lg_act a;
+    struct lg_act_record r;
+    struct lg_record study;
+    struct lg_assign what;
+    bool officers;
+    int rc = lg_keyring_need(k, now);
+    if (!rc)
+        rc = lg_keyring_officer_mode(k, &officers);
+    if (!rc && !act)
+        return officers ? -EPERM : now ? assign_noted(k, uid, from, file_id, account) : 0;
+    if (!rc)
+        rc = claimable(k, act, LG_ACT_ASSIGN, NULL, &a, &r);
+    if (!rc)
+        rc = lg_assign_decode(a.data, a.data_len, &what) ? -EINVAL : 0;
+    if (!rc && (strcmp(a.uid, uid) != 0 || memcmp(what.file_id, file_id, LG_ID_LEN) != 0 || memcmp(what.from, from, LG_ID_LEN) != 0))
+        rc = -EINVAL;
+    if (!rc)
+        rc = lg_record_find(k, uid, &study);
+    if (!rc && memcmp(study.kid, a.kid, LG_ID_LEN) != 0)
+        rc = -ESTALE; /* destroyed and readmitted since */
+    return rc || !now ? rc : lg_keyring_act_claim(k, act, LG_ACT_ASSIGN, NULL, &a);
 }
 
 int lg_act_note(struct lg_keyring *k, enum lg_action action, const struct lg_record *r, const char *uid, const char *reason, uint32_t account, uint8_t ret_id[LG_ID_LEN])

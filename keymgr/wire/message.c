@@ -86,6 +86,7 @@ static const struct {
     [LG_MSG_ACT_LIST] = { R_KID | R_NOW | R_AFTER, A_BLOB },
     [LG_MSG_GOVERNANCE] = { NOTHING, A_BLOB },
     [LG_MSG_CERTIFICATE] = { R_UID, A_BLOB },
+    [LG_MSG_ASSIGN] = { R_ACT | R_VAULT | R_KID | R_UID | R_NOW, 0 },
 };
 
 static bool known(unsigned type) { return type <= LG_MSG_LAST && (fields[type].request | fields[type].answer); }

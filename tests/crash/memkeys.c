@@ -41,6 +41,6 @@ static int src_provisional(void *arg, struct lg_key *ret, unsigned *lease)
 }
 static int src_attach(void *arg, const uint8_t kid[LG_ID_LEN], const struct lg_study_info *info) { return (void)arg, (void)kid, (void)info, 0; }
 
-const struct lg_key_source memkeys = { NULL, src_vault, src_study, src_by_id, src_provisional, src_attach };
+const struct lg_key_source memkeys = { NULL, src_vault, src_study, src_by_id, src_provisional, src_attach, NULL };
 
 void memkeys_vault(struct lg_key *ret) { (void)key_of('v', LG_KIND_VAULT, ret); }

@@ -129,6 +129,28 @@ assert UPLAN in sec.ok("study", "list", "--state", "suspended")
 ret.act("study", "resume", UPLAN, "--reason", "is right")
 assert read(plan) == read(files["rtplan.dcm"])
 
+# ---- a file goes over to another study: two officers, once, that file only
+two = [os.path.join(m, n) for n in ("over1", "over2")]
+for x in two:
+    write(x, read(files["MR_small.dcm"]))
+key_of = lambda x: os.getxattr(x, "trusted.leadglass.key").split()[0]
+w.fails(16, ["two of them sign"], "leadglass", "study", "assign", two[0], UJP)
+w.fails(16, ["that act is of another"], "leadglass", "study", "assign", two[0], UJP, "--act", "11" * 16)
+raises(errno.EPERM, os.setxattr, two[0], "trusted.leadglass.rekey", UJP.encode())
+x = json.loads(w.cli("study", "assign", two[0], UJP, "--reason", "filed wrongly", "--sign", ret.key, "--passphrase-file", PASS, "--json"))
+assert x["state"] == "pending" and two[0] in x["details"]
+w.fails(16, ["nobody has approved"], "leadglass", "study", "assign", two[0], UJP, "--act", x["id"])
+ret.refused("their own", "request", "approve", x["id"])
+shown = sec.run(*sec.signed("request", "approve", x["id"]))
+assert shown.returncode == 0 and UMR in shown.stderr and UJP in shown.stderr and two[0] in shown.stderr, shown
+w.fails(16, ["another file"], "leadglass", "study", "assign", two[1], UJP, "--act", x["id"])
+w.fails(16, ["another file"], "leadglass", "study", "assign", two[0], UPLAN, "--act", x["id"])
+w.cli("study", "assign", two[0], UJP, "--act", x["id"])
+assert key_of(two[0]) == key_of(jp) and key_of(two[1]) == key_of(mr) and read(two[0]) == read(files["MR_small.dcm"])
+w.fails(16, ["was used"], "leadglass", "study", "assign", two[0], UJP, "--act", x["id"])
+for x in two:
+    os.unlink(x)
+
 # ---- the waiting period is policy: two officers
 x = sec.act("policy", "set", "--waiting", "2s", "--reason", "test")
 assert "3600 s" in w.cli("policy", "show")
@@ -214,7 +236,7 @@ w.umount()
 log = w.path("keyring.audit", "keyd")
 rows = [json.loads(x) for x in read(os.path.join(log, "00000001.jsonl")).split(b"\n")[:-1]]
 heads = [json.loads(x)["seq"] for x in read(os.path.join(log, "00000001.heads")).split(b"\n") if x]
-for name in ("add", "remove", "revoke", "cancel", "hold", "release", "retain", "shorten", "rule", "suspend", "resume", "policy", "readmit"):
+for name in ("add", "remove", "revoke", "cancel", "hold", "release", "retain", "shorten", "rule", "suspend", "resume", "policy", "readmit", "assign"):
     assert any(r["event"] == "officer." + name and r["how"] == "submit" and r["outcome"] == "ok" for r in rows), name
 approved = [r for r in rows if r["event"] == "officer.release" and r["how"] == "approve"]
 assert len(approved) == 3 and sorted(r["outcome"] for r in approved)[1:] == ["ok", "ok"] and all("study" in r for r in approved if r["outcome"] == "ok"), approved
@@ -222,6 +244,7 @@ ended = [r for r in rows if r["event"] == "key.destroy" and "waiting period" in 
 assert len(ended) == 1 and ended[0]["outcome"] == "ok" and ended[0]["study"] == approved[-1]["study"], ended
 before = max(h for h in heads if h < ended[0]["seq"])
 assert all("count" in r for r in rows if before < r["seq"] < ended[0]["seq"]), (before, ended)
+assert [r["outcome"] for r in rows if r["event"] == "study.assign"].count("ok") == 1
 assert not any(r["event"] in ("key.request", "officer.act") for r in rows if r["outcome"] == "ok")
 assert UCT.encode() not in read(os.path.join(log, "00000001.jsonl"))
 print("ok")

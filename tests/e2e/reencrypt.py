@@ -142,7 +142,8 @@ w.mount()
 p = os.path.join(m, "d0", "f0")
 mr = uid[key(p)[0]]
 assert mr != ct
-w.cli("study", "assign", p, ct)
+r = w.run("leadglass", "study", "assign", p, ct)
+assert r.returncode == 0 and "single-administrator" in r.stderr, r
 assert uid[key(p)[0]] == ct and read(p) == want[p]
 w.cli("study", "revoke", mr, "--reason", "test", "--now")
 assert read(p) == want[p]

@@ -36,6 +36,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
         int rc = lg_act_record_encode(&record, out, &n);
         same(rc, n, data, len);
     }
+    struct lg_assign assign;
+    if (lg_assign_decode(data, len, &assign) == 0) {
+        int rc = lg_assign_encode(&assign, out, &n);
+        same(rc, n, data, len);
+    }
     if (lg_officer_decode(data, len, &officer) == 0) {
         int rc = lg_officer_encode(&officer, out, &n);
         same(rc, n, data, len);

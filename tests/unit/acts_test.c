@@ -554,6 +554,8 @@ static void test_claim(void **state)
     (void)state;
     struct lg_keyring *k = with_officers();
     struct lg_act a = act_of(k, LG_ACT_ASSIGN, "1.1"), got;
+    const struct lg_assign what = { .name = "f" };
+    assert_int_equal(lg_assign_encode(&what, a.data, &a.data_len), 0);
     assert_int_equal(submit(k, &a, &ret, NULL), 0);
     assert_int_equal(lg_keyring_begin(k), 0);
     assert_int_equal(lg_keyring_act_claim(k, a.nonce, LG_ACT_ASSIGN, a.kid, &got), -EPERM);
@@ -566,6 +568,72 @@ static void test_claim(void **state)
     assert_string_equal(got.uid, "1.1");
     assert_int_equal(lg_keyring_act_claim(k, a.nonce, LG_ACT_ASSIGN, a.kid, &got), -EALREADY);
     assert_int_equal(lg_keyring_commit(k), 0);
+    lg_keyring_close(k);
+    people_done();
+}
+
+static void test_assign(void **state)
+{
+    (void)state;
+    struct lg_keyring *k = opened();
+    uint8_t file[LG_ID_LEN] = "file", other[LG_ID_LEN] = "other";
+    uint8_t last[LG_ID_LEN];
+    struct lg_act_record *r = calloc(1, sizeof *r);
+    struct lg_act noted;
+    struct lg_study s;
+    unsigned n;
+    study(k, "1.1");
+    study(k, "1.2");
+    assert_int_equal(lg_keyring_study_show(k, "1.1", &s), 0);
+    /* One administrator alone: noted, with the file and its first key. */
+    assert_int_equal(lg_keyring_assign(k, NULL, "1.2", s.kid, file, 7, false), 0);
+    assert_int_equal(lg_keyring_begin(k), 0);
+    assert_int_equal(lg_keyring_assign(k, NULL, "9.9", s.kid, file, 7, true), -ENOENT);
+    assert_int_equal(lg_keyring_assign(k, NULL, "1.2", s.kid, file, 7, true), 0);
+    assert_int_equal(lg_keyring_commit(k), 0);
+    assert_true(lg_keyring_acts(k, NULL, false, r, 1, &n, last) >= 0);
+    assert_int_equal(n, 1);
+    assert_int_equal(lg_act_decode(r->doc, r->doc_len, &noted), 0);
+    assert_true(noted.action == LG_ACT_ASSIGN && r->state == LG_ACT_DONE && r->asked.account == 7 && strcmp(noted.uid, "1.2") == 0 && strstr(noted.reason, "66696c65"));
+    free(r);
+    lg_keyring_close(k);
+
+    teardown(NULL);
+    setup(NULL);
+    k = with_officers();
+    assert_int_equal(lg_keyring_study_show(k, "1.1", &s), 0);
+    assert_int_equal(lg_keyring_assign(k, NULL, "1.2", s.kid, file, 7, false), -EPERM);
+    struct lg_assign what = { .name = "mnt/f" };
+    struct lg_act a = act_of(k, LG_ACT_ASSIGN, "1.2");
+    assert_int_equal(submit(k, &a, &ret, NULL), -EINVAL); /* which file? */
+    memcpy(what.file_id, file, LG_ID_LEN);
+    memcpy(what.from, s.kid, LG_ID_LEN);
+    assert_int_equal(lg_assign_encode(&what, a.data, &a.data_len), 0);
+    assert_int_equal(submit(k, &a, &ret, NULL), 0);
+    assert_int_equal(lg_keyring_assign(k, a.nonce, "1.2", s.kid, file, 7, false), -EPERM); /* nobody has approved */
+    assert_int_equal(approve(k, &a, &ret), -ELOOP);
+    assert_int_equal(approve(k, &a, &sec), 0);
+    assert_int_equal(lg_keyring_assign(k, other, "1.2", s.kid, file, 7, false), -ENOENT);
+    assert_int_equal(lg_keyring_assign(k, a.nonce, "1.1", s.kid, file, 7, false), -EINVAL);
+    assert_int_equal(lg_keyring_assign(k, a.nonce, "1.2", other, file, 7, false), -EINVAL);
+    assert_int_equal(lg_keyring_assign(k, a.nonce, "1.2", s.kid, other, 7, false), -EINVAL);
+    assert_int_equal(lg_keyring_assign(k, a.nonce, "1.2", s.kid, file, 7, false), 0); /* looking uses nothing up */
+    assert_int_equal(lg_keyring_begin(k), 0);
+    assert_int_equal(lg_keyring_assign(k, a.nonce, "1.2", s.kid, file, 7, true), 0);
+    assert_int_equal(lg_keyring_assign(k, a.nonce, "1.2", s.kid, file, 7, true), -EALREADY);
+    assert_int_equal(lg_keyring_commit(k), 0);
+    /* Of another kind, expired, and of a study that has another key by now. */
+    struct lg_act b = act_of(k, LG_ACT_TRIM, NULL);
+    assert_int_equal(submit(k, &b, &ret, NULL), 0);
+    assert_int_equal(approve(k, &b, &sec), 0);
+    assert_int_equal(lg_keyring_assign(k, b.nonce, "1.2", s.kid, file, 7, false), -EINVAL);
+    struct lg_act c = act_of(k, LG_ACT_ASSIGN, "1.2");
+    memcpy(c.data, a.data, c.data_len = a.data_len);
+    assert_int_equal(submit(k, &c, &ret, NULL), 0);
+    assert_int_equal(approve(k, &c, &sec), 0);
+    pass_time(86401);
+    tick(k);
+    assert_int_equal(lg_keyring_assign(k, c.nonce, "1.2", s.kid, file, 7, false), -ETIME);
     lg_keyring_close(k);
     people_done();
 }
@@ -842,6 +910,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_set, setup, teardown),       cmocka_unit_test_setup_teardown(test_waiting, setup, teardown),
         cmocka_unit_test_setup_teardown(test_clock, setup, teardown),     cmocka_unit_test_setup_teardown(test_retention, setup, teardown),
         cmocka_unit_test_setup_teardown(test_claim, setup, teardown),     cmocka_unit_test_setup_teardown(test_certificate, setup, teardown),
+cmocka_unit_test_setup_teardown(test_assign, setup, teardown),     cmocka_unit_test_setup_teardown(test_certificate, setup, teardown),
         cmocka_unit_test_setup_teardown(test_model, setup, teardown),
     };
     if (lg_secret_init(true) || lg_crypto_init())

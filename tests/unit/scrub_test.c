@@ -49,7 +49,7 @@ static int src_provisional(void *arg, struct lg_key *ret, unsigned *lease)
     return key_of('g', LG_KIND_GENERAL, ret);
 }
 static int src_attach(void *arg, const uint8_t kid[LG_ID_LEN], const struct lg_study_info *info) { return (void)arg, (void)kid, (void)info, 0; }
-static const struct lg_key_source source = { NULL, src_vault, src_study, src_by_id, src_provisional, src_attach };
+static const struct lg_key_source source = { NULL, src_vault, src_study, src_by_id, src_provisional, src_attach, NULL };
 
 static int path_rule(void *arg, const char *path, struct lg_study_info *ret)
 {

@@ -56,7 +56,16 @@ static int src_attach(void *arg, const uint8_t kid[LG_ID_LEN], const struct lg_s
     (void)arg, (void)kid, (void)info;
     return 0;
 }
-static const struct lg_key_source source = { NULL, src_vault, src_study, src_by_id, src_provisional, src_attach };
+static int may_assign;
+static unsigned assign_asked, assign_taken;
+static int src_assign(void *arg, const uint8_t *act, const char *uid, const uint8_t from[LG_ID_LEN], const uint8_t file_id[LG_ID_LEN], bool now)
+{
+    (void)arg, (void)act, (void)uid, (void)from, (void)file_id;
+    assign_asked++;
+    assign_taken += now && !may_assign;
+    return may_assign;
+}
+static const struct lg_key_source source = { NULL, src_vault, src_study, src_by_id, src_provisional, src_attach, src_assign };
 
 /* ---- a backend that fails its n-th changing call ---------------------------------------------------------------------------------------- */
 static unsigned calls, fail_at;
@@ -377,7 +386,7 @@ static void test_rekey(void **state)
     struct stat st, was, set = { .st_mtim = { 1234567890, 123456789 } };
     uint8_t kid[2][LG_ID_LEN];
     uint32_t version;
-    char root[80], value[64];
+    char root[80], value[80];
     snprintf(root, sizeof root, "%s/root", dir);
     for (size_t i = 0; i < sizeof whole[0]; i++)
         whole[0][i] = (char)(i * 2654435761u >> 13);
@@ -404,8 +413,8 @@ static void test_rekey(void **state)
     assert_memory_equal(&st.st_mtim, &was.st_mtim, sizeof st.st_mtim);
     assert_true(st.st_blocks <= was.st_blocks + 8); /* the hole is one still; a block for attributes */
     assert_int_equal(lg_volume_getxattr(v, e.node, "user.note", value, sizeof value), 4);
-    assert_int_equal(lg_volume_getxattr(v, e.node, LG_XATTR_KEY, value, sizeof value), 34);
-    assert_memory_equal(value + 32, " 2", 2);
+    assert_int_equal(lg_volume_getxattr(v, e.node, LG_XATTR_KEY, value, sizeof value), 67);
+    assert_memory_equal(value + 32, " 2 ", 3);
     assert_int_equal(lg_volume_read(h, whole[1], sizeof whole[1], 0), sizeof whole[1]);
     assert_memory_equal(whole[0], whole[1], sizeof whole[0]);
     assert_int_equal(lg_volume_write(h, "mark", 4, 150000), 4);
@@ -417,7 +426,15 @@ static void test_rekey(void **state)
     /* another study's key; seen from below, its time tells backup tools */
     struct lg_study_info to = { .uid = "2.9" };
     assert_int_equal(lg_volume_setattr(v, e.node, &set, LG_SET_MTIME, &was), 0);
-    assert_int_equal(lg_volume_rekey(v, e.node, &to), 0);
+    const struct lg_rekey how = { .to = &to };
+    may_assign = -EPERM; /* the key manager says no: not even a key is asked for */
+    assert_int_equal(lg_volume_rekey(v, e.node, &how), -EPERM);
+    assert_int_equal(lg_volume_setxattr(v, e.node, LG_XATTR_REKEY, "2.9", 3, 0), -EPERM);
+    assert_int_equal(lg_volume_setxattr(v, e.node, LG_XATTR_REKEY, "2.9 0011", 8, 0), -EINVAL);
+    assert_int_equal(assign_asked, 2);
+    may_assign = 0;
+    assert_int_equal(lg_volume_rekey(v, e.node, &how), 0);
+    assert_true(assign_asked == 4 && assign_taken == 1);
     assert_int_equal(lg_volume_key_of(v, e.node, kid[1], &version), 0);
     assert_memory_not_equal(kid[0], kid[1], LG_ID_LEN);
     assert_int_equal(lg_volume_close(v), 0);

@@ -116,6 +116,7 @@ static void details(char *out, size_t cap, const struct lg_act *a)
     char id[2 * LG_ID_LEN + 1], t[32];
     struct lg_officer o;
     struct lg_policy p;
+    struct lg_assign file;
     cli_hex(a->kid, id);
     cli_time(a->number, t);
     out[0] = 0;
@@ -127,7 +128,12 @@ static void details(char *out, size_t cap, const struct lg_act *a)
         snprintf(out, cap, "ALTHOUGH A RETENTION RULE SAYS IT IS NOT DUE");
     else if (a->action == LG_ACT_OFFICER_ADD && !lg_officer_decode(a->data, a->data_len, &o))
         snprintf(out, cap, "%s as %s, account %u", o.name, lg_role_name(o.role), (unsigned)o.account);
-    else if (a->action == LG_ACT_POLICY && !lg_policy_decode(a->data, a->data_len, &p))
+    else if (a->action == LG_ACT_ASSIGN && !lg_assign_decode(a->data, a->data_len, &file)) {
+        char f[2 * LG_ID_LEN + 1], from[2 * LG_ID_LEN + 1];
+        cli_hex(file.file_id, f);
+        cli_hex(file.from, from);
+        snprintf(out, cap, "file %s, id %s, which is under key %s", file.name, f, from);
+    } else if (a->action == LG_ACT_POLICY && !lg_policy_decode(a->data, a->data_len, &p))
         snprintf(out, cap, "waiting period %llu s, %u suspensions in %u s, %u rules", (unsigned long long)p.waiting_s, p.suspend_max, p.suspend_s, p.n_rules);
     else if (a->action == LG_ACT_OFFICER_REMOVE && a->data_len == LG_SIGN_PUB_LEN)
         lg_b64_encode(a->data, a->data_len, out);
@@ -159,7 +165,7 @@ static cJSON *signed_json(const struct lg_signed *s)
 cJSON *act_json(const struct lg_act_record *r)
 {
     struct lg_act a;
-    char id[2 * LG_ID_LEN + 1], t[32], more[256];
+    char id[2 * LG_ID_LEN + 1], t[32], more[1280];
     cJSON *j = cJSON_CreateObject();
     if (lg_act_decode(r->doc, r->doc_len, &a))
         return j;
@@ -347,7 +353,8 @@ static void print_signed(const char *what, const struct lg_signed *s)
 
 static void print_act(struct lg_client *k, const struct lg_act_record *r, const struct lg_act *a, FILE *f)
 {
-    char t[32], u[32], more[256];
+    char t[32], u[32], more[1280];
+    struct lg_assign file;
     struct lg_study *s = calloc(1, sizeof *s);
     cli_time(a->created, t);
     cli_time(a->expires, u);
@@ -359,6 +366,9 @@ static void print_act(struct lg_client *k, const struct lg_act_record *r, const 
                 s->info.modality, s->info.accession, lg_key_state_name(s->state), memcmp(s->kid, a->kid, LG_ID_LEN) ? ", NOT THE KEY THAT THE REQUEST NAMES" : "");
     else if (a->uid[0])
         fprintf(f, "study     %s (not known to this keyring)\n", a->uid);
+    /* The study that loses the file, likewise. */
+    if (a->action == LG_ACT_ASSIGN && s && lg_assign_decode(a->data, a->data_len, &file) == 0 && lg_client_study_by_kid(k, file.from, s) == 0)
+        fprintf(f, "from      study %s, patient %s\n", s->info.uid[0] ? s->info.uid : "(unreadable)", s->info.patient_id[0] ? s->info.patient_id : "(not known)");
     fprintf(f, "reason    %s\ncreated   %s, expires %s\n", a->reason, t, u);
     free(s);
 }
@@ -494,7 +504,7 @@ int act_sign_file(const struct cli *c, const char *path)
     LG_SECRET_AUTO seed = lg_secret_new();
     struct carried x;
     struct lg_act a;
-    char out[4096], more[256];
+    char out[4096], more[1280];
     if (!c->sign)
         return cli_fail(CLI_USAGE, "say --sign KEYFILE: your own private key");
     if (snprintf(out, sizeof out, "%s.signed", path) >= (int)sizeof out)

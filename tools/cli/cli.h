@@ -108,19 +108,21 @@ int cli_rejected(int rc, enum lg_slot_type type, unsigned wait_s);
 /* Where the vault is mounted; an exit status. Needs root. */
 int cli_mount_of(const struct cli *c, struct lg_client *k, const char *vault, char ret[1024]);
 /* Of a file on a mount: -ENODATA and -EOPNOTSUPP when it is on none. Needs root. */
-int cli_key_of(const char *path, uint8_t kid[LG_ID_LEN], uint32_t *version);
 struct cli_file {
     const char *path;
     const struct stat *st;
-    uint8_t kid[LG_ID_LEN]; /* as its header names it */
+    uint8_t kid[LG_ID_LEN], file_id[LG_ID_LEN]; /* as its header names them */
     uint32_t version;
     int error; /* instead of these */
 };
+int cli_key_of(const char *path, struct cli_file *f);
 /* Every regular file below, and every directory that cannot be read. each returns CLI_FAILED to stop. The last exit status. */
 int cli_walk(const char *mountpoint, int (*each)(void *arg, const struct cli_file *f), void *arg);
 
 /* ---- reencrypt.c ---- */
 int cli_reencrypt(const struct cli *c, struct lg_client *k, const char *vault);
-int cli_assign(const char *file, const char *uid);
+
+/* ---- assign.c ---- */
+int cli_assign(const struct cli *c, struct lg_client *k, const char *file, const char *uid);
 
 #endif

@@ -1,4 +1,4 @@
-/* leadglass key reencrypt, leadglass study assign: new ciphertext for files, through a mount. */
+/* leadglass key reencrypt: new ciphertext for files, through a mount. */
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -110,26 +110,4 @@ int cli_reencrypt(const struct cli *c, struct lg_client *k, const char *vault)
     if (w.failed && !code)
         code = cli_fail(CLI_FAILED, "%llu files were left as they are (see above)", w.failed);
     return code;
-}
-
-int cli_assign(const char *file, const char *uid)
-{
-    uint8_t kid[LG_ID_LEN];
-    uint32_t version;
-    if (geteuid() != 0)
-        return cli_fail(CLI_FAILED, "this needs root");
-    int rc = cli_key_of(file, kid, &version);
-    if (rc)
-        return cli_fail(CLI_FAILED, "%s: %s", file, rc == -EOPNOTSUPP || rc == -ENODATA ? "is not on a mounted vault; name the file where it is mounted" : strerror(-rc));
-    if (lsetxattr(file, LG_XATTR_REKEY, uid, strlen(uid), 0) == 0) {
-        printf("%s: belongs to study %s now\n", file, uid);
-        return CLI_OK;
-    }
-    if (errno == EALREADY)
-        return cli_fail(CLI_OK, "%s belongs to that study already", file);
-    return cli_fail(errno == EKEYREVOKED ? CLI_REVOKED : errno == ENOKEY ? CLI_LOCKED : CLI_FAILED, "%s: %s", file,
-                    errno == EMLINK      ? "has several names (hard links); copy it to one of its own"
-                    : errno == EKEYREVOKED ? "the key of one of the two studies is revoked"
-                    : errno == EBUSY       ? "was being written to all the time; try again later"
-                                           : strerror(errno));
 }

@@ -220,8 +220,6 @@ static int run_study(struct cli *c)
     } acts[] = { { "hold", LG_ACT_HOLD }, { "release", LG_ACT_RELEASE }, { "suspend", LG_ACT_SUSPEND }, { "resume", LG_ACT_RESUME }, { "readmit", LG_ACT_READMIT } };
     struct lg_client *k;
     const char *what = c->argc ? c->argv[0] : "", *arg = c->argc == 2 ? c->argv[1] : NULL;
-    if (strcmp(what, "assign") == 0 && c->argc == 3)
-        return cli_assign(c->argv[1], c->argv[2]);
     if (strcmp(what, "certificate") == 0 && c->argc == 1 && c->verify)
         return certificate_verify(c, c->verify);
     int code = cli_client(c, &k);
@@ -229,6 +227,8 @@ static int run_study(struct cli *c)
         return code;
     if (strcmp(what, "list") == 0 && c->argc == 1)
         code = study_list(c, k);
+    else if (strcmp(what, "assign") == 0 && c->argc == 3)
+        code = cli_assign(c, k, c->argv[1], c->argv[2]);
     else if (strcmp(what, "due") == 0 && c->argc == 1)
         code = study_due(c, k);
     else if (strcmp(what, "show") == 0 && arg)
@@ -265,6 +265,7 @@ static const struct cli_option study_options[] = {
     { "hold", NULL, "list: with a legal hold", CLI_FLAG, CLI_INTO(held), 0 },
     { "from", "YYYYMMDD", "list: study date from here on", CLI_TEXT, CLI_INTO(from), 0 },
     { "to", "YYYYMMDD", "list: study date up to here", CLI_TEXT, CLI_INTO(to), 0 },
+    { "act", "ID", "assign: the officers' approved act, where officers are registered", CLI_TEXT, CLI_INTO(act), 0 },
     { "all", NULL, "due: those that are due later too", CLI_FLAG, CLI_INTO(all), 0 },
     { "out", "FILE", "certificate: into a file (.json or .html)", CLI_TEXT, CLI_INTO(out), 0 },
     { "verify", "FILE", "certificate: check a JSON certificate, offline", CLI_TEXT, CLI_INTO(verify), 0 },
@@ -274,7 +275,8 @@ static const struct cli_option study_options[] = {
 const struct cli_command cli_study = {
     "study", "list | due | show UID | assign FILE UID | revoke UID | approve ID | cancel ID | hold|release|retain|suspend|resume|readmit UID | certificate UID",
     "list, retain, hold, suspend and destroy studies",
-    "assign re-encrypts a file of a mounted vault under the key of another study. Copies of its old ciphertext stay under the old key.\n"
+    "assign re-encrypts a file of a mounted vault under the key of another study. Copies of its old ciphertext stay under the old key. Where officers are registered it\n"
+    "takes two: assign --reason TEXT --sign KEYFILE asks, another officer approves, assign --act ID carries it out.\n"
     "revoke asks for a study's key to be destroyed: the study, its backups included, can then be read by nobody. Another officer approves it; from then on it is\n"
     "unreadable, and after the waiting period of the policy the key is destroyed. Until then either officer cancels it. While no officers are registered, one\n"
     "administrator may destroy at once, and says so with --now. hold, retain and suspend need one officer; release, an earlier date, another rule and readmit two.\n"

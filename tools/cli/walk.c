@@ -34,21 +34,22 @@ int cli_mount_of(const struct cli *c, struct lg_client *k, const char *vault, ch
     return code;
 }
 
-int cli_key_of(const char *path, uint8_t kid[LG_ID_LEN], uint32_t *version)
+int cli_key_of(const char *path, struct cli_file *f)
 {
-    char text[64] = { 0 }, *end;
+    enum { HEX = 2 * LG_ID_LEN };
+    char text[96] = { 0 }, *end;
     ssize_t n = lgetxattr(path, LG_XATTR_KEY, text, sizeof text - 1);
     if (n < 0)
         return -errno;
-    if (n < 2 * (ssize_t)LG_ID_LEN + 2 || text[2 * LG_ID_LEN] != ' ')
+    if (n < HEX + 2 || text[HEX] != ' ')
         return -EPROTO;
-    text[2 * LG_ID_LEN] = 0;
-    if (lg_hex_decode(text, kid, LG_ID_LEN))
+    text[HEX] = 0;
+    if (lg_hex_decode(text, f->kid, LG_ID_LEN))
         return -EPROTO;
-    unsigned long v = strtoul(text + 2 * LG_ID_LEN + 1, &end, 10);
-    if (*end || v > UINT32_MAX)
+    unsigned long v = strtoul(text + HEX + 1, &end, 10);
+    if (*end != ' ' || v > UINT32_MAX || strlen(end + 1) != HEX || lg_hex_decode(end + 1, f->file_id, LG_ID_LEN))
         return -EPROTO;
-    *version = (uint32_t)v;
+    f->version = (uint32_t)v;
     return 0;
 }
 
@@ -60,7 +61,7 @@ int cli_walk(const char *mountpoint, int (*each)(void *arg, const struct cli_fil
     for (FTSENT *e; t && code != CLI_FAILED && (e = fts_read(t));) {
         struct cli_file f = { .path = e->fts_path, .st = e->fts_statp };
         if (e->fts_info == FTS_F && S_ISREG(e->fts_statp->st_mode))
-            f.error = cli_key_of(e->fts_path, f.kid, &f.version);
+            f.error = cli_key_of(e->fts_path, &f);
         else if (e->fts_info == FTS_DNR || e->fts_info == FTS_ERR || e->fts_info == FTS_NS)
             f.error = -e->fts_errno;
         else
