@@ -342,11 +342,11 @@ void lg_front_closed(struct lg_front *f, struct lg_opened *o)
     lg_audit_count(f->audit->log, &r, fill, &d);
 }
 
-struct lg_subject lg_front_subject(struct lg_front *f, fuse_ino_t node, const char *name)
+struct lg_subject lg_front_subject(struct lg_front *f, fuse_ino_t node)
 {
     struct lg_subject s = { .known = false };
     if (f->audit)
-        s.known = name ? lg_volume_audit_name(f->volume, node, name, s.study, &s.key) : lg_volume_audit_node(f->volume, node, s.study, &s.key);
+        s.known = lg_volume_audit_node(f->volume, node, s.study, &s.key);
     return s;
 }
 

@@ -33,13 +33,8 @@ int lg_front_ready(struct lg_front *f) LG_MUST; /* -ECANCELED: nothing may be do
 /* o->h NULL: it was refused with rc. */
 void lg_front_opened(struct lg_front *f, fuse_req_t req, fuse_ino_t ino, struct lg_opened *o, const char *how, int rc);
 void lg_front_closed(struct lg_front *f, struct lg_opened *o);
-/* What a change is about, found out before it is done: by name within node, or (name NULL) node itself. */
-struct lg_subject {
-    bool known;
-    uint8_t study[LG_ID_LEN];
-    uint32_t key;
-};
-struct lg_subject lg_front_subject(struct lg_front *f, fuse_ino_t node, const char *name);
+/* What a change of a node is about, found out before it is done. */
+struct lg_subject lg_front_subject(struct lg_front *f, fuse_ino_t node);
 /* A change of names or attributes; of may be NULL; to_parent 0: one name; name NULL: parent is what is changed. */
 void lg_front_changed(struct lg_front *f, fuse_req_t req, const char *event, const struct lg_subject *of, fuse_ino_t parent, const char *name, fuse_ino_t to_parent, const char *to, int rc);
 void lg_front_finding(struct lg_front *f, const struct lg_finding *found);

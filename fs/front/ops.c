@@ -33,8 +33,9 @@ static void done(fuse_req_t req, int rc) { fuse_reply_err(req, -rc); }
         }                                                                                                                                                                     \
         rc_;                                                                                                                                                                  \
     })
-/* Of something that is there already; of something new. */
-#define CHANGE(req, event, parent, name, to_parent, to, call) RECORDED(req, event, lg_front_subject(front(req), parent, name), parent, name, to_parent, to, call)
+/* Of a node; of a name, whose file the call itself finds out (into of_); of something new. */
+#define CHANGE(req, event, parent, name, to_parent, to, call) RECORDED(req, event, lg_front_subject(front(req), parent), parent, name, to_parent, to, call)
+#define MOVE(req, event, parent, name, to_parent, to, call) RECORDED(req, event, (struct lg_subject){ .known = false }, parent, name, to_parent, to, call)
 #define MAKE(req, event, parent, name, call) RECORDED(req, event, (struct lg_subject){ .known = false }, parent, name, 0, NULL, call)
 
 /* One buffer per thread for what is read. */
@@ -245,12 +246,12 @@ static void op_link(fuse_req_t req, fuse_ino_t ino, fuse_ino_t parent, const cha
     reply_entry(req, CHANGE(req, "file.link", ino, NULL, parent, name, lg_volume_link(vol(req), ino, parent, name, &e)), &e);
 }
 
-static void op_unlink(fuse_req_t req, fuse_ino_t parent, const char *name) { done(req, CHANGE(req, "file.unlink", parent, name, 0, NULL, lg_volume_unlink(vol(req), parent, name))); }
+static void op_unlink(fuse_req_t req, fuse_ino_t parent, const char *name) { done(req, MOVE(req, "file.unlink", parent, name, 0, NULL, lg_volume_unlink(vol(req), parent, name, front(req)->audit ? &of_ : NULL))); }
 static void op_rmdir(fuse_req_t req, fuse_ino_t parent, const char *name) { done(req, MAKE(req, "file.rmdir", parent, name, lg_volume_rmdir(vol(req), parent, name))); }
 
 static void op_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino_t new_parent, const char *new_name, unsigned flags)
 {
-    done(req, CHANGE(req, "file.rename", parent, name, new_parent, new_name, lg_volume_rename(vol(req), parent, name, new_parent, new_name, flags)));
+    done(req, MOVE(req, "file.rename", parent, name, new_parent, new_name, lg_volume_rename(vol(req), parent, name, new_parent, new_name, flags, front(req)->audit ? &of_ : NULL)));
 }
 
 /* ---- files --------------------------------------------------------------------------------------------------------------------------- */

@@ -46,19 +46,9 @@ bool lg_volume_audit_node(struct lg_volume *v, uint64_t node, uint8_t ret_kid[LG
     return known || lg_volume_key_of(v, node, ret_kid, ret_version) == 0;
 }
 
-/* Deleting is cheap, and shall remain so: nothing is opened for it. */
-bool lg_volume_audit_name(struct lg_volume *v, uint64_t parent, const char *name, uint8_t ret_kid[LG_ID_LEN], uint32_t *ret_version)
+struct lg_subject lg_node_subject(struct lg_volume *v, struct lg_node *n)
 {
-    struct lg_place p;
-    struct stat st;
-    if (lg_ns_shared(v))
-        return false;
-    int rc = lg_place_get(v, parent, name, LG_HOLD_SHARED, &p);
-    struct lg_node *n = !rc && fstatat(p.fd, p.lower, &st, AT_SYMLINK_NOFOLLOW) == 0 ? lg_node_named(v, &st, parent, name) : NULL;
-    lg_place_done(v, &p);
-    lg_ns_unlock(v);
-    bool known = n && in_memory(v, n, ret_kid, ret_version);
-    if (n)
-        lg_node_unref(v, n);
-    return known;
+    struct lg_subject s = { .known = false };
+    s.known = n && in_memory(v, n, s.study, &s.key);
+    return s;
 }

@@ -118,6 +118,8 @@ struct lg_node *lg_node_ref(struct lg_volume *v, uint64_t id); /* NULL: no such 
 void lg_node_unref(struct lg_volume *v, struct lg_node *n);
 /* The newest node that stood last under that name and has that lower inode; NULL: none in memory. Makes none, opens nothing. Counts a reference. */
 struct lg_node *lg_node_named(struct lg_volume *v, const struct stat *st, uint64_t parent, const char *name);
+/* For the access log; n may be NULL. Takes its lock, which whoever opens the file may hold for as long as a key takes to come: hold no other. */
+struct lg_subject lg_node_subject(struct lg_volume *v, struct lg_node *n);
 /* Its mu; not recursive. */
 void lg_node_lock(struct lg_volume *v, struct lg_node *n);
 /* False, and not locked: the file is closed and somebody is opening it, which may take as long as a key takes to come. */

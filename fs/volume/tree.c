@@ -462,19 +462,26 @@ int lg_volume_link(struct lg_volume *v, uint64_t node, uint64_t new_parent, cons
 
 /* ---- removing and moving -------------------------------------------------------------------------------------------------------------- */
 
-int lg_volume_unlink(struct lg_volume *v, uint64_t parent, const char *name)
+int lg_volume_unlink(struct lg_volume *v, uint64_t parent, const char *name, struct lg_subject *ret_of)
 {
     struct lg_place p;
+    struct lg_node *n = NULL;
+    struct stat st;
     int rc = lg_ns_change(v);
     if (rc)
         return lg_errno(rc);
     rc = lg_place_get(v, parent, name, LG_HOLD_CHANGE, &p);
+    if (!rc && ret_of && fstatat(p.fd, p.lower, &st, AT_SYMLINK_NOFOLLOW) == 0)
+        n = lg_node_named(v, &st, parent, name);
     if (!rc && unlinkat(p.fd, p.lower, 0))
         rc = -errno;
     if (!rc)
         lg_sidecar_drop(p.fd, p.lower);
     lg_place_done(v, &p);
     lg_ns_unlock(v);
+    if (ret_of)
+        *ret_of = lg_node_subject(v, n);
+    lg_node_unref(v, n);
     return lg_errno(rc);
 }
 
@@ -593,10 +600,12 @@ static int rename_at(struct lg_place *a, struct lg_place *b, const struct lg_nod
     return rc;
 }
 
-int lg_volume_rename(struct lg_volume *v, uint64_t parent, const char *name, uint64_t new_parent, const char *new_name, unsigned flags)
+int lg_volume_rename(struct lg_volume *v, uint64_t parent, const char *name, uint64_t new_parent, const char *new_name, unsigned flags, struct lg_subject *ret_of)
 {
     struct lg_place a, b = { 0 };
-    struct lg_node *dir = NULL;
+    struct lg_node *dir = NULL, *moved = NULL;
+    if (ret_of)
+        ret_of->known = false;
     if (flags & ~(unsigned)(RENAME_NOREPLACE | RENAME_EXCHANGE))
         return -EINVAL;
     int rc = lg_ns_change(v);
@@ -629,7 +638,10 @@ int lg_volume_rename(struct lg_volume *v, uint64_t parent, const char *name, uin
             }
         }
         unlock_dirs(set, 3);
-        lg_node_unref(v, n);
+        if (again)
+            lg_node_unref(v, n);
+        else
+            moved = n;
         lg_node_unref(v, dir);
         dir = m;
     }
@@ -637,6 +649,9 @@ int lg_volume_rename(struct lg_volume *v, uint64_t parent, const char *name, uin
     lg_place_done(v, &a);
     lg_place_done(v, &b);
     lg_ns_unlock(v);
+    if (ret_of) /* may wait for whoever is opening the file, so no lock is held */
+        *ret_of = lg_node_subject(v, moved);
+    lg_node_unref(v, moved);
     return lg_errno(rc);
 }
 

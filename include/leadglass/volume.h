@@ -86,10 +86,17 @@ int lg_volume_mkdir(struct lg_volume *v, uint64_t parent, const char *name, mode
 int lg_volume_mknod(struct lg_volume *v, uint64_t parent, const char *name, mode_t mode, dev_t rdev, const struct lg_cred *c, struct lg_entry *ret) LG_MUST;
 int lg_volume_symlink(struct lg_volume *v, uint64_t parent, const char *name, const char *target, const struct lg_cred *c, struct lg_entry *ret) LG_MUST;
 int lg_volume_link(struct lg_volume *v, uint64_t node, uint64_t new_parent, const char *new_name, struct lg_entry *ret) LG_MUST;
-int lg_volume_unlink(struct lg_volume *v, uint64_t parent, const char *name) LG_MUST;
+/* What was unlinked or renamed, for the access log: the key of a file, if it was open at any time in this mount. Nothing is opened to find out. */
+struct lg_subject {
+    bool known;
+    uint8_t study[LG_ID_LEN]; /* id of the key */
+    uint32_t key;             /* its version */
+};
+int lg_volume_unlink(struct lg_volume *v, uint64_t parent, const char *name, struct lg_subject *ret_of /* may be NULL */) LG_MUST;
 int lg_volume_rmdir(struct lg_volume *v, uint64_t parent, const char *name) LG_MUST;
 /* flags: RENAME_NOREPLACE or RENAME_EXCHANGE (linux/fs.h), or 0. */
-int lg_volume_rename(struct lg_volume *v, uint64_t parent, const char *name, uint64_t new_parent, const char *new_name, unsigned flags) LG_MUST;
+int lg_volume_rename(struct lg_volume *v, uint64_t parent, const char *name, uint64_t new_parent, const char *new_name, unsigned flags,
+                     struct lg_subject *ret_of /* may be NULL */) LG_MUST;
 /* buf gets a NUL. */
 int lg_volume_readlink(struct lg_volume *v, uint64_t node, char *buf, size_t cap) LG_MUST;
 int lg_volume_statfs(struct lg_volume *v, struct statvfs *ret) LG_MUST;
@@ -117,9 +124,8 @@ void lg_volume_release(struct lg_handle *h);
 bool lg_volume_audit_key(struct lg_handle *h, uint8_t ret_kid[LG_ID_LEN], uint32_t *ret_version);
 int lg_volume_audit_file(struct lg_handle *h, uint8_t ret[LG_ID_LEN]) LG_MUST;
 char *lg_volume_path(struct lg_volume *v, uint64_t node);
-/* The key of a file that may not be open. By node: if need be as its header claims, unverified. By name: only if it was open in this mount. False: not known. */
+/* The key of a file that may not be open: if need be as its header claims, unverified. False: not known. */
 bool lg_volume_audit_node(struct lg_volume *v, uint64_t node, uint8_t ret_kid[LG_ID_LEN], uint32_t *ret_version);
-bool lg_volume_audit_name(struct lg_volume *v, uint64_t parent, const char *name, uint8_t ret_kid[LG_ID_LEN], uint32_t *ret_version);
 
 /* Directories: a stable snapshot-free stream; cookies are opaque, 0 is the start. fill returns false when its buffer is full (that entry
  * comes again next time). st has at least st_ino and the type in st_mode; with plus, a full entry whose lookup is counted if fill returned true. */

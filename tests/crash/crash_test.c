@@ -434,7 +434,7 @@ static void do_rename(struct lg_volume *v)
             return;
     }
     int over = j >= 0 ? now.at[j].obj : -1;
-    CHECK(lg_volume_rename(v, obj[from.dir].node, names[from.name], obj[d].node, names[name], flags) == 0, "rename");
+    CHECK(lg_volume_rename(v, obj[from.dir].node, names[from.name], obj[d].node, names[name], flags, NULL) == 0, "rename");
     if (flags) {
         now.at[i].obj = over;
         now.at[j].obj = from.obj;
@@ -476,7 +476,7 @@ static void do_remove(struct lg_volume *v)
     const char *name = names[now.at[i].name];
     uint64_t dir = obj[now.at[i].dir].node;
     if (obj[o].type != S_IFDIR) {
-        CHECK(lg_volume_unlink(v, dir, name) == 0, "unlink");
+        CHECK(lg_volume_unlink(v, dir, name, NULL) == 0, "unlink");
     } else {
         int rc = lg_volume_rmdir(v, dir, name);
         CHECK(rc == (dir_is_empty(&now, o) ? 0 : -ENOTEMPTY), "rmdir: %d", rc);

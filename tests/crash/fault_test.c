@@ -410,12 +410,12 @@ static int op_link(void)
 static int op_unlink(void)
 {
     thing(after, "", "a")->what = NONE;
-    return lg_volume_unlink(v, LG_ROOT_NODE, "a");
+    return lg_volume_unlink(v, LG_ROOT_NODE, "a", NULL);
 }
 static int op_unlink_long(void)
 {
     thing(after, "", long_name)->what = NONE;
-    return lg_volume_unlink(v, LG_ROOT_NODE, long_name);
+    return lg_volume_unlink(v, LG_ROOT_NODE, long_name, NULL);
 }
 static int op_rmdir(void)
 {
@@ -430,7 +430,7 @@ static int rename_to(const char *d1, const char *n1, const char *d2, const char 
         return rc;
     rc = look(d2, "", &q);
     if (!rc) {
-        rc = lg_volume_rename(v, p.node, n1, q.node, n2, flags);
+        rc = lg_volume_rename(v, p.node, n1, q.node, n2, flags, NULL);
         forget(&q);
     }
     forget(&p);

@@ -236,17 +236,17 @@ static void test_names(void **state)
     assert_int_equal(put(a.node, longest, "long", 4), 0);
     assert_true(listed(a.node, longest));
     assert_int_equal(get(a.node, longest, got, sizeof got), 4);
-    assert_int_equal(lg_volume_rename(v, a.node, longest, b.node, "short", 0), 0);
+    assert_int_equal(lg_volume_rename(v, a.node, longest, b.node, "short", 0, NULL), 0);
     assert_false(listed(a.node, longest));
     assert_int_equal(get(b.node, "short", got, sizeof got), 4);
     assert_int_equal(lg_volume_rmdir(v, LG_ROOT_NODE, "b"), -ENOTEMPTY);
-    assert_int_equal(lg_volume_rename(v, LG_ROOT_NODE, "a", LG_ROOT_NODE, "b", 0), -ENOTEMPTY);
-    assert_int_equal(lg_volume_rename(v, LG_ROOT_NODE, "b", LG_ROOT_NODE, "a", RENAME_NOREPLACE), -EEXIST);
-    assert_int_equal(lg_volume_rename(v, LG_ROOT_NODE, "b", LG_ROOT_NODE, "a", 0), 0); /* over an empty directory */
+    assert_int_equal(lg_volume_rename(v, LG_ROOT_NODE, "a", LG_ROOT_NODE, "b", 0, NULL), -ENOTEMPTY);
+    assert_int_equal(lg_volume_rename(v, LG_ROOT_NODE, "b", LG_ROOT_NODE, "a", RENAME_NOREPLACE, NULL), -EEXIST);
+    assert_int_equal(lg_volume_rename(v, LG_ROOT_NODE, "b", LG_ROOT_NODE, "a", 0, NULL), 0); /* over an empty directory */
     assert_int_equal(get(look(LG_ROOT_NODE, "a").node, "short", got, sizeof got), 4);
     assert_int_equal(lg_volume_lookup(v, LG_ROOT_NODE, "b", &e), -ENOENT);
     assert_int_equal(put(LG_ROOT_NODE, "x", "X", 1), 0);
-    assert_int_equal(lg_volume_rename(v, LG_ROOT_NODE, "x", LG_ROOT_NODE, "a", RENAME_EXCHANGE), 0);
+    assert_int_equal(lg_volume_rename(v, LG_ROOT_NODE, "x", LG_ROOT_NODE, "a", RENAME_EXCHANGE, NULL), 0);
     assert_int_equal(get(LG_ROOT_NODE, "a", got, sizeof got), 1);
     assert_true(S_ISDIR(look(LG_ROOT_NODE, "x").st.st_mode));
     e = look(LG_ROOT_NODE, "a");
@@ -254,7 +254,7 @@ static void test_names(void **state)
     assert_int_equal(lg_volume_link(v, e.node, LG_ROOT_NODE, "hard", &l), 0);
     assert_int_equal(l.node, e.node);
     assert_int_equal(l.st.st_nlink, 2);
-    assert_int_equal(lg_volume_unlink(v, LG_ROOT_NODE, "a"), 0);
+    assert_int_equal(lg_volume_unlink(v, LG_ROOT_NODE, "a", NULL), 0);
     assert_int_equal(get(LG_ROOT_NODE, "hard", got, sizeof got), 1);
     assert_int_equal(lg_volume_symlink(v, LG_ROOT_NODE, "link", "somewhere/else", &me, &l), 0);
     assert_int_equal(l.st.st_size, 14);
@@ -314,7 +314,7 @@ static void test_errors(void **state)
             assert_int_equal(get(LG_ROOT_NODE, name, got, sizeof got), 25000);
             assert_memory_equal(got, old, 5000);
             assert_memory_equal(got + 5000, fresh, sizeof fresh);
-            assert_int_equal(lg_volume_unlink(v, LG_ROOT_NODE, name), 0);
+            assert_int_equal(lg_volume_unlink(v, LG_ROOT_NODE, name, NULL), 0);
             if (!hit) {
                 assert_true(n > 3);
                 break;
@@ -461,17 +461,17 @@ static void test_rekey(void **state)
     newest = 3;
     lg_keys_resync(keys);
     assert_int_equal(lg_volume_rekey(v, e.node, NULL), -EMLINK);
-    assert_int_equal(lg_volume_unlink(v, LG_ROOT_NODE, "g"), 0);
+    assert_int_equal(lg_volume_unlink(v, LG_ROOT_NODE, "g", NULL), 0);
     assert_int_equal(temporaries(root), 0);
 
     /* the name seen last is taken away, in this directory and in another: the other one is found */
     assert_int_equal(lg_volume_link(v, e.node, LG_ROOT_NODE, "h", &l), 0);
-    assert_int_equal(lg_volume_unlink(v, LG_ROOT_NODE, "h"), 0);
+    assert_int_equal(lg_volume_unlink(v, LG_ROOT_NODE, "h", NULL), 0);
     assert_int_equal(lg_volume_rekey(v, e.node, NULL), 0);
     struct lg_entry sub;
     assert_int_equal(lg_volume_mkdir(v, LG_ROOT_NODE, "sub", 0755, &me, &sub), 0);
     assert_int_equal(lg_volume_link(v, e.node, sub.node, "f", &l), 0);
-    assert_int_equal(lg_volume_unlink(v, sub.node, "f"), 0);
+    assert_int_equal(lg_volume_unlink(v, sub.node, "f", NULL), 0);
     newest = 4;
     lg_keys_resync(keys);
     assert_int_equal(lg_volume_rekey(v, e.node, NULL), 0);
