@@ -16,9 +16,10 @@
 
 /* ---- other programs ------------------------------------------------------------------------------------------------------------------------ */
 
-/* Beside this one, else somewhere in PATH. */
+/* Beside this one (installed: in bin's neighbour sbin), else somewhere in PATH. */
 int cli_find(const char *name, char out[4096])
 {
+    static const char *const beside[] = { "", "/../sbin" };
     char self[4096];
     ssize_t n = readlink("/proc/self/exe", self, sizeof self - 1);
     char *slash = NULL;
@@ -26,11 +27,11 @@ int cli_find(const char *name, char out[4096])
         self[n] = 0;
         slash = strrchr(self, '/');
     }
-    if (slash) {
+    if (slash)
         *slash = 0;
-        if (snprintf(out, 4096, "%.3000s/%s", self, name) < 4096 && access(out, X_OK) == 0)
+    for (unsigned i = 0; slash && i < sizeof beside / sizeof *beside; i++)
+        if (snprintf(out, 4096, "%.3000s%s/%s", self, beside[i], name) < 4096 && access(out, X_OK) == 0)
             return 0;
-    }
     const char *path = getenv("PATH");
     while (path && *path) {
         size_t len = strcspn(path, ":");

@@ -1,0 +1,100 @@
+"""What is installed is complete and fits together: programs, man pages, units and configuration below DESTDIR, for two prefixes."""
+import os, re, shutil, subprocess, sys, tempfile
+from lib import need_fuse, wait_for
+
+BUILD, CMAKE = sys.argv[1:3]
+need_fuse()
+top = tempfile.mkdtemp(prefix="lg-install-")
+
+
+def tree(prefix, keep=None):
+    dest = os.path.join(top, prefix.strip("/").replace("/", "-"))
+    if keep:
+        os.makedirs(os.path.join(dest, "etc/leadglass"))
+        with open(os.path.join(dest, "etc/leadglass/audit.conf"), "w") as f:
+            f.write(keep)
+    subprocess.run([CMAKE, "--install", BUILD, "--prefix", prefix], env=dict(os.environ, DESTDIR=dest), check=True, stdout=subprocess.DEVNULL)
+    return dest, {os.path.relpath(os.path.join(d, f), dest) for d, _, fs in os.walk(dest) for f in fs}
+
+
+def run(*argv, **kw):
+    return subprocess.run(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **kw)
+
+
+try:
+    dest, files = tree("/usr")
+    units = {"leadglass-keyd", "leadglass-mount@", "leadglass-watch", "leadglass-export"}
+    want = {"usr/bin/leadglass", "usr/sbin/leadglass-keyd", "usr/sbin/leadglass-fs", "etc/leadglass/audit.conf", "usr/share/man/man1/leadglass.1", "usr/share/man/man8/leadglass-keyd.8",
+            "usr/share/man/man8/leadglass-fs.8", "usr/share/man/man5/leadglass-audit.conf.5", "usr/share/doc/leadglass/README.md", "usr/share/doc/leadglass/LICENSE",
+            "usr/share/doc/leadglass/AUDIT.md", "usr/share/doc/leadglass/examples/audit.conf"} | {"usr/lib/systemd/system/%s.service" % u for u in units}
+    assert want <= files, want - files
+    strange = {f for f in files if not re.match(r"usr/s?bin/leadglass|usr/lib/systemd/system/leadglass|usr/share/man/man[158]/leadglass|usr/share/doc/leadglass/|etc/leadglass/", f)}
+    assert not strange, strange
+
+    # Units name programs that are there, and options that these have.
+    for u in units:
+        with open(os.path.join(dest, "usr/lib/systemd/system/%s.service" % u)) as f:
+            text = f.read()
+        for exe, rest in re.findall(r"^Exec(?:Start|Stop)=(\S+)(.*)$", text, re.M):
+            assert exe.lstrip("/") in files, (u, exe)
+            help = run(dest + exe, *([x for x in rest.split() if re.fullmatch("[a-z]+", x)][:2] if exe.endswith("/leadglass") else []), "--help").stdout
+            for option in re.findall(r"--[a-z-]+", rest):
+                assert option in help, (u, exe, option, help)
+    if shutil.which("systemd-analyze"):
+        out = run("systemd-analyze", "verify", "--root=" + dest, *["%s.service" % u for u in units if "@" not in u]).stdout
+        assert "leadglass" not in out or "Unknown" not in out, out
+
+    # The configuration is the one that holds without it; the command finds the others beside it.
+    assert run(dest + "/usr/bin/leadglass", "audit", "watch", "--check", "--config", dest + "/etc/leadglass/audit.conf").returncode == 0
+    lg, keyd = dest + "/usr/bin/leadglass", dest + "/usr/sbin/leadglass-keyd"
+    env = {"PATH": "/nowhere", "LEADGLASS_SOCKET": top + "/keyd.sock"}
+    with open(top + "/secret", "w") as f:
+        f.write("correct horse\n")
+    secret = ["--passphrase-file", top + "/secret"]
+    os.mkdir(top + "/mnt")
+    quiet = dict(env=env, check=True, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    subprocess.run([keyd, "--keyring", top + "/keyring", "--init", "--scrypt-ms", "20"] + secret, **quiet)
+    server = subprocess.Popen([keyd, "--keyring", top + "/keyring", "--foreground"], env=env, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        wait_for(lambda: run(lg, "status", env=env).returncode == 0)
+        subprocess.run([lg, "unlock"] + secret, **quiet)
+        subprocess.run([lg, "init", top + "/vault"], **quiet)
+        subprocess.run([lg, "mount", top + "/vault", top + "/mnt"], **quiet)
+        with open(top + "/mnt/x", "w") as f:
+            f.write("x")
+        subprocess.run([lg, "umount", top + "/mnt"], **quiet)
+        os.rename(dest + "/usr/sbin", dest + "/usr/away")
+        r = run(lg, "mount", top + "/vault", top + "/mnt", env=env)
+        assert r.returncode and "not found beside" in r.stdout, r.stdout
+    finally:
+        server.terminate()
+        server.wait()
+
+    # Man pages: complete, and nothing that the formatter complains of.
+    pages = sorted(f for f in files if "/man/" in f)
+    for p in pages:
+        path = os.path.join(dest, p)
+        with open(path) as f:
+            text = f.read()
+        name, section = os.path.basename(p).rsplit(".", 1)
+        assert re.search(r"^\.TH %s %s " % (re.escape(name.upper()), section), text, re.M), p
+        assert all(re.search(r"^\.SH \"?%s" % s, text, re.M) for s in ("NAME", "SYNOPSIS", "DESCRIPTION|^\\.SH COMMANDS")), p
+        if shutil.which("mandoc"):
+            out = run("mandoc", "-Tlint", "-Werror", path)
+            assert out.returncode == 0, out.stdout
+        if shutil.which("groff"):
+            out = subprocess.run(["groff", "-man", "-ww", "-Tutf8", "-z", path], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+            assert out.returncode == 0 and not out.stderr, (p, out.stderr)
+        for other, s in re.findall(r"^\.BR (leadglass[a-z.-]*) \((\d)\)", text, re.M):
+            assert "usr/share/man/man%s/%s.%s" % (s, other, s) in files, (p, "refers to", other, s)
+
+    # Another prefix: the units follow; a configuration that is there stays.
+    dest, files = tree("/usr/local", keep="# mine\n")
+    assert "usr/local/sbin/leadglass-keyd" in files and "usr/local/lib/systemd/system/leadglass-keyd.service" in files
+    with open(os.path.join(dest, "usr/local/lib/systemd/system/leadglass-keyd.service")) as f:
+        assert "ExecStart=/usr/local/sbin/leadglass-keyd" in f.read()
+    with open(os.path.join(dest, "etc/leadglass/audit.conf")) as f:
+        assert f.read() == "# mine\n"
+finally:
+    shutil.rmtree(top, ignore_errors=True)
+print("ok")
