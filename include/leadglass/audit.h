@@ -194,6 +194,12 @@ int lg_audit_current(const char *dir, const char *chain, char *out, size_t cap) 
  * it returns non-zero and returns that. from_segment 0: all. -EBADMSG: a segment does not decompress. */
 int lg_audit_read(const char *dir, const char *chain, unsigned from_segment, int (*line)(void *arg, unsigned segment, const char *s, size_t len, bool cut), void *arg) LG_MUST;
 int lg_audit_read_heads(const char *dir, const char *chain, int (*line)(void *arg, const char *s, size_t len), void *arg) LG_MUST;
+/* How far a chain is written and how far it is signed, from its newest files alone; nothing is verified. A last line that is not complete does not count. */
+struct lg_audit_ends {
+    uint64_t last, signed_seq; /* 0: none, or not to be told from them */
+    int64_t last_us;
+};
+int lg_audit_ends(const char *dir, const char *chain, struct lg_audit_ends *ret) LG_MUST;
 /* Verifies one chain; n heads of against that belong to it are held against it too. */
 int lg_audit_verify(const char *dir, const struct lg_audit_chain *c, const uint8_t *pub, const struct lg_audit_head *against, size_t n, struct lg_audit_report *ret) LG_MUST;
 

@@ -161,6 +161,8 @@ int lg_client_audit_head(struct lg_client *c, const char *want, char ret[LG_HEAD
 int lg_client_audit_heads(struct lg_client *c, struct lg_audit_heads *ret) LG_MUST;
 /* Has it recorded that this user reads a log; how: tail, query ... */
 int lg_client_audit_note(struct lg_client *c, const char *how) LG_MUST;
+/* Has it recorded what the scrub of that session found. */
+int lg_client_scrub_found(struct lg_client *c, uint64_t session, const char *what) LG_MUST;
 
 /* Has it recorded that the log is exported to target, study UIDs and all, and gets the key of the export's spool. -ENOENT: no log is kept. */
 int lg_client_audit_export(struct lg_client *c, const char *target, struct lg_secret *ret) LG_MUST;

@@ -71,6 +71,7 @@ enum lg_msg {
     LG_MSG_AUDIT_HEADS = 99, /* the last of every chain */
     LG_MSG_AUDIT_NOTE = 100, /* record that a log is read */
     LG_MSG_AUDIT_EXPORT = 101, /* record that the log is exported, and get the spool's key */
+    LG_MSG_SCRUB_FOUND = 102,  /* record what a scrub found */
     LG_MSG_LAST = 127,
     LG_MSG_EVENT = 64, /* key manager to mount */
 };

@@ -615,6 +615,14 @@ int lg_client_audit_note(struct lg_client *c, const char *how)
     return call(c, &q, &a, DEADLINE_MS);
 }
 
+int lg_client_scrub_found(struct lg_client *c, uint64_t session, const char *what)
+{
+    struct lg_request q = { .type = LG_MSG_SCRUB_FOUND, .session = session };
+    struct lg_answer a = { 0 };
+    snprintf(q.reason, sizeof q.reason, "%s", what);
+    return call(c, &q, &a, DEADLINE_MS);
+}
+
 int lg_client_audit_export(struct lg_client *c, const char *target, struct lg_secret *ret)
 {
     struct lg_request q = { .type = LG_MSG_AUDIT_EXPORT };

@@ -66,6 +66,7 @@ static const struct {
     [LG_MSG_AUDIT_HEADS] = { NULL, false, false, true },
     [LG_MSG_AUDIT_NOTE] = { "log.read", false, true, true },
     [LG_MSG_AUDIT_EXPORT] = { "config", false, true, false },
+    [LG_MSG_SCRUB_FOUND] = { "scrub.found", false, true, true },
 };
 
 /* ---- life ------------------------------------------------------------------------------------------------------------------------ */
@@ -248,7 +249,7 @@ void lg_keyd_audit_answer(struct lg_worker *w, const struct lg_conn *c, const st
         snprintf(r.text, sizeof r.text, "%s", q ? a->type == LG_MSG_SESSION_BEGIN ? q->mountpoint : q->reason : w->asked_op ? w->asked_op->reason : "");
     if (a->type == LG_MSG_ACT_SUBMIT || a->type == LG_MSG_ACT_APPROVE)
         act(w, a, &r);
-    if (a->type == LG_MSG_SESSION_BEGIN || a->type == LG_MSG_SESSION_END) {
+    if (a->type == LG_MSG_SESSION_BEGIN || a->type == LG_MSG_SESSION_END || a->type == LG_MSG_SCRUB_FOUND) {
         r.has |= LG_AUDIT_SESSION;
         r.session = a->type == LG_MSG_SESSION_BEGIN ? a->session : q ? q->session : 0;
     }

@@ -16,7 +16,7 @@ enum { WAIT_CAP_S = 60, KIDS = LG_WIRE_KIDS_MAX };
 enum { ANYBODY = 1, ADMIN = 2, OFFICER = 4 }; /* ADMIN: root, and the user whom the key manager runs as; OFFICER: accounts of registered officers */
 
 typedef void handler(struct lg_worker *w, struct lg_conn *c, const struct lg_request *q);
-static handler on_status, on_later, on_show, on_list, on_vault_add, on_vault_get, on_study_key, on_key_by_id, on_provisional, on_attach, on_begin, on_end, on_close, on_watch, on_ack;
+static handler on_status, on_later, on_show, on_list, on_vault_add, on_vault_get, on_study_key, on_key_by_id, on_provisional, on_attach, on_begin, on_end, on_close, on_found, on_watch, on_ack;
 
 static const struct {
     handler *run;
@@ -68,6 +68,7 @@ static const struct {
     [LG_MSG_AUDIT_HEADS] = { lg_on_audit_heads, ADMIN, false, false },
     [LG_MSG_AUDIT_NOTE] = { lg_on_audit_note, ADMIN, false, false },
     [LG_MSG_AUDIT_EXPORT] = { lg_on_audit_export, ADMIN, true, false },
+    [LG_MSG_SCRUB_FOUND] = { on_found, ADMIN, false, false },
 };
 
 static int begin(struct lg_worker *w) { return lg_keyring_in_txn(w->keyring) ? 0 : lg_keyring_begin(w->keyring); }
@@ -209,8 +210,10 @@ static void on_study_key(struct lg_worker *w, struct lg_conn *c, const struct lg
         a.status = lg_keyring_study_key(w->keyring, &q->info, &a.key[0], &created);
     if (fresh)
         w->asked_event = "key.create";
-    if (a.status == -EKEYREVOKED)
+    if (a.status == -EKEYREVOKED) {
+        w->asked_event = "study.returned";
         lg_log(LOG_ALERT, "bytes of a study arrived whose key was revoked; refused (process %d, user %u)", (int)c->pid, (unsigned)c->uid);
+    }
     reply_keys(w, c, &a);
 }
 
@@ -228,7 +231,13 @@ static void on_provisional(struct lg_worker *w, struct lg_conn *c, const struct 
     reply_keys(w, c, &a);
 }
 
-static void on_attach(struct lg_worker *w, struct lg_conn *c, const struct lg_request *q) { lg_reply_status(w, c, q, lg_keyring_attach(w->keyring, q->kid, &q->info)); }
+static void on_attach(struct lg_worker *w, struct lg_conn *c, const struct lg_request *q)
+{
+    int rc = lg_keyring_attach(w->keyring, q->kid, &q->info);
+    if (rc == -EKEYREVOKED) /* the same, found out only after a while */
+        w->asked_event = "study.returned";
+    lg_reply_status(w, c, q, rc);
+}
 
 /* ---- sessions ------------------------------------------------------------------------------------------------------------------------------ */
 
@@ -272,6 +281,13 @@ static void on_end(struct lg_worker *w, struct lg_conn *c, const struct lg_reque
     if (!rc && m)
         lg_mount_remove(w, m);
     lg_reply_status(w, c, q, rc);
+}
+
+/* What a scrub reports of itself, for the access log. */
+static void on_found(struct lg_worker *w, struct lg_conn *c, const struct lg_request *q)
+{
+    const struct lg_mount *m = lg_mount_of(w, q->session);
+    lg_reply_status(w, c, q, m && m->mountpoint[0] != '/' ? 0 : -EINVAL);
 }
 
 static void on_close(struct lg_worker *w, struct lg_conn *c, const struct lg_request *q)

@@ -1,6 +1,6 @@
 """Alerts from a real mount: failed unlocks, denials, tampering and a mass deletion reach a program and syslog, each once, over restarts; a program that hangs stops nobody; configuration
 that is not understood says where and why, and changes nothing."""
-import glob, json, os, shutil, signal, socket, subprocess, time
+import errno, glob, json, os, shutil, signal, socket, subprocess, time
 from lib import *
 
 w = World()
@@ -62,6 +62,8 @@ changes = 50
 cooldown = 1s
 [tampering]
 cooldown = 1s
+[log-unsigned]
+window = 3s
 """ % (logdir, w.path("state"), w.path("syslog"), program)
 conf = w.path("audit.conf")
 write(conf, CONFIG.encode())
@@ -174,6 +176,31 @@ tamper("f71")
 wait_for(lambda: told("tampering"))
 a = told("tampering")[0]
 assert a["grade"] == "critical" and a["event"] == "file.tampered" and a["outcome"] == "EIO", a
+
+# ---- a scrub finds it too; the tail of a log that nobody can sign; a destroyed study: opened again, and arriving again, are two things --------------------
+w.umount()
+assert not told("scrub")
+assert w.run("leadglass", "scrub", vault).returncode == 10
+wait_for(lambda: told("scrub"))
+assert "damage" in told("scrub")[0]["text"] and told("scrub")[0]["event"] == "scrub.found"
+w.mount("vault", "mnt", "-o", "audit_window=1")
+w.cli("lock")
+wait_for(lambda: told("log-unsigned"), 30)
+assert "not signed" in told("log-unsigned")[0]["text"] and told("log-unsigned")[0]["grade"] == "major"
+w.unlock()
+w.remount()
+w.cli("study", "revoke", uid, "--reason", "a reason that nobody is told", "--now")
+raises(errno.EKEYREVOKED, read, os.path.join(m, "f72"))
+wait_for(lambda: told("revoked-study"))
+assert not told("returned-study")
+try:
+    write(os.path.join(m, "again"), read(study))
+except OSError as e:
+    assert e.errno == errno.EKEYREVOKED, e
+wait_for(lambda: told("returned-study"))
+a, b = told("revoked-study")[0], told("returned-study")[0]
+assert a["event"] in ("file.open", "file.lookup") and b["event"] == "study.returned" and a["key_id"] == b["key_id"] and a["outcome"] == b["outcome"] == "EKEYREVOKED", (a, b)
+assert not any("nobody is told" in json.dumps(x) for x in told())
 
 # ---- the log itself ----------------------------------------------------------------------------------------------------------------------------
 w.umount()

@@ -132,7 +132,7 @@ static void is_alert(unsigned n, enum lg_alert_rule rule, enum lg_alert_grade gr
 static void off_hours(void **state)
 {
     (void)state;
-    struct lg_alerts *x = begin("[off-hours]\nenabled = yes\ntime = UTC\nhours = 7-19\ndays = mon-fri\nexempt-users = u7, 8\nexempt-programs = /usr/lib/*\n");
+    struct lg_alerts *x = begin("[off-hours]\nenabled = yes\ntime = UTC\nhours = 7-19\ndays = mon-fri\nexempt-users = u7, 8\nexempt-programs = /usr/lib/*\n[log-silent]\nenabled = no\n[revoked-study]\nenabled = no\n");
     put(x, rec("file.open", "read", 0, 5, NOON));
     put(x, rec("file.open", "read", 0, 5, NOON + 7 * 3600 * S - 1)); /* 18:59:59.999999 */
     put(x, rec("file.close", "read", 0, 5, NIGHT));
@@ -231,7 +231,7 @@ static void mass_change(void **state)
 static void denials(void **state)
 {
     (void)state;
-    struct lg_alerts *x = begin("[denials]\ndenials = 5\nwindow = 1m\noutcomes = EACCES,\n EKEYREVOKED\n");
+    struct lg_alerts *x = begin("[denials]\ndenials = 5\nwindow = 1m\noutcomes = EACCES,\n EKEYREVOKED\n[revoked-study]\nenabled = no\n");
     for (unsigned k = 0; k < 20; k++) {
         put(x, rec("study.list", "", 0, 1, NOON + k));
         put(x, rec("file.open", "read", -ENOKEY, 1, NOON + k)); /* not among those asked for */
@@ -284,7 +284,10 @@ static void single_events(void **state)
         { "log.fork", -EBADMSG, LG_ALERT_LOG_BROKEN, LG_ALERT_CRITICAL, "log.chain", 0 },
         { "log.clock", 0, LG_ALERT_LOG_CLOCK, LG_ALERT_WARNING, "log.read", 0 },
         { "mirror.degraded", -EIO, LG_ALERT_MIRROR, LG_ALERT_MAJOR, "mirror.in-step", 0 },
-        { "key.lease", -EKEYREVOKED, LG_ALERT_REVOKED_STUDY, LG_ALERT_WARNING, "key.lease", 0 },
+        { "file.open", -EKEYREVOKED, LG_ALERT_REVOKED_STUDY, LG_ALERT_WARNING, "file.open", -ENOKEY },
+        { "file.lookup", -EKEYREVOKED, LG_ALERT_REVOKED_STUDY, LG_ALERT_WARNING, "key.lease", -EKEYREVOKED }, /* the same access, told by its mount */
+        { "study.returned", -EKEYREVOKED, LG_ALERT_RETURNED_STUDY, LG_ALERT_MAJOR, "key.create", 0 },
+        { "scrub.found", 0, LG_ALERT_SCRUB, LG_ALERT_MAJOR, "scrub.end", 0 },
     };
     for (size_t i = 0; i < sizeof t / sizeof *t; i++) {
         char off[64];
@@ -336,6 +339,83 @@ static void findings(void **state)
         nothing();
         end(x);
     }
+}
+
+static void log_silent(void **state)
+{
+    (void)state;
+    static uint8_t buf[4 << 20];
+    const int64_t hour = 3600 * S;
+    struct lg_alerts *x = begin("[log-silent]\nwindow = 2h\n"), *y;
+    lg_alerts_tick(x, NOON);
+    lg_alerts_tick(x, NOON + 100 * hour); /* not listening yet */
+    nothing();
+    lg_alerts_begin(x, NOON);
+    lg_alerts_tick(x, NOON + 2 * hour - 1);
+    put(x, rec("file.open", "read", 0, 1, NOON + 2 * hour - 1));
+    lg_alerts_begin(x, NOON); /* it is later already */
+    lg_alerts_tick(x, NOON + 4 * hour - 2);
+    counted(x, rec("file.open", "read", 0, 1, NOON + 3 * hour), 5); /* one that was late */
+    put(x, rec("file.open", "read", 0, 1, NOON + 4 * hour - 2));
+    nothing();
+    lg_alerts_tick(x, NOON + 6 * hour);
+    is_alert(1, LG_ALERT_LOG_SILENT, LG_ALERT_WARNING);
+    lg_alerts_tick(x, NOON + 60 * hour); /* once */
+    is_alert(1, LG_ALERT_LOG_SILENT, LG_ALERT_WARNING);
+    struct lg_wr w = lg_wr(buf, sizeof buf);
+    lg_alerts_save_silence(x, &w);
+    assert_int_equal(lg_alerts_new(conf, raised, NULL, &y), 0);
+    struct lg_rd r = lg_rd(buf, w.len);
+    assert_int_equal(lg_alerts_load_silence(y, &r), 0);
+    assert_true(lg_rd_done(&r));
+    lg_alerts_begin(y, NOON + 60 * hour);
+    lg_alerts_tick(y, NOON + 61 * hour); /* over a restart too */
+    is_alert(1, LG_ALERT_LOG_SILENT, LG_ALERT_WARNING);
+    put(y, rec("file.open", "read", 0, 1, NOON + 61 * hour));
+    put(y, rec("file.open", "read", 0, 1, NOON + 100 * hour)); /* as it would have been seen live */
+    is_alert(2, LG_ALERT_LOG_SILENT, LG_ALERT_WARNING);
+    for (size_t cut = 0; cut < w.len; cut++) {
+        r = lg_rd(buf, cut);
+        assert_int_equal(lg_alerts_load_silence(y, &r), -EPROTO);
+    }
+    lg_alerts_free(y);
+    end(x);
+    x = begin("[log-silent]\nenabled = no\n");
+    lg_alerts_begin(x, NOON);
+    lg_alerts_tick(x, NOON + 1000 * hour);
+    nothing();
+    end(x);
+}
+
+static void log_unsigned(void **state)
+{
+    (void)state;
+    struct lg_alerts *x = begin("[log-unsigned]\nwindow = 10m\ncooldown = 1s\n");
+    const int64_t minute = 60 * S;
+    lg_alerts_signed(x, "mount-1", 100, NOON - 1000 * minute, 100, NOON); /* old, and signed */
+    for (int i = 0; i < 60; i++) /* busy: heads are behind, but they come */
+        lg_alerts_signed(x, "mount-1", 200 + 10 * (uint64_t)i, NOON + i * minute, 190 + 10 * (uint64_t)i, NOON + i * minute);
+    lg_alerts_signed(x, "mount-1", 1000, NOON + 60 * minute, 1000, NOON + 60 * minute);
+    lg_alerts_signed(x, "mount-1", 1001, NOON + 61 * minute, 1000, NOON + 61 * minute);
+    lg_alerts_signed(x, "mount-1", 1002, NOON + 70 * minute, 1000, NOON + 71 * minute - 1);
+    nothing();
+    lg_alerts_signed(x, "mount-1", 1003, NOON + 71 * minute, 1000, NOON + 71 * minute);
+    is_alert(1, LG_ALERT_LOG_UNSIGNED, LG_ALERT_MAJOR);
+    assert_non_null(strstr(got[0].text, "records 1001 to 1003"));
+    assert_string_equal(got[0].subject, "mount-1");
+    lg_alerts_signed(x, "mount-1", 1004, NOON + 90 * minute, 1000, NOON + 90 * minute); /* once */
+    is_alert(1, LG_ALERT_LOG_UNSIGNED, LG_ALERT_MAJOR);
+    lg_alerts_signed(x, "mount-1", 1004, NOON + 90 * minute, 1004, NOON + 91 * minute);
+    lg_alerts_signed(x, "mount-1", 1005, NOON + 91 * minute, 1004, NOON + 92 * minute);
+    lg_alerts_signed(x, "mount-1", 1005, NOON + 91 * minute, 1004, NOON + 101 * minute); /* and again */
+    is_alert(2, LG_ALERT_LOG_UNSIGNED, LG_ALERT_MAJOR);
+    lg_alerts_signed(x, "keyd", 7, NOON + 50 * minute, 0, NOON + 101 * minute); /* of a log looked at the first time: since its last record */
+    is_alert(3, LG_ALERT_LOG_UNSIGNED, LG_ALERT_MAJOR);
+    end(x);
+    x = begin("[log-unsigned]\nenabled = no\n");
+    lg_alerts_signed(x, "keyd", 7, NOON, 0, NOON + 1000 * minute);
+    nothing();
+    end(x);
 }
 
 /* ---- holding back, clocks, restarts ------------------------------------------------------------------------------------------------------ */
@@ -445,6 +525,7 @@ static void configuration(void **state)
         { "[denials]\ndenials = 0\n", { "conf:2:", "0", "1 to 100000000" } },
         { "[denials]\nopens = 5\n", { "conf:2:", "opens", "denials" } },
         { "[denials]\noutcomes = EACCES, EFOO\n", { "conf:2:", "EFOO", "EACCES" } },
+        { "[log-silent]\nfindings = 3\n", { "conf:2:", "findings", "window" } },
         { "[tampering]\nexempt-users = a\n", { "conf:2:", "exempt-users", "findings" } },
         { "[off-hours]\nhours = 19-7\n", { "conf:2:", "19-7", "7-19" } },
         { "[off-hours]\nhours = 7-24:30\n", { "conf:2:", "24:30", "7-19" } },
@@ -634,6 +715,38 @@ static void delivers(void **state)
     close(s);
 }
 
+/* A watch that was started with standard descriptors closed: every combination of them. */
+static void closed_descriptors(void **state)
+{
+    (void)state;
+    char path[128], out[64], script[256];
+    snprintf(script, sizeof script, "x=$(cat) && echo said && echo \"$x\" >%s/closed", top);
+    struct lg_delivery *d = delivery(script, ""); /* writes the script */
+    lg_delivery_free(d);
+    lg_alert_config_free(conf);
+    for (unsigned which = 0; which < 8; which++) {
+        snprintf(path, sizeof path, "%s/closed", top);
+        unlink(path);
+        pid_t pid = fork(), program;
+        if (!pid) {
+            static char *const env[] = { NULL };
+            int fd, status;
+            for (int k = 0; k < 3; k++)
+                if (which >> k & 1)
+                    close(k);
+            snprintf(path, sizeof path, "%s/script", top);
+            if (lg_spawn(path, "hello", 5, env, &program, &fd) || waitpid(program, &status, 0) != program)
+                _exit(2);
+            _exit(WIFEXITED(status) ? WEXITSTATUS(status) : 3);
+        }
+        int status;
+        assert_int_equal(waitpid(pid, &status, 0), pid);
+        said("closed", out, sizeof out);
+        if (status || strcmp(out, "hello\n") != 0)
+            fail_msg("closed %x: status %x, it read %s", which, status, out);
+    }
+}
+
 static void retries(void **state)
 {
     (void)state;
@@ -782,8 +895,8 @@ static void queue(void **state)
 int main(void)
 {
 #define TEST(f) cmocka_unit_test_setup_teardown(f, fresh, clean)
-    const struct CMUnitTest tests[] = { TEST(off_hours), TEST(many_studies), TEST(mass_change), TEST(denials),       TEST(unlock_failed), TEST(single_events), TEST(findings), TEST(cooldown),
-                                        TEST(restart),   TEST(configuration), TEST(delivers),   TEST(retries), TEST(hangs),         TEST(no_receiver),   TEST(queue) };
+    const struct CMUnitTest tests[] = { TEST(off_hours), TEST(many_studies), TEST(mass_change), TEST(denials),       TEST(unlock_failed), TEST(single_events), TEST(findings), TEST(log_silent), TEST(log_unsigned), TEST(cooldown),
+                                        TEST(restart),   TEST(configuration), TEST(delivers),   TEST(closed_descriptors), TEST(retries), TEST(hangs),         TEST(no_receiver),   TEST(queue) };
     signal(SIGPIPE, SIG_IGN);
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -50,6 +50,8 @@ static const struct kind {
     { "officer.add", &keyd, "submit", 0, 0, "110113", "110136", "E", "0" },
     { "scrub.begin", &keyd, "", 0, 0, "110113", "110141", "E", "0" },
     { "scrub.end", &keyd, "", 0, 0, "110113", "110142", "E", "0" },
+    { "scrub.found", &keyd, "", 0, 0, "110113", "tampered", "E", "8" },
+    { "study.returned", &keyd, "", -EKEYREVOKED, 3, "110113", "110132", "E", "4" },
     { "backup.begin", &keyd, "", 0, 0, "110113", "110129", "E", "0" },
     { "vault.add", &keyd, "", 0, 0, "110113", "110129", "E", "0" },
     { "config", &keyd, "", 0, 0, "110113", "110129", "E", "0" },

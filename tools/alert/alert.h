@@ -22,12 +22,16 @@ enum lg_alert_rule {
     LG_ALERT_LOG_CLOCK,
     LG_ALERT_MIRROR,
     LG_ALERT_DELIVERY, /* an alert could not be delivered; told by syslog alone */
+    LG_ALERT_RETURNED_STUDY, /* numbers stand in position files: new ones come last */
+    LG_ALERT_SCRUB,
+    LG_ALERT_LOG_SILENT,
+    LG_ALERT_LOG_UNSIGNED,
     LG_ALERT_RULES,
 };
 /* What a rule is, and how it stands when the configuration does not say. */
 struct lg_alert_rule_info {
     const char *name;      /* its section in the configuration */
-    const char *counted;   /* the setting that holds its threshold */
+    const char *counted;   /* the setting that holds its threshold; NULL: there is none, it fires once something has lasted as long as its window */
     const char *what;      /* for people */
     bool off, per_user;    /* off: unless switched on. per_user: knows exempt-users and exempt-programs, and counts every user by himself */
     enum lg_alert_grade grade;
@@ -103,13 +107,20 @@ void lg_alerts_config(struct lg_alerts *x, const struct lg_alert_config *c);
 void lg_alerts_record(struct lg_alerts *x, const char *chain, const struct lg_audit_record *r);
 /* What following the log has found. */
 void lg_alerts_finding(struct lg_alerts *x, const char *chain, const struct lg_audit_problem *p, int64_t now_us);
+/* Silence is counted from now on, unless a record was seen before. */
+void lg_alerts_begin(struct lg_alerts *x, int64_t now_us);
+/* How a chain stands: its last record and when that was, and the last one under a head. To be told every few seconds. */
+void lg_alerts_signed(struct lg_alerts *x, const char *chain, uint64_t last, int64_t last_us, uint64_t signed_seq, int64_t now_us);
 /* Something of the watch's own: the log cannot be read, an alert not be delivered. */
 void lg_alerts_own(struct lg_alerts *x, enum lg_alert_rule rule, const char *subject, const char *text, int64_t now_us);
-/* Tells what was held back and whose cool-down has ended. */
+/* Tells what was held back and whose cool-down has ended, and that nothing was recorded for long. */
 void lg_alerts_tick(struct lg_alerts *x, int64_t now_us);
 /* Counters and what is held back, to go on with after a restart. Foreign bytes when they come back: -EPROTO, and x is as new. */
 void lg_alerts_save(const struct lg_alerts *x, struct lg_wr *w);
 int lg_alerts_load(struct lg_alerts *x, struct lg_rd *r) LG_MUST;
+/* How long it has been silent: behind the rest, as notes of version 1 have none. */
+void lg_alerts_save_silence(const struct lg_alerts *x, struct lg_wr *w);
+int lg_alerts_load_silence(struct lg_alerts *x, struct lg_rd *r) LG_MUST;
 
 void lg_alert_encode(const struct lg_alert *a, struct lg_wr *w);
 void lg_alert_decode(struct lg_rd *r, struct lg_alert *ret); /* sets r->bad */

@@ -17,7 +17,7 @@ static const struct lg_alert_rule_info infos[LG_ALERT_RULES] = {
     [LG_ALERT_MASS_CHANGE] = { "mass-change", "changes", "one user overwrites, renames or removes very many files", false, true, LG_ALERT_CRITICAL, 5000, 100000000, 600, 600 },
     [LG_ALERT_DENIALS] = { "denials", "denials", "one user is refused again and again", false, true, LG_ALERT_WARNING, 20, 100000000, 600, 3600 },
     [LG_ALERT_UNLOCK_FAILED] = { "unlock-failed", "failures", "wrong passphrases", false, false, LG_ALERT_MAJOR, 3, 100000, 600, 600 },
-    [LG_ALERT_REVOKED_STUDY] = { "revoked-study", "requests", "the key of a revoked or destroyed study is asked for", false, false, LG_ALERT_WARNING, 1, 100000000, 3600, 3600 },
+    [LG_ALERT_REVOKED_STUDY] = { "revoked-study", "requests", "a file of a revoked or destroyed study is opened", false, false, LG_ALERT_WARNING, 1, 100000000, 3600, 3600 },
     [LG_ALERT_TAMPERING] = { "tampering", "findings", "a file was changed beneath the mount", false, false, LG_ALERT_CRITICAL, 1, 100000, 600, 3600 },
     [LG_ALERT_LOG_FAILED] = { "log-failed", "failures", "records could not be written", false, false, LG_ALERT_CRITICAL, 1, 100000, 600, 600 },
     [LG_ALERT_LOG_SPACE] = { "log-space", "notes", "the access log runs out of space", false, false, LG_ALERT_MAJOR, 1, 100000, 600, 3600 },
@@ -25,6 +25,10 @@ static const struct lg_alert_rule_info infos[LG_ALERT_RULES] = {
     [LG_ALERT_LOG_CLOCK] = { "log-clock", "steps", "the clock went back", false, false, LG_ALERT_WARNING, 1, 100000, 600, 3600 },
     [LG_ALERT_MIRROR] = { "mirror", "failures", "a copy of the keyring has failed or fallen behind", false, false, LG_ALERT_MAJOR, 1, 100000, 600, 3600 },
     [LG_ALERT_DELIVERY] = { "delivery", "failures", "an alert could not be delivered", false, false, LG_ALERT_MAJOR, 1, 100000, 600, 600 },
+    [LG_ALERT_RETURNED_STUDY] = { "returned-study", "arrivals", "a revoked or destroyed study arrives again", false, false, LG_ALERT_MAJOR, 1, 100000000, 3600, 3600 },
+    [LG_ALERT_SCRUB] = { "scrub", "findings", "a scrub found damage, or what its manifest does not say", false, false, LG_ALERT_MAJOR, 1, 100000000, 86400, 3600 },
+    [LG_ALERT_LOG_SILENT] = { "log-silent", NULL, "nothing at all was recorded", false, false, LG_ALERT_WARNING, 1, 1, 3 * 86400, 86400 },
+    [LG_ALERT_LOG_UNSIGNED] = { "log-unsigned", NULL, "records are not signed: the keyring is locked, or a daemon is gone", false, false, LG_ALERT_MAJOR, 1, 1, 900, 86400 },
 };
 const struct lg_alert_rule_info *lg_alert_rule_info(enum lg_alert_rule r) { return &infos[r]; }
 
@@ -249,7 +253,7 @@ static bool rule(struct loading *l, enum lg_alert_rule id, const char *name, con
         return to_duration(v, LG_ALERT_COOLDOWN_MAX_S, &s->cooldown_s) || wrong(error, cap, i->name, name, v, "a time of 1s to 31d, such as 90s, 15m, 2h or 1d");
     if (strcmp(name, "window") == 0)
         return to_duration(v, LG_ALERT_WINDOW_MAX_S, &s->window_s) || wrong(error, cap, i->name, name, v, "a time of 1s to 7d, such as 90s, 15m, 2h or 1d");
-    if (strcmp(name, i->counted) == 0)
+    if (i->counted && strcmp(name, i->counted) == 0)
         return to_number(v, 1, i->threshold_max, &s->threshold) || wrong(error, cap, i->name, name, v, "a number from 1 to %u", i->threshold_max);
     if (i->per_user && strcmp(name, "exempt-users") == 0)
         return to_list(v, &s->users) || wrong(error, cap, i->name, name, v, "at most %d names or numbers of users", LG_ALERT_LIST_MAX);
@@ -262,7 +266,7 @@ static bool rule(struct loading *l, enum lg_alert_rule id, const char *name, con
         if (known)
             return ok;
     }
-    snprintf(error, cap, "[%s] %.32s: there is no such setting; there are enabled, grade, cooldown, window, %s%s%s", i->name, name, i->counted,
+    snprintf(error, cap, "[%s] %.32s: there is no such setting; there are enabled, grade, cooldown, window%s%s%s%s", i->name, name, i->counted ? ", " : "", i->counted ? i->counted : "",
              i->per_user ? ", exempt-users, exempt-programs" : "", id == LG_ALERT_DENIALS ? ", outcomes" : id == LG_ALERT_OFF_HOURS ? ", hours, days, time" : "");
     return false;
 }

@@ -7,7 +7,7 @@
 
 #include "window.h"
 
-enum { HELD = 512 };
+enum { HELD = 512, UNSIGNED = 256 };
 
 /* What was told of a rule and subject, for the length of its cool-down. */
 struct told {
@@ -15,6 +15,14 @@ struct told {
     int64_t until_us;
     uint64_t held;
     struct lg_alert last; /* told, or held back last */
+};
+
+/* A chain with records that no head signs. */
+struct unsigned_chain {
+    char chain[64];
+    uint64_t signed_seq;
+    int64_t since_us; /* 0: none */
+    bool told;
 };
 
 struct lg_alerts {
@@ -28,6 +36,10 @@ struct lg_alerts {
     int64_t due_us;  /* when the first cool-down with something held back ends; INT64_MAX: none */
     int64_t minute; /* for which off_hours holds; -1: none */
     bool off_hours;
+    int64_t heard_us; /* of the last record, or when listening began; 0: not yet */
+    bool silent;      /* that it is, was told */
+    struct unsigned_chain chain[UNSIGNED];
+    unsigned n_chains;
 };
 
 int lg_alerts_new(const struct lg_alert_config *c, void (*raise)(void *arg, const struct lg_alert *a), void *arg, struct lg_alerts **ret)
@@ -91,8 +103,40 @@ static void tell_held(struct lg_alerts *x, struct told *t, int64_t now_us)
     x->raise(x->arg, &a);
 }
 
+static void span(unsigned s, char out[32])
+{
+    if (s % 86400 == 0)
+        snprintf(out, 32, "%u d", s / 86400);
+    else if (s % 3600 == 0)
+        snprintf(out, 32, "%u h", s / 3600);
+    else if (s % 60 == 0)
+        snprintf(out, 32, "%u min", s / 60);
+    else
+        snprintf(out, 32, "%u s", s);
+}
+
+static void silence(struct lg_alerts *x, int64_t now_us)
+{
+    const struct lg_alert_setting *s = &x->c->rule[LG_ALERT_LOG_SILENT];
+    char text[160], span_text[32], when[LG_AUDIT_TIME_LEN + 1];
+    if (!s->on || x->silent || !x->heard_us || now_us - x->heard_us < (int64_t)s->window_s * 1000000)
+        return;
+    x->silent = true;
+    span(s->window_s, span_text);
+    lg_audit_time_text(x->heard_us, when);
+    snprintf(text, sizeof text, "nothing at all was recorded for %s, since %.19sZ: is anything mounted, and is this the log that is written?", span_text, when);
+    lg_alerts_own(x, LG_ALERT_LOG_SILENT, "the access log", text, now_us);
+}
+
+void lg_alerts_begin(struct lg_alerts *x, int64_t now_us)
+{
+    if (!x->heard_us)
+        x->heard_us = now_us;
+}
+
 void lg_alerts_tick(struct lg_alerts *x, int64_t now_us)
 {
+    silence(x, now_us);
     if (now_us < x->due_us)
         return;
     for (unsigned i = 0; i < x->n_told; i++)
@@ -193,28 +237,18 @@ static enum lg_alert_rule rule_of(const struct lg_audit_record *r)
         enum lg_alert_rule rule;
     } events[] = { { "file.tampered", LG_ALERT_TAMPERING },   { "log.failed", LG_ALERT_LOG_FAILED }, { "log.space", LG_ALERT_LOG_SPACE },
                    { "log.broken", LG_ALERT_LOG_BROKEN },     { "log.fork", LG_ALERT_LOG_BROKEN },   { "log.clock", LG_ALERT_LOG_CLOCK },
-                   { "mirror.degraded", LG_ALERT_MIRROR } };
+                   { "mirror.degraded", LG_ALERT_MIRROR },    { "study.returned", LG_ALERT_RETURNED_STUDY }, { "scrub.found", LG_ALERT_SCRUB } };
     for (size_t i = 0; i < sizeof events / sizeof *events; i++)
         if (is(r, events[i].event))
             return events[i].rule;
     if (is(r, "unlock") && (r->outcome == -EKEYREJECTED || r->outcome == -EAGAIN))
         return LG_ALERT_UNLOCK_FAILED;
-    if ((is(r, "key.lease") || is(r, "key.create")) && r->outcome == -EKEYREVOKED)
+    if ((is(r, "file.open") || is(r, "file.lookup")) && r->outcome == -EKEYREVOKED)
         return LG_ALERT_REVOKED_STUDY;
     return LG_ALERT_RULES;
 }
 
 /* ---- an alert -------------------------------------------------------------------------------------------------------------------------------------- */
-
-static void span(unsigned s, char out[32])
-{
-    if (s % 3600 == 0)
-        snprintf(out, 32, "%u h", s / 3600);
-    else if (s % 60 == 0)
-        snprintf(out, 32, "%u min", s / 60);
-    else
-        snprintf(out, 32, "%u s", s);
-}
 
 static void describe(struct lg_alert *a, const struct lg_audit_record *r)
 {
@@ -222,7 +256,7 @@ static void describe(struct lg_alert *a, const struct lg_audit_record *r)
     const char *what = lg_alert_rule_info(a->rule)->what;
     unsigned long long n = a->count;
     span(a->window_s, window);
-    if (a->rule != LG_ALERT_REVOKED_STUDY) /* of the others the log's own words; never a reason that a person gave */
+    if (a->rule != LG_ALERT_REVOKED_STUDY && a->rule != LG_ALERT_RETURNED_STUDY) /* of the others the log's own words; never a reason that a person gave */
         lg_alert_clean(r->text, detail, sizeof detail);
     switch (a->rule) {
     case LG_ALERT_OFF_HOURS: snprintf(a->text, sizeof a->text, "%s opened files outside working hours: %llu within %s", a->subject, n, window); break;
@@ -317,6 +351,8 @@ void lg_alerts_record(struct lg_alerts *x, const char *chain, const struct lg_au
 {
     char subject[LG_ALERT_SUBJECT + 1];
     lg_alerts_tick(x, r->time_us);
+    x->heard_us = r->has & LG_AUDIT_COUNT && r->until_us > r->time_us ? r->until_us : r->time_us;
+    x->silent = false;
     if (r->has & LG_AUDIT_WHO)
         of_user(x, chain, r);
     enum lg_alert_rule rule = rule_of(r);
@@ -356,6 +392,43 @@ void lg_alerts_own(struct lg_alerts *x, enum lg_alert_rule rule, const char *sub
     lg_alert_clean(text, a.text, sizeof a.text);
     snprintf(a.id, sizeof a.id, "%s-%lld", lg_alert_rule_info(rule)->name, (long long)(now_us / 1000));
     tell(x, &a);
+}
+
+static struct unsigned_chain *chain_of(struct lg_alerts *x, const char *name)
+{
+    for (unsigned i = 0; i < x->n_chains; i++)
+        if (strcmp(x->chain[i].chain, name) == 0)
+            return &x->chain[i];
+    if (x->n_chains == UNSIGNED)
+        return NULL;
+    struct unsigned_chain *c = &x->chain[x->n_chains++];
+    snprintf(c->chain, sizeof c->chain, "%s", name);
+    return c;
+}
+
+void lg_alerts_signed(struct lg_alerts *x, const char *chain, uint64_t last, int64_t last_us, uint64_t signed_seq, int64_t now_us)
+{
+    const struct lg_alert_setting *s = &x->c->rule[LG_ALERT_LOG_UNSIGNED];
+    char name[64], text[256], span_text[32];
+    lg_alert_clean(chain, name, sizeof name);
+    struct unsigned_chain *c = chain_of(x, name);
+    if (!c)
+        return;
+    if (last <= signed_seq) {
+        c->since_us = 0;
+        c->told = false;
+    } else if (!c->since_us || c->signed_seq != signed_seq || now_us < c->since_us) { /* each head begins anew: it goes on */
+        c->since_us = last_us > 0 && last_us < now_us ? last_us : now_us;
+        c->told = false;
+    }
+    c->signed_seq = signed_seq;
+    if (!c->since_us || c->told || !s->on || now_us - c->since_us < (int64_t)s->window_s * 1000000)
+        return;
+    c->told = true;
+    span(s->window_s, span_text);
+    snprintf(text, sizeof text, "access log %s: records %llu to %llu are not signed for %s: the keyring is locked, or the daemon that writes it is gone", name,
+             (unsigned long long)signed_seq + 1, (unsigned long long)last, span_text);
+    lg_alerts_own(x, LG_ALERT_LOG_UNSIGNED, name, text, now_us);
 }
 
 /* ---- over a restart ------------------------------------------------------------------------------------------------------------------------------------ */
@@ -482,5 +555,22 @@ int lg_alerts_load(struct lg_alerts *x, struct lg_rd *r)
     }
     x->n_told = n;
     due_again(x);
+    return 0;
+}
+
+void lg_alerts_save_silence(const struct lg_alerts *x, struct lg_wr *w)
+{
+    lg_wr_u64(w, (uint64_t)x->heard_us);
+    lg_wr_u8(w, x->silent);
+}
+
+int lg_alerts_load_silence(struct lg_alerts *x, struct lg_rd *r)
+{
+    uint64_t heard = lg_rd_u64(r);
+    unsigned silent = lg_rd_u8(r);
+    if (!lg_rd_ok(r) || heard > INT64_MAX / 32 || silent > 1)
+        return -EPROTO;
+    x->heard_us = (int64_t)heard;
+    x->silent = silent;
     return 0;
 }

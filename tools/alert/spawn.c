@@ -24,6 +24,12 @@ static int input_of(const char *s, size_t len)
     return fd;
 }
 
+static bool nowhere(int fd)
+{
+    int n = open("/dev/null", O_WRONLY);
+    return n == fd || (n >= 0 && dup2(n, fd) == fd);
+}
+
 static _Noreturn void child(const char *path, int in, char *const env[])
 {
     char *argv[] = { (char *)(uintptr_t)path, NULL };
@@ -33,7 +39,9 @@ static _Noreturn void child(const char *path, int in, char *const env[])
         signal(s, SIG_DFL);
     sigemptyset(&none);
     sigprocmask(SIG_SETMASK, &none, NULL);
-    if (dup2(in, 0) != 0 || dup2(2, 1) != 1 || close_range(3, ~0u, 0) || chdir("/"))
+    if (in < 3) /* a standard descriptor was closed, and this took its number: it would be its own copy, and go at exec */
+        in = fcntl(in, F_DUPFD_CLOEXEC, 3);
+    if (dup2(in, 0) != 0 || (fcntl(2, F_GETFD) < 0 && !nowhere(2)) || dup2(2, 1) != 1 || close_range(3, ~0u, 0) || chdir("/"))
         _exit(STARTED_NOT);
     execve(path, argv, env);
     _exit(STARTED_NOT);

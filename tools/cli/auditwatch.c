@@ -16,7 +16,7 @@
 
 #define CONFIG_DEFAULT "/etc/leadglass/audit.conf"
 #define STATE_DEFAULT "/var/lib/leadglass/audit-watch"
-enum { BURST = 20000, SAVE_MS = 1000, STOP_MS = 3000, FAILURES = 8, STATE_VERSION = 1 };
+enum { BURST = 20000, SAVE_MS = 1000, STOP_MS = 3000, FAILURES = 8, STATE_VERSION = 2, SIGNED_MS = 5000 };
 
 struct watch {
     const struct cli *c;
@@ -31,7 +31,7 @@ struct watch {
     int signals;
     bool say;      /* alerts on standard output */
     bool dirty, stop, unsaved_told;
-    int64_t saved_ms;
+    int64_t saved_ms, signed_ms; /* signed_ms: when it was last looked at whether heads are signed */
     struct failure {
         char subject[32], text[512];
     } failure[FAILURES];
@@ -88,6 +88,7 @@ static void save(struct watch *w)
     lg_wr_u16(&wr, STATE_VERSION);
     lg_alerts_save(w->alerts, &wr);
     lg_delivery_save(w->delivery, &wr);
+    lg_alerts_save_silence(w->alerts, &wr);
     int rc = wr.bad ? -E2BIG : lg_follow_save(w->follow, w->note, wr.len);
     w->saved_ms = lg_clock_ms();
     w->dirty = rc != 0;
@@ -108,9 +109,11 @@ static void load(struct watch *w)
         return;
     struct lg_rd r = lg_rd(note, len);
     unsigned version = lg_rd_u16(&r);
-    int rc = version != STATE_VERSION ? -EPROTO : lg_alerts_load(w->alerts, &r);
+    int rc = version < 1 || version > STATE_VERSION ? -EPROTO : lg_alerts_load(w->alerts, &r);
     if (!rc)
         rc = lg_delivery_load(w->delivery, &r);
+    if (!rc && version > 1)
+        rc = lg_alerts_load_silence(w->alerts, &r);
     if (rc)
         fprintf(stderr, "leadglass: alerts: %s is of another version: records go on where they were, counters begin anew\n", w->state);
 }
@@ -146,8 +149,10 @@ static int check_json(const struct lg_alert_config *g)
         cJSON_AddStringToObject(o, "rule", lg_alert_rule_info(i)->name);
         cJSON_AddBoolToObject(o, "enabled", s->on);
         cJSON_AddStringToObject(o, "grade", lg_alert_grade_name(s->grade));
-        cJSON_AddStringToObject(o, "counted", lg_alert_rule_info(i)->counted);
-        cJSON_AddNumberToObject(o, "threshold", s->threshold);
+        if (lg_alert_rule_info(i)->counted) { /* the others fire once something has lasted as long as the window */
+            cJSON_AddStringToObject(o, "counted", lg_alert_rule_info(i)->counted);
+            cJSON_AddNumberToObject(o, "threshold", s->threshold);
+        }
         cJSON_AddNumberToObject(o, "window", s->window_s);
         cJSON_AddNumberToObject(o, "cooldown", s->cooldown_s);
         cJSON_AddItemToObject(o, "exempt_users", list(&s->users));
@@ -189,7 +194,9 @@ static int check(const struct watch *w)
         const struct lg_alert_rule_info *info = lg_alert_rule_info(i);
         span(s->window_s, window);
         span(s->cooldown_s, cooldown);
-        if (s->threshold > 1)
+        if (!info->counted)
+            snprintf(over, sizeof over, "for %s", window);
+        else if (s->threshold > 1)
             snprintf(over, sizeof over, "%u %s in %s", s->threshold, info->counted, window);
         else
             snprintf(over, sizeof over, "each");
@@ -296,11 +303,30 @@ static int start(struct watch *w)
     if (code)
         return code;
     load(w);
+    lg_alerts_begin(w->alerts, lg_clock_us());
     save(w); /* from here on nothing is missed */
     return CLI_OK;
 }
 
 /* ---- going on ------------------------------------------------------------------------------------------------------------------------------------------ */
+
+/* Of every chain that is still written: one that was given up, and another begun beside it, is never signed to its end. */
+static void look_for_heads(struct watch *w)
+{
+    static struct lg_audit_chain all[LG_FOLLOW_CHAINS_MAX], newest;
+    struct lg_audit_ends e;
+    unsigned n = 0;
+    w->signed_ms = lg_clock_ms();
+    if (lg_audit_chains(w->dir, all, LG_FOLLOW_CHAINS_MAX, &n))
+        return;
+    for (unsigned i = 0; i < n && i < LG_FOLLOW_CHAINS_MAX; i++) {
+        char base[64];
+        snprintf(base, sizeof base, "%.63s", all[i].name);
+        base[strcspn(base, ".")] = 0;
+        if (lg_audit_find(w->dir, base, &newest) == 0 && strcmp(newest.name, all[i].name) == 0 && lg_audit_ends(w->dir, newest.name, &e) == 0)
+            lg_alerts_signed(w->alerts, newest.name, e.last, e.last_us, e.signed_seq, lg_clock_us());
+    }
+}
 
 /* 1: there is more; 0: nothing at present; or why the log cannot be read. */
 static int read_some(struct watch *w)
@@ -321,6 +347,8 @@ static int read_some(struct watch *w)
     }
     if (rc <= 0)
         lg_alerts_tick(w->alerts, lg_clock_us());
+    if (rc <= 0 && (!w->signed_ms || lg_clock_ms() - w->signed_ms >= SIGNED_MS))
+        look_for_heads(w);
     return rc;
 }
 

@@ -142,6 +142,16 @@ static void summary(const struct run *r, const struct lg_scrub_stat *t)
         fputs("Unknown keys: the keyring may be older than the vault; a newer copy of it may know them.\n", f);
 }
 
+/* For the access log: how much, never which. */
+static void found(struct run *r, const struct lg_scrub_stat *t)
+{
+    static const enum lg_scrub_class wrong[] = { LG_SCRUB_DAMAGE, LG_SCRUB_DIFFERS, LG_SCRUB_UNREADABLE, LG_SCRUB_NO_KEY };
+    size_t n = 0;
+    for (unsigned i = 0; i < sizeof wrong / sizeof *wrong && n < sizeof r->found; i++)
+        if (t->found[wrong[i]])
+            n += (size_t)snprintf(r->found + n, sizeof r->found - n, "%s%s %llu", n ? ", " : "", lg_scrub_class_name(wrong[i]), (unsigned long long)t->found[wrong[i]]);
+}
+
 static int run(struct run *r)
 {
     char *position = NULL;
@@ -166,6 +176,7 @@ static int run(struct run *r)
     struct lg_scrub_stat t = sum(&r->base, &st);
     if (r->tty)
         fputs("\r\033[K", stderr);
+    found(r, &st);
     int closed = session_close(r, begun && r->complete && !r->resume && !r->read_only && !st.found[LG_SCRUB_UNREADABLE]);
     if (begun && r->complete)
         state_done(r, &t);

@@ -19,6 +19,7 @@ struct run {
     FILE *log; /* the state, or a temporary file: findings, one a line, and positions */
     bool log_bad, complete;
     uint64_t begun_ns, said_ns, saved_ns;
+    char found[160]; /* what the access log is told at the end */
     struct lg_session *keys; /* of a run with keys */
 };
 

@@ -199,6 +199,8 @@ int session_close(struct run *r, bool complete)
     }
     for (unsigned i = 0; clean && complete && i < s->n_unclean; i++)
         (void)!lg_client_session_close(s->client, s->unclean[i]); /* else the next mount sweeps */
+    if (s->number && r->found[0] && (rc = lg_client_scrub_found(s->client, s->number, r->found)) != 0)
+        fprintf(stderr, "leadglass: what was found is not in the access log: %s\n", strerror(-rc));
     if (s->number && clean)
         (void)!lg_client_session_end(s->client, s->number);
     lg_keys_free(s->keys);
