@@ -404,6 +404,10 @@ void lg_keys_revoke(struct lg_keys *k, const uint8_t (*kids)[LG_ID_LEN], unsigne
 void lg_keys_resync(struct lg_keys *k)
 {
     pthread_mutex_lock(&k->mu);
+    if (k->locked) { /* that it was unlocked may have been told while nobody listened: whoever is asked knows */
+        k->locked = false;
+        k->epoch++;
+    }
     for (unsigned b = 0; b < BUCKETS; b++)
         for (struct held *h = k->by_kid[b]; h; h = h->next)
             h->stale = true;

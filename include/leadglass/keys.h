@@ -48,7 +48,8 @@ int lg_keys_attach(struct lg_keys *k, const uint8_t kid[LG_ID_LEN], const struct
 int lg_keys_assign(struct lg_keys *k, const uint8_t *act, const char *uid, const uint8_t from[LG_ID_LEN], const uint8_t file_id[LG_ID_LEN], bool now) LG_MUST;
 
 /* Events. lock: forget everything, answer -ENOKEY until unlock. revoke: forget these, answer -EKEYREVOKED for them from the cache.
- * resync: forget all leases so that each is asked for again (answers come from the key manager if it can be reached). */
+ * resync: forget all leases so that each is asked for again (answers come from the key manager if it can be reached); ends a lock too, as the key
+ * manager may have been unlocked since without our hearing of it. */
 void lg_keys_lock(struct lg_keys *k);
 void lg_keys_unlock(struct lg_keys *k);
 void lg_keys_revoke(struct lg_keys *k, const uint8_t (*kids)[LG_ID_LEN], unsigned n);
