@@ -46,9 +46,18 @@ enum lg_slot_type {
 };
 const char *lg_slot_type_name(enum lg_slot_type t); /* "passphrase", "key-file", "tpm" */
 
+/* The machine's TPM as slots need it: leadglass/tpm.h behind it, or a test. */
+struct lg_chip {
+    void *arg;
+    int (*unseal)(void *arg, const uint8_t *untrusted_sealed, size_t len, struct lg_secret *ret); /* errors as lg_tpm_unseal */
+};
+
 /* Thread-safe, slow (scrypt): reads the slot file and tries the secret on the slots of that type (LG_SLOT_PASSPHRASE, LG_SLOT_KEY_FILE), all or
  * (name not NULL) the one of that name. -EKEYREJECTED: none opens. -EPROTO: damaged file. -EPROTONOSUPPORT: newer version. -ENOENT: no such file. */
 int lg_slotfile_unlock(const char *slot_path, enum lg_slot_type type, const char *name, const void *secret, size_t len, struct lg_roots *ret) LG_MUST;
+/* The same with a TPM, or NULL. LG_SLOT_TPM takes no secret: -ENODATA: there is no such slot; else the chip's errors, of the slot that came nearest;
+ * -ENODEV also without a chip. */
+int lg_slotfile_unlock_with(const char *slot_path, const struct lg_chip *chip, enum lg_slot_type type, const char *name, const void *secret, size_t len, struct lg_roots *ret) LG_MUST;
 
 struct lg_slot_info {
     unsigned number;
@@ -63,6 +72,8 @@ int lg_slotfile_list(const char *slot_path, struct lg_slot_info ret[LG_SLOTS_MAX
  * -EINVAL: an empty name or secret, or a name with control characters. */
 struct lg_slot_draft;
 int lg_slot_draft_new(const char *slot_path, enum lg_slot_type type, const char *name, const void *secret, size_t len, struct lg_slot_draft **ret) LG_MUST;
+/* A TPM slot: the secret (copied), and what the chip sealed it as. -EINVAL also when that is longer than 768 bytes. */
+int lg_slot_draft_tpm(const char *name, const struct lg_secret *secret, const uint8_t *sealed, size_t len, struct lg_slot_draft **ret) LG_MUST;
 void lg_slot_draft_free(struct lg_slot_draft *d); /* NULL is fine */
 
 /* ---- life of a keyring --------------------------------------------------------------------------------------------- */

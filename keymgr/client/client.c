@@ -216,6 +216,12 @@ int lg_client_unlock_key(struct lg_client *c, const uint8_t digest[32], unsigned
 {
     return slot_call(c, LG_MSG_UNLOCK_KEY, LG_SLOT_KEY_FILE, "", digest, 32, ret_wait_s);
 }
+int lg_client_unlock_tpm(struct lg_client *c)
+{
+    struct lg_request q = { .type = LG_MSG_UNLOCK_TPM };
+    struct lg_answer a = { 0 };
+    return call(c, &q, &a, UNLOCK_MS);
+}
 int lg_client_slot_add(struct lg_client *c, enum lg_slot_type type, const char *name, const void *secret, size_t len)
 {
     return slot_call(c, LG_MSG_SLOT_ADD, type, name, secret, len, NULL);

@@ -22,6 +22,7 @@ static const struct {
     [LG_MSG_STATUS] = { NULL, false, false, true },
     [LG_MSG_UNLOCK] = { "unlock", false, true, true },
     [LG_MSG_UNLOCK_KEY] = { "unlock", false, true, true },
+    [LG_MSG_UNLOCK_TPM] = { "unlock", false, true, true },
     [LG_MSG_LOCK] = { "lock", false, true, true },
     [LG_MSG_REVOKE] = { "key.destroy", false, true, false }, /* key.revoke, when it begins */
     [LG_MSG_STUDY_SHOW] = { "study.show", true, false, false },

@@ -6,6 +6,7 @@
 #include <limits.h>
 #include <sys/types.h>
 
+#include "leadglass/tpm.h"
 #include "leadglass/wire.h"
 
 enum { LG_EXIT_OK = 0, LG_EXIT_FAILED = 1, LG_EXIT_USAGE = 2, LG_EXIT_PASSPHRASE = 3, LG_EXIT_BUSY = 7, LG_EXIT_FATAL = 8 /* worker: no use to start it again */ };
@@ -23,7 +24,7 @@ enum lg_super_kind {
     LG_SUPER_READY = 5,  /* to the supervisor: serving */
 };
 struct lg_super {
-    uint32_t kind, zero;
+    uint32_t kind, first; /* start: first worker of this supervisor: a TPM slot may unlock. Later ones find a keyring that somebody may have locked */
     uint64_t epoch;
     uint8_t root[LG_KEY_LEN];
 };
@@ -36,6 +37,7 @@ int lg_keyd_run(int argc, char **argv); /* the whole program; returns the exit c
 /* ---- worker.c ---- */
 struct lg_worker_options {
     const char *keyring, *slot, *socket, *mirror; /* mirror: NULL none */
+    const char *tpm;                              /* how to reach it; NULL: never */
     int listen_fd, super_fd;
     bool to_syslog;
     const char *audit; /* directory of the access log; NULL: none is kept */
@@ -135,13 +137,17 @@ struct lg_worker {
     const struct lg_request *asked; /* being handled */
     const char *asked_event;        /* what is recorded of it, when that is not what the table says; NULL: that */
     const struct lg_op *asked_op;   /* being answered */
-    struct lg_derivation { /* scrypt, in a thread of its own; one at a time */
+    struct lg_tpm *tpm; /* NULL: none; used by the derivation's thread while there is one */
+    struct lg_chip chip;
+    struct lg_derivation { /* scrypt, or the TPM, in a thread of its own; one at a time */
         bool busy;
         void (*run)(struct lg_derivation *d);
         const char *slot, *name; /* name: of the one slot that is meant; NULL: any */
         enum lg_slot_type type;
         const uint8_t *pass;
         size_t pass_len;
+        struct lg_tpm *tpm;
+        const struct lg_chip *chip; /* NULL: none */
         int rc, wake;
         struct lg_roots roots;       /* what lg_derive_unlock found */
         struct lg_slot_draft *draft; /* what lg_derive_draft made */
@@ -198,6 +204,13 @@ void lg_slot_end(struct lg_worker *w, struct lg_op *op);
 void lg_on_slot_list(struct lg_worker *w, struct lg_conn *c, const struct lg_request *q);
 void lg_on_rotate_study(struct lg_worker *w, struct lg_conn *c, const struct lg_request *q);
 void lg_on_rotate_studies(struct lg_worker *w, struct lg_conn *c, const struct lg_request *q);
+
+/* ---- tpm.c ---- */
+int lg_keyd_tpm_start(struct lg_worker *w) LG_MUST;
+void lg_keyd_tpm_stop(struct lg_worker *w);
+void lg_derive_tpm(struct lg_derivation *d);
+void lg_tpm_report(const struct lg_worker *w, int rc); /* logs why it does not unlock */
+void lg_unlock_alone(struct lg_worker *w);             /* at the start, when there is a TPM slot */
 
 /* ---- officers.c: acts, certificates, what becomes due ---- */
 enum { LG_OP_DUE = LG_MSG_DUE };

@@ -45,6 +45,7 @@ static const struct {
     [LG_MSG_SLOT_CHANGE] = { on_later, ADMIN, true, false },
     [LG_MSG_SLOT_REMOVE] = { on_later, ADMIN, true, false },
     [LG_MSG_UNLOCK_KEY] = { on_later, ADMIN, false, false },
+    [LG_MSG_UNLOCK_TPM] = { on_later, ADMIN, false, false },
     [LG_MSG_SLOT_TEST] = { on_later, ADMIN, true, false },
     [LG_MSG_ROTATE_ROOT] = { on_later, ADMIN, true, false },
     [LG_MSG_BACKUP_BEGIN] = { lg_on_backup_begin, ADMIN, true, false },
@@ -381,7 +382,10 @@ static void on_later(struct lg_worker *w, struct lg_conn *c, const struct lg_req
         op->pass_len = q->pass_len;
     }
     memcpy(op->kid, q->kid, LG_ID_LEN);
-    op->slot_type = q->type == LG_MSG_UNLOCK ? LG_SLOT_PASSPHRASE : q->type == LG_MSG_UNLOCK_KEY ? LG_SLOT_KEY_FILE : (enum lg_slot_type)q->slot_type;
+    op->slot_type = q->type == LG_MSG_UNLOCK       ? LG_SLOT_PASSPHRASE
+                    : q->type == LG_MSG_UNLOCK_KEY ? LG_SLOT_KEY_FILE
+                    : q->type == LG_MSG_UNLOCK_TPM ? LG_SLOT_TPM
+                                                   : (enum lg_slot_type)q->slot_type;
     snprintf(op->slot_name, sizeof op->slot_name, "%s", q->slot_name);
     snprintf(op->uid_text, sizeof op->uid_text, "%s", q->uid);
     snprintf(op->reason, sizeof op->reason, "%s", q->reason);
@@ -440,14 +444,14 @@ void lg_op_counted(struct lg_worker *w, const struct lg_op *op, struct lg_answer
             s = WAIT_CAP_S;
         wait->until = lg_ms() + (int64_t)s * 1000;
         a->wait_s = s;
-        lg_log(LOG_WARNING, "wrong %s from user %u, process %d (%u in a row)", op->slot_type == LG_SLOT_KEY_FILE ? "key file" : "passphrase", (unsigned)op->uid, (int)op->conn->pid,
+        lg_log(LOG_WARNING, "wrong %s from user %u, process %d (%u in a row)", op->slot_type == LG_SLOT_KEY_FILE ? "key file" : "passphrase", (unsigned)op->uid, (int)op->pid,
                wait->failures);
     } else if (!a->status && wait) {
         wait->failures = 0;
     }
 }
 
-void lg_derive_unlock(struct lg_derivation *d) { d->rc = lg_slotfile_unlock(d->slot, d->type, d->name, d->pass, d->pass_len, &d->roots); }
+void lg_derive_unlock(struct lg_derivation *d) { d->rc = lg_slotfile_unlock_with(d->slot, d->chip, d->type, d->name, d->pass, d->pass_len, &d->roots); }
 void lg_derive_draft(struct lg_derivation *d) { d->rc = lg_slot_draft_new(d->slot, d->type, d->name, d->pass, d->pass_len, &d->draft); }
 
 static void *derive(void *arg)
@@ -463,7 +467,7 @@ int lg_op_derive(struct lg_worker *w, struct lg_op *op, void (*run)(struct lg_de
 {
     pthread_t t;
     w->derivation = (struct lg_derivation){ .busy = true, .run = run, .slot = lg_slot_now(w), .type = op->slot_type, .name = op->slot_name[0] ? op->slot_name : NULL,
-                                            .pass = op->pass, .pass_len = op->pass_len, .wake = w->wake };
+                                            .pass = op->pass, .pass_len = op->pass_len, .tpm = w->tpm, .chip = w->tpm ? &w->chip : NULL, .wake = w->wake };
     int rc = pthread_create(&t, NULL, derive, &w->derivation);
     if (rc) {
         w->derivation.busy = false;
@@ -477,7 +481,7 @@ int lg_op_derive(struct lg_worker *w, struct lg_op *op, void (*run)(struct lg_de
 static void unlock_begin(struct lg_worker *w, struct lg_op *op)
 {
     struct lg_answer a = { 0 };
-    if (!lg_op_too_early(w, op, &a))
+    if (op->type == LG_MSG_UNLOCK_TPM || !lg_op_too_early(w, op, &a)) /* nothing is guessed at a TPM */
         a.status = lg_op_derive(w, op, lg_derive_unlock);
     if (a.status)
         lg_op_done(w, &a);
@@ -493,7 +497,7 @@ static void unlock_end(struct lg_worker *w, struct lg_op *op)
         if (!a.status) {
             struct lg_event e = { .kind = LG_EVENT_UNLOCK };
             lg_mounts_notify(w, &e);
-            lg_log(LOG_NOTICE, "unlocked by user %u", (unsigned)op->uid);
+            lg_log(LOG_NOTICE, op->type != LG_MSG_UNLOCK_TPM ? "unlocked by user %u" : op->conn ? "unlocked by user %u, with the TPM" : "unlocked with the TPM, by itself", (unsigned)op->uid);
             lg_officers_unlocked(w);
             if (lg_keyring_unfinished(w->keyring))
                 lg_log(LOG_ERR, "studies that were being destroyed still are (%s)", strerror(-lg_keyring_unfinished(w->keyring)));
@@ -502,7 +506,10 @@ static void unlock_end(struct lg_worker *w, struct lg_op *op)
     if (!a.status && lg_keyring_slot_proved(w->keyring, w->derivation.roots.slot))
         lg_log(LOG_WARNING, "that this slot opens could not be noted in the slot file");
     lg_roots_done(&w->derivation.roots);
-    lg_op_counted(w, op, &a);
+    if (op->type != LG_MSG_UNLOCK_TPM)
+        lg_op_counted(w, op, &a);
+    else if (a.status)
+        lg_tpm_report(w, a.status);
     lg_op_done(w, &a);
 }
 
@@ -587,6 +594,7 @@ static const struct {
 } ops[LG_MSG_LAST + 1] = {
     [LG_MSG_UNLOCK] = { unlock_begin, unlock_end },
     [LG_MSG_UNLOCK_KEY] = { unlock_begin, unlock_end },
+    [LG_MSG_UNLOCK_TPM] = { unlock_begin, unlock_end },
     [LG_MSG_LOCK] = { lock_begin, lock_end },
     [LG_MSG_REVOKE] = { revoke_begin, revoke_end },
     [LG_MSG_SLOT_ADD] = { lg_slot_begin, lg_slot_end },

@@ -58,7 +58,7 @@ void lg_slot_begin(struct lg_worker *w, struct lg_op *op)
     } else if (op->type == LG_MSG_SLOT_TEST) {
         later = !lg_op_too_early(w, op, &a) && !(a.status = lg_op_derive(w, op, lg_derive_unlock));
     } else {
-        a.status = op->slot_name[0] ? lg_op_derive(w, op, lg_derive_draft) : -EINVAL;
+        a.status = op->slot_name[0] ? lg_op_derive(w, op, op->slot_type == LG_SLOT_TPM ? lg_derive_tpm : lg_derive_draft) : -EINVAL;
         later = !a.status;
     }
     if (!later)

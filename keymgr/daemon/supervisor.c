@@ -23,6 +23,7 @@ enum { SUPER_FD = 3, LISTEN_FD = 4, RESTARTS_MAX = 10, RESTART_WINDOW_MS = 60000
 
 struct keyd_options {
     char keyring[PATH_MAX], slot[PATH_MAX], socket[PATH_MAX], audit[PATH_MAX], mirror[PATH_MAX - 8];
+    const char *tpm;
     unsigned audit_keep;
     bool no_audit, audit_continue;
     struct lg_passphrase_source pass;
@@ -34,7 +35,7 @@ static const char usage_text[] =
     "usage: leadglass-keyd --keyring DIR --init [--root-slot FILE] [--passphrase-file F]   create a keyring and exit\n"
     "       leadglass-keyd --keyring DIR [--root-slot FILE] [--mirror DIR] [--socket PATH] [--foreground]  serve it\n"
     "\n"
-    "The key manager: alone opens the keyring. It starts locked; `leadglass unlock` gives it the passphrase.\n"
+    "The key manager: alone opens the keyring. It starts locked, unless the keyring has a TPM slot; `leadglass unlock` gives it the passphrase.\n"
     "\n"
     "  --keyring DIR             default: /var/lib/leadglass/keyring, or leadglass/keyring in XDG_DATA_HOME for other users than root\n"
     "  --root-slot FILE          the root-slot file (default: DIR.root). Keep it on storage that is neither backed up nor snapshotted\n"
@@ -47,6 +48,8 @@ static const char usage_text[] =
     "  --audit DIR|off           where the access log is kept (default: KEYRING.audit); mounts keep theirs there too\n"
     "  --audit-keep DAYS         how long (default 184, the least; 0: for ever)\n"
     "  --audit-on-failure W      refuse (the default): while nothing can be recorded, keys are refused (ECANCELED); continue: go on without records\n"
+    "  --tpm TCTI|off            how to reach the machine's TPM, as tpm2-tss names it (default device:/dev/tpmrm0). With a TPM slot (leadglass slot add\n"
+    "                            NAME --tpm) the key manager unlocks by itself when it starts; when the TPM refuses, it waits for a passphrase\n"
     "  --foreground, -f          do not become a daemon; log to stderr\n"
     "  --allow-unlocked-memory   go on when key memory cannot be locked\n"
     "  --help, --version\n"
@@ -99,10 +102,10 @@ static int parse(int argc, char **argv, struct keyd_options *o)
 {
     static const struct option longs[] = { { "keyring", 1, NULL, 'k' },         { "root-slot", 1, NULL, 'r' },     { "socket", 1, NULL, 's' },    { "init", 0, NULL, 'i' },
                                            { "passphrase-file", 1, NULL, 'p' }, { "passphrase-fd", 1, NULL, 'P' }, { "scrypt-ms", 1, NULL, 'm' }, { "foreground", 0, NULL, 'f' },
-                                           { "allow-unlocked-memory", 0, NULL, 'u' }, { "mirror", 1, NULL, 'M' },  { "audit", 1, NULL, 'a' }, { "audit-keep", 1, NULL, 'K' }, { "audit-on-failure", 1, NULL, 'F' }, { "worker", 0, NULL, 'w' },    { "worker-syslog", 0, NULL, 'W' },
+                                           { "allow-unlocked-memory", 0, NULL, 'u' }, { "mirror", 1, NULL, 'M' }, { "tpm", 1, NULL, 't' }, { "audit", 1, NULL, 'a' }, { "audit-keep", 1, NULL, 'K' }, { "audit-on-failure", 1, NULL, 'F' }, { "worker", 0, NULL, 'w' },    { "worker-syslog", 0, NULL, 'W' },
                                            { "help", 0, NULL, 'h' },            { "version", 0, NULL, 'V' },       { NULL, 0, NULL, 0 } };
     int rc = 0;
-    *o = (struct keyd_options){ .pass = { NULL, -1 }, .scrypt_ms = 500, .audit_keep = LG_AUDIT_KEEP_DAYS_MIN };
+    *o = (struct keyd_options){ .pass = { NULL, -1 }, .scrypt_ms = 500, .tpm = "device:/dev/tpmrm0", .audit_keep = LG_AUDIT_KEEP_DAYS_MIN };
     for (int c; (c = getopt_long(argc, argv, "fhV", longs, NULL)) != -1;) {
         char *end;
         unsigned long n;
@@ -140,6 +143,11 @@ static int parse(int argc, char **argv, struct keyd_options *o)
         case 'f': o->foreground = true; break;
         case 'u': o->allow_unlocked = true; break;
         case 'M': rc = mirror_option(optarg, o); break;
+        case 't':
+            if (!*optarg)
+                return fail(LG_EXIT_USAGE, "--tpm: expected a TCTI, such as device:/dev/tpmrm0, or off", NULL);
+            o->tpm = strcmp(optarg, "off") == 0 ? NULL : optarg;
+            break;
         case 'w': o->worker = true; break;
         case 'W': o->syslogging = true; break;
         case 'h': fputs(usage_text, stdout); exit(LG_EXIT_OK);
@@ -256,6 +264,7 @@ struct supervisor {
     struct lg_super *root; /* secret memory; epoch 0: locked */
     pid_t worker;
     int fd; /* to the worker */
+    bool again;  /* not the first worker */
 };
 
 static int spawn(struct supervisor *s)
@@ -283,9 +292,9 @@ static int spawn(struct supervisor *s)
         char *argv[] = { s->argv[0], (char[]){ "--worker" }, (char[]){ "--keyring" }, (char *)(uintptr_t)s->o->keyring, (char[]){ "--root-slot" }, (char *)(uintptr_t)s->o->slot,
                          (char[]){ "--socket" }, (char *)(uintptr_t)s->o->socket, s->o->foreground ? (char[]){ "--foreground" } : (char[]){ "--worker-syslog" },
                          (char[]){ "--audit" }, s->o->no_audit ? (char[]){ "off" } : (char *)(uintptr_t)s->o->audit, (char[]){ "--audit-keep" }, keep,
-                         (char[]){ "--audit-on-failure" }, s->o->audit_continue ? (char[]){ "continue" } : (char[]){ "refuse" },
+                         (char[]){ "--tpm" }, s->o->tpm ? (char *)(uintptr_t)s->o->tpm : (char[]){ "off" }, (char[]){ "--audit-on-failure" }, s->o->audit_continue ? (char[]){ "continue" } : (char[]){ "refuse" },
                          NULL, NULL, NULL, NULL };
-        char **end = argv + 15, unlocked[] = "--allow-unlocked-memory", mirror[] = "--mirror";
+        char **end = argv + 17, unlocked[] = "--allow-unlocked-memory", mirror[] = "--mirror";
         if (s->o->allow_unlocked)
             *end++ = unlocked;
         if (s->o->mirror[0]) {
@@ -298,6 +307,8 @@ static int spawn(struct supervisor *s)
     close(pair[1]);
     s->fd = pair[0];
     s->root->kind = LG_SUPER_START;
+    s->root->first = !s->again;
+    s->again = true;
     return lg_super_send(s->fd, s->root);
 }
 
@@ -447,7 +458,7 @@ int lg_keyd_run(int argc, char **argv)
     if (o.init)
         return init(&o);
     if (o.worker) {
-        struct lg_worker_options w = { .keyring = o.keyring, .slot = o.slot, .socket = o.socket, .mirror = o.mirror[0] ? o.mirror : NULL, .listen_fd = LISTEN_FD, .super_fd = SUPER_FD, .to_syslog = o.syslogging,
+        struct lg_worker_options w = { .keyring = o.keyring, .slot = o.slot, .socket = o.socket, .mirror = o.mirror[0] ? o.mirror : NULL, .tpm = o.tpm, .listen_fd = LISTEN_FD, .super_fd = SUPER_FD, .to_syslog = o.syslogging,
                                        .audit = o.no_audit ? NULL : o.audit, .audit_keep = o.audit_keep, .audit_continue = o.audit_continue };
         fcntl(SUPER_FD, F_SETFD, FD_CLOEXEC);
         fcntl(LISTEN_FD, F_SETFD, FD_CLOEXEC);

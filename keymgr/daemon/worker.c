@@ -380,6 +380,9 @@ static int start(struct lg_worker *w)
                                         : strerror(-rc));
         return rc;
     }
+    rc = lg_keyd_tpm_start(w);
+    if (rc)
+        return rc;
     int why;
     enum lg_mirror_news news = lg_keyring_mirror_news(w->keyring, &why);
     if (w->o.mirror)
@@ -425,6 +428,10 @@ static int start(struct lg_worker *w)
         rc = watch_fd(w, signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK), ID_SIGNAL);
     if (!rc)
         rc = watch_fd(w, w->o.super_fd, ID_SUPER);
+    if (!rc && m->first) {
+        lg_unlock_alone(w);
+        turn_end(w);
+    }
     return rc ? rc : to_supervisor(w, LG_SUPER_READY, NULL);
 }
 
@@ -459,6 +466,8 @@ int lg_worker_run(const struct lg_worker_options *o)
         lg_keyd_audit_stop(w);
         lg_keyring_close(w->keyring);
     }
+    if (!w->derivation.busy)
+        lg_keyd_tpm_stop(w);
     free(w);
     return rc == -EWOULDBLOCK ? LG_EXIT_BUSY : rc ? LG_EXIT_FATAL : LG_EXIT_OK;
 }

@@ -154,6 +154,23 @@ int lg_slot_draft_new(const char *slot_path, enum lg_slot_type type, const char 
     return 0;
 }
 
+int lg_slot_draft_tpm(const char *name, const struct lg_secret *secret, const uint8_t *sealed, size_t len, struct lg_slot_draft **ret)
+{
+    if (!name_ok(name) || !len || len > LG_SEALED_MAX)
+        return -EINVAL;
+    struct lg_slot_draft *d = calloc(1, sizeof *d);
+    if (!d || !(d->kek = lg_secret_dup(secret))) {
+        free(d);
+        return -ENOMEM;
+    }
+    d->slot.type = LG_SLOT_TPM;
+    memcpy(d->slot.name, name, strlen(name) + 1);
+    memcpy(d->slot.sealed, sealed, len);
+    d->slot.sealed_len = len;
+    *ret = d;
+    return 0;
+}
+
 void lg_slot_draft_free(struct lg_slot_draft *d)
 {
     if (!d)
@@ -186,22 +203,31 @@ int lg_slotfile_add(struct lg_slotfile *s, const struct lg_root *root, const str
     return slot_fill(s, at, at, root, d);
 }
 
+/* Is there a slot besides i that a person can be sure of? */
+static bool another_proved(const struct lg_slotfile *s, unsigned i)
+{
+    for (unsigned j = 0; j < s->n_slots; j++)
+        if (j != i && lg_slot_has_secret(s->slots[j].type) && s->slots[j].proved)
+            return true;
+    return false;
+}
+
 int lg_slotfile_change(struct lg_slotfile *s, const struct lg_root *root, const struct lg_slot_draft *d)
 {
     unsigned i;
     int rc = lg_slotfile_find(s, d->slot.name, &i);
+    if (!rc && d->slot.type == LG_SLOT_TPM && !another_proved(s, i)) /* like removing it: a TPM does not count */
+        rc = -EPERM;
     return rc ? rc : slot_fill(s, i, s->slots[i].number, root, d);
 }
 
 int lg_slotfile_remove(struct lg_slotfile *s, const char *name)
 {
-    unsigned i, others = 0;
+    unsigned i;
     int rc = lg_slotfile_find(s, name, &i);
     if (rc)
         return rc;
-    for (unsigned j = 0; j < s->n_slots; j++)
-        others += j != i && lg_slot_has_secret(s->slots[j].type) && s->slots[j].proved;
-    if (!others)
+    if (!another_proved(s, i))
         return -EPERM;
     s->n_slots--;
     memmove(s->slots + i, s->slots + i + 1, (s->n_slots - i) * sizeof *s->slots);
@@ -272,23 +298,30 @@ void lg_roots_done(struct lg_roots *r)
 
 /* ---- unlocking --------------------------------------------------------------------------------------------------------------------------------------- */
 
-static int slot_open(const struct lg_slotfile *s, unsigned i, const void *secret, size_t len, struct lg_roots *out)
+static int slot_open(const struct lg_slotfile *s, const struct lg_chip *chip, unsigned i, const void *secret, size_t len, struct lg_roots *out)
 {
     LG_SECRET_AUTO kek = lg_secret_new();
     LG_SECRET_AUTO slot_key = lg_secret_new();
     if (!kek || !slot_key)
         return -ENOMEM;
-    int rc = lg_scrypt_derive(&s->slots[i].scrypt, secret, len, kek);
+    const struct lg_slot *t = &s->slots[i];
+    bool tpm = t->type == LG_SLOT_TPM;
+    int rc = !tpm ? lg_scrypt_derive(&t->scrypt, secret, len, kek) : chip ? chip->unseal(chip->arg, t->sealed, t->sealed_len, kek) : -ENODEV;
     struct slot_ad ad = slot_ad("slotpass", s, i, 0);
     if (!rc)
-        rc = lg_key_unwrap(kek, ad.b, sizeof ad.b, s->slots[i].slot_key, slot_key);
+        rc = lg_key_unwrap(kek, ad.b, sizeof ad.b, t->slot_key, slot_key);
     if (rc)
-        return rc == -EBADMSG ? -EKEYREJECTED : rc;
+        return rc != -EBADMSG ? rc : tpm ? -EPROTO : -EKEYREJECTED;
     rc = roots_of(s, i, slot_key, out);
     return rc == -EBADMSG ? -EPROTO : rc; /* the secret was right: the file is not */
 }
 
 int lg_slotfile_unlock(const char *slot_path, enum lg_slot_type type, const char *name, const void *secret, size_t len, struct lg_roots *ret)
+{
+    return lg_slotfile_unlock_with(slot_path, NULL, type, name, secret, len, ret);
+}
+
+int lg_slotfile_unlock_with(const char *slot_path, const struct lg_chip *chip, enum lg_slot_type type, const char *name, const void *secret, size_t len, struct lg_roots *ret)
 {
     uint8_t bytes[LG_SLOTFILE_MAX];
     size_t n;
@@ -299,10 +332,17 @@ int lg_slotfile_unlock(const char *slot_path, enum lg_slot_type type, const char
         rc = lg_slotfile_decode(bytes, n, &s);
     if (rc)
         return rc;
-    rc = -EKEYREJECTED;
-    for (unsigned i = 0; rc == -EKEYREJECTED && i < s.n_slots; i++)
-        if (s.slots[i].type == type && lg_slot_has_secret(type) && (!name || strcmp(name, s.slots[i].name) == 0))
-            rc = slot_open(&s, i, secret, len, &roots);
+    const int none = type == LG_SLOT_TPM ? -ENODATA : -EKEYREJECTED;
+    bool found = false;
+    rc = none;
+    for (unsigned i = 0; !found && i < s.n_slots; i++) {
+        if (s.slots[i].type != type || (name && strcmp(name, s.slots[i].name) != 0))
+            continue;
+        int one = slot_open(&s, chip, i, secret, len, &roots);
+        found = !one || (type != LG_SLOT_TPM && one != -EKEYREJECTED);
+        if (found || rc == none || one == -EBADE) /* of several chips' slots one is ours at most: PCRs tell more than "another's" */
+            rc = one;
+    }
     if (!rc) {
         rc = lg_slotfile_verify(bytes, n, roots.r[roots.n - 1].key);
         if (rc == -EBADMSG)

@@ -5,10 +5,11 @@ top = sys.argv[1]
 bad = []
 LIBRARY = {  # header: the only places for it
     r"fuse.*\.h": ("fs/front/", "tools/bench/passthrough.c"), r"lmdb\.h": ("keymgr/keyring/store.c",), r"liburing.*": ("fs/io/",), r"openssl/.*": ("keymgr/crypto/", "tools/export/link.c"),
-    r"zstd\.h": ("keymgr/audit/pack.c",), r"zlib\.h": ("fs/classify/inflate.c",), r"cjson/.*": ("tools/cli/", "tools/alert/"), r"ini\.h": ("keymgr/config/",)}
-PURE = {"keymgr/config/": {"config", "status"}, "tools/alert/": {"audit", "config", "bytes", "crypto", "secret", "status", "study"}, "keymgr/audit/": {"audit", "clock", "follow", "crypto", "bytes", "secret", "status", "study"}, "fs/format/": {"format", "crypto", "bytes", "secret", "status", "study"}, "fs/names/": {"names", "crypto", "bytes", "status", "study", "secret"},
+    r"zstd\.h": ("keymgr/audit/pack.c",), r"zlib\.h": ("fs/classify/inflate.c",), r"cjson/.*": ("tools/cli/", "tools/alert/"), r"ini\.h": ("keymgr/config/",),
+    r"tss2/.*": ("keymgr/tpm/",)}
+PURE = {"keymgr/config/": {"config", "status"}, "keymgr/tpm/": {"tpm", "secret", "bytes", "crypto", "status"}, "tools/alert/": {"audit", "config", "bytes", "crypto", "secret", "status", "study"}, "keymgr/audit/": {"audit", "clock", "follow", "crypto", "bytes", "secret", "status", "study"}, "fs/format/": {"format", "crypto", "bytes", "secret", "status", "study"}, "fs/names/": {"names", "crypto", "bytes", "status", "study", "secret"},
         "fs/classify/": {"classify", "study", "status", "bytes"}, "fs/journal/": {"journal", "format", "sys", "bytes", "crypto", "status"}}
-UPWARD = {"fs/volume/": {"scrub"}, "fs/file/": {"volume", "names", "scrub"}, "fs/front/": {"scrub"}, "keymgr/": {"scrub", "format", "names", "classify", "journal", "file", "volume", "sys", "keys"}, "fs/": set()}
+UPWARD = {"keymgr/keyring/": {"tpm"}, "keymgr/client/": {"tpm"}, "tools/": {"tpm"}, "fs/volume/": {"scrub"}, "fs/file/": {"volume", "names", "scrub"}, "fs/front/": {"scrub"}, "keymgr/": {"scrub", "format", "names", "classify", "journal", "file", "volume", "sys", "keys"}, "fs/": {"tpm"}}
 BANNED = re.compile(r"(?<![\w.>])(strcpy|strcat|sprintf|vsprintf|gets|strtok|rand|srand|system|popen|alloca|atoi|atol|tmpnam|mktemp|strncpy|strncat)\s*\(")
 TOP = {"CMakeLists.txt", "CMakePresets.json", "fs", "keymgr", "include", "tests", "tools", "packaging", "docs", "README.md", "LICENSE"}
 

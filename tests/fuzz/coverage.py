@@ -46,6 +46,7 @@ PARSERS = [
     ("keyring: records", "keymgr/keyring/record.c", "lg_record_parse|control_parse|.*parse.*"),
     ("keyring: pages", "keymgr/keyring/pages.c", None),
     ("root-slot file", "keymgr/keyring/slotfile.c", "lg_slotfile_decode|.*decode.*"),
+    ("sealed by a TPM", "keymgr/tpm/blob.c", "(?!lg_pcrs_selection|lg_tpm_sealed_check).*"),
     ("alerts: configuration", "tools/alert/config.c", "(?!lg_alert_facility).*"),
     ("state of a scrub", "tools/cli/state.c", "go_on|next|number|stat_read|state_open"),
     ("certificates as JSON", "tools/cli/certificate.c", "certificate_verify|bytes_of"),

@@ -274,11 +274,113 @@ static void test_versions(void **state)
     lg_secret_free(kept.key);
 }
 
+/* A chip that only gives out what it sealed itself. */
+struct chip {
+    uint8_t mark;
+    bool pcrs_differ;
+};
+static int chip_unseal(void *arg, const uint8_t *sealed, size_t len, struct lg_secret *ret)
+{
+    const struct chip *c = arg;
+    if (len != 1 + LG_KEY_LEN)
+        return -EPROTO;
+    if (sealed[0] != c->mark)
+        return -EXDEV;
+    if (c->pcrs_differ)
+        return -EBADE;
+    memcpy(ret->b, sealed + 1, LG_KEY_LEN);
+    return 0;
+}
+
+static struct lg_slot_draft *sealed_draft(const char *name, const struct chip *c)
+{
+    uint8_t sealed[1 + LG_KEY_LEN] = { c->mark };
+    struct lg_slot_draft *d;
+    struct lg_secret *s = lg_secret_random();
+    assert_non_null(s);
+    memcpy(sealed + 1, s->b, LG_KEY_LEN);
+    assert_int_equal(lg_slot_draft_tpm(name, s, sealed, sizeof sealed, &d), 0);
+    lg_secret_free(s);
+    return d;
+}
+
+static int add_sealed(struct lg_keyring *k, const char *name, const struct chip *c)
+{
+    struct lg_slot_draft *d = sealed_draft(name, c);
+    int rc = lg_keyring_slot_add(k, d);
+    lg_slot_draft_free(d);
+    return rc;
+}
+
+static int opens_with(struct chip *c, const char *name, unsigned *ret_slot)
+{
+    struct lg_chip chip = { c, chip_unseal };
+    struct lg_roots r;
+    int rc = lg_slotfile_unlock_with(slot, c ? &chip : NULL, LG_SLOT_TPM, name, NULL, 0, &r);
+    if (!rc && ret_slot)
+        *ret_slot = r.slot;
+    if (!rc)
+        lg_roots_done(&r);
+    return rc;
+}
+
+static void test_sealed(void **state)
+{
+    (void)state;
+    struct chip here = { 1, false }, there = { 2, false }, third = { 3, false };
+    struct lg_slot_draft *d;
+    struct lg_secret *s = lg_secret_random();
+    uint8_t big[1024] = { 0 };
+    unsigned number;
+    struct lg_keyring *k = opened("first");
+    make_study(k);
+    assert_int_equal(opens_with(&here, NULL, NULL), -ENODATA);
+    assert_int_equal(lg_slot_draft_tpm("", s, big, 9, &d), -EINVAL);
+    assert_int_equal(lg_slot_draft_tpm("x", s, big, 0, &d), -EINVAL);
+    assert_int_equal(lg_slot_draft_tpm("x", s, big, 769, &d), -EINVAL);
+    lg_secret_free(s);
+    assert_int_equal(add_sealed(k, "there", &there), 0);
+    assert_int_equal(opens_with(&here, NULL, NULL), -EXDEV);
+    assert_int_equal(add_sealed(k, "here", &here), 0);
+    assert_int_equal(opens_with(&here, NULL, &number), 0);
+    assert_int_equal(number, 2);
+    assert_int_equal(opens_with(&here, "there", NULL), -EXDEV);
+    assert_int_equal(opens_with(&here, "first", NULL), -ENODATA);
+    assert_int_equal(opens_with(&third, NULL, NULL), -EXDEV);
+    assert_int_equal(opens_with(NULL, NULL, NULL), -ENODEV);
+    here.pcrs_differ = true; /* which slot is ours, and why it does not open, whatever its place */
+    assert_int_equal(opens_with(&here, NULL, NULL), -EBADE);
+    there.pcrs_differ = true;
+    assert_int_equal(opens_with(&there, NULL, NULL), -EBADE);
+    here.pcrs_differ = there.pcrs_differ = false;
+    /* Proved or not, it does not count: neither removing the passphrase nor changing it into another TPM slot. */
+    assert_int_equal(lg_keyring_slot_proved(k, number), 0);
+    assert_int_equal(lg_keyring_slot_remove(k, "passphrase"), -EPERM);
+    d = sealed_draft("passphrase", &here);
+    assert_int_equal(lg_keyring_slot_change(k, d), -EPERM);
+    lg_slot_draft_free(d);
+    assert_int_equal(opens("first"), 0);
+    /* It gets every new root; changed, the old secret opens nothing. */
+    assert_int_equal(lg_keyring_rotate_root(k), 0);
+    assert_int_equal(opens_with(&here, NULL, NULL), 0);
+    d = sealed_draft("here", &third);
+    assert_int_equal(lg_keyring_slot_change(k, d), 0);
+    lg_slot_draft_free(d);
+    assert_int_equal(opens_with(&here, NULL, NULL), -EXDEV);
+    assert_int_equal(opens_with(&third, NULL, NULL), 0);
+    assert_int_equal(lg_keyring_slot_remove(k, "here"), 0);
+    assert_int_equal(opens_with(&third, NULL, NULL), -EXDEV);
+    assert_kept(k);
+    lg_keyring_close(k);
+    lg_secret_free(kept.key);
+}
+
 int main(void)
 {
     if (lg_secret_init(true) || lg_crypto_init())
         return 1;
     const struct CMUnitTest tests[] = { cmocka_unit_test_setup_teardown(test_slots, setup, teardown), cmocka_unit_test_setup_teardown(test_crash, setup, teardown),
-                                        cmocka_unit_test_setup_teardown(test_versions, setup, teardown) };
+                                        cmocka_unit_test_setup_teardown(test_versions, setup, teardown),
+                                        cmocka_unit_test_setup_teardown(test_sealed, setup, teardown) };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

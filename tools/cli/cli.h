@@ -25,6 +25,8 @@ struct cli {
     const char *new_pass_file, *destroyed, *act; /* backup */
     bool drill;
     const char *keyring, *reason, *mount_options, *key_file, *study;
+    const char *pcrs; /* of a TPM slot */
+    bool tpm;
     /* of officers (act.h) */
     const char *sign, *offline, *as, *key, *role, *account, *raw, *waiting;
     const char *until, *rule, *patient, *state, *from, *to, *out, *verify;
@@ -66,7 +68,7 @@ struct cli_option {
     char letter; /* its short form, or 0 */
 };
 #define CLI_INTO(field) offsetof(struct cli, field)
-extern const struct cli_option cli_json_options[], cli_pass_options[], cli_key_file_options[], cli_keyring_options[]; /* main.c: of several commands */
+extern const struct cli_option cli_json_options[], cli_pass_options[], cli_key_file_options[], cli_tpm_options[], cli_keyring_options[]; /* main.c: of several commands */
 
 /* Each command describes itself beside its code; main.c lists them. */
 struct cli_command {
@@ -98,11 +100,13 @@ int cli_run(char *const argv[], int pass_fd); /* exit status */
 /* A key manager that answers and is unlocked: started if need be (and created, if create). An exit status. */
 int cli_need_keyd(struct cli *c, bool create, struct lg_client **ret);
 
-/* The secret that the options name: of a passphrase its bytes (asked for if need be), of a key file its SHA-256. ret: LG_PASSPHRASE_MAX + 1
+/* The secret that the options name: of a passphrase its bytes (asked for if need be), of a key file its SHA-256, of a TPM its PCRs. ret: LG_PASSPHRASE_MAX + 1
  * bytes of secret memory. An exit status. */
 int cli_secret(const struct cli *c, const char *prompt, bool fresh, enum lg_slot_type *ret_type, char *ret, size_t *ret_len);
 /* After -EKEYREJECTED and -EAGAIN. */
 int cli_rejected(int rc, enum lg_slot_type type, unsigned wait_s);
+/* What a TPM's error means, or NULL: it is none. */
+const char *cli_tpm_error(int rc);
 
 /* ---- walk.c ---- */
 /* Where the vault is mounted; an exit status. Needs root. */

@@ -15,9 +15,11 @@ static int unlock_with(const struct cli *c, struct lg_client *k)
     int code = secret ? cli_secret(c, "Passphrase", false, &type, secret, &len) : cli_fail(CLI_FAILED, "out of memory");
     if (code)
         return code;
-    int rc = type == LG_SLOT_KEY_FILE ? lg_client_unlock_key(k, (uint8_t *)secret, &wait) : lg_client_unlock(k, secret, len, &wait);
+    int rc = type == LG_SLOT_TPM ? lg_client_unlock_tpm(k) : type == LG_SLOT_KEY_FILE ? lg_client_unlock_key(k, (uint8_t *)secret, &wait) : lg_client_unlock(k, secret, len, &wait);
     if (rc == -EKEYREJECTED || rc == -EAGAIN)
         return cli_rejected(rc, type, wait);
+    if (type == LG_SLOT_TPM && cli_tpm_error(rc))
+        return cli_fail(CLI_FAILED, "%s", cli_tpm_error(rc));
     if (rc == -ENOENT)
         return cli_fail(CLI_FAILED, "the key manager does not find its root-slot file; see `leadglass status` for where it looks");
     return rc ? cli_explain(c, rc, "unlock") : CLI_OK;
@@ -45,8 +47,8 @@ static int run_unlock(struct cli *c)
 }
 
 const struct cli_command cli_unlock = {
-    "unlock", "", "give the key manager the passphrase, or a key file", "After a wrong one the next attempt of the same user is taken 1, 2, 4 ... 60 s later.\n", NULL,
-    { cli_key_file_options, cli_pass_options }, run_unlock, false,
+    "unlock", "", "give the key manager the passphrase, or a key file", "--tpm opens a slot sealed to its machine, as it does by itself when it starts. After a wrong one the next attempt of the same user is taken 1, 2, 4 ... 60 s later.\n", NULL,
+    { cli_key_file_options, cli_tpm_options, cli_pass_options }, run_unlock, false,
 };
 
 int cli_unconfirmed(const struct cli *c, const struct lg_unconfirmed *u, cJSON *j)

@@ -24,6 +24,9 @@ const struct cli_option cli_pass_options[] = {
 const struct cli_option cli_key_file_options[] = {
     { "key-file", "FILE", "a file instead of a passphrase: whoever has its bytes can unlock", CLI_TEXT, CLI_INTO(key_file), 0 }, { 0 }
 };
+const struct cli_option cli_tpm_options[] = {
+    { "tpm", NULL, "a secret that the machine's TPM keeps instead of a passphrase: unlocks without anybody, on this machine alone", CLI_FLAG, CLI_INTO(tpm), 0 }, { 0 }
+};
 const struct cli_option cli_keyring_options[] = {
     { "keyring", "DIR", "the keyring of a key manager that has to be started", CLI_TEXT, CLI_INTO(keyring), 0 },
     { "allow-unlocked-memory", NULL, "go on when key memory cannot be locked", CLI_FLAG, CLI_INTO(allow_unlocked), 0 },

@@ -74,10 +74,21 @@ static int key_file_secret(const struct cli *c, bool fresh, char *ret)
 
 int cli_secret(const struct cli *c, const char *prompt, bool fresh, enum lg_slot_type *ret_type, char *ret, size_t *ret_len)
 {
-    if (c->key_file && (c->pass.file || c->pass.fd >= 0))
-        return cli_fail(CLI_USAGE, "either a passphrase or a key file");
+    if ((c->key_file != NULL) + c->tpm + (c->pass.file || c->pass.fd >= 0) > 1)
+        return cli_fail(CLI_USAGE, "either a passphrase, or a key file, or the TPM");
+    if (c->pcrs && !c->tpm)
+        return cli_fail(CLI_USAGE, "--pcrs is of a TPM slot: add --tpm");
     if (c->generate && !c->key_file)
         return cli_fail(CLI_USAGE, "--generate needs --key-file FILE, where the new key shall stand");
+    if (c->tpm) {
+        const char *pcrs = fresh && c->pcrs ? c->pcrs : "";
+        *ret_type = LG_SLOT_TPM;
+        *ret_len = strlen(pcrs);
+        if (*ret_len > LG_PASSPHRASE_MAX)
+            return cli_fail(CLI_USAGE, "--pcrs: too long");
+        memcpy(ret, pcrs, *ret_len);
+        return CLI_OK;
+    }
     if (c->key_file) {
         *ret_type = LG_SLOT_KEY_FILE;
         *ret_len = LG_MAC_LEN;
@@ -101,11 +112,26 @@ int cli_rejected(int rc, enum lg_slot_type type, unsigned wait_s)
                          : cli_fail(CLI_PASSPHRASE, "wrong %s. The next attempt is taken in %u s", what, wait_s);
 }
 
+const char *cli_tpm_error(int rc)
+{
+    switch (rc) {
+    case -ENODEV: return "the key manager finds no TPM: see its option --tpm, and its log";
+    case -EXDEV: return "the slot was sealed by another machine's TPM, or this one was cleared since. Unlock with a passphrase; leadglass slot change NAME --tpm seals it anew";
+    case -EBADE: return "the TPM's PCRs are not as they were when the slot was made: firmware, boot loader or Secure Boot changed. Unlock with a passphrase; leadglass slot change NAME --tpm seals it anew";
+    case -EOPNOTSUPP: return "the TPM's owner hierarchy has a password or is disabled; Leadglass needs it without";
+    case -ENODATA: return "there is no such TPM slot; see leadglass slot list";
+    default: return NULL;
+    }
+}
+
 /* ---- the commands --------------------------------------------------------------------------------------------------------------------------------- */
 
 static int explain(const struct cli *c, int rc, const char *name)
 {
+    if (c->tpm && cli_tpm_error(rc))
+        return cli_fail(CLI_FAILED, "slot \"%s\": %s", name, cli_tpm_error(rc));
     switch (rc) {
+    case -EDOM: return cli_fail(CLI_USAGE, "--pcrs: expected PCR numbers such as 7 or 0,2,7, with a bank such as sha384:7 if it is not sha256");
     case -ENOENT: return cli_fail(CLI_FAILED, "there is no slot named \"%s\"; see leadglass slot list", name);
     case -EEXIST: return cli_fail(CLI_FAILED, "there is a slot named \"%s\" already; change it, or choose another name", name);
     case -ENOSPC: return cli_fail(CLI_FAILED, "there are %u slots already, or no space is left on the disk; remove a slot that nobody uses", LG_SLOTS_MAX);
@@ -168,6 +194,8 @@ static int slot_secret(const struct cli *c, struct lg_client *k, const char *wha
         return cli_rejected(rc, type, wait);
     if (rc)
         return explain(c, rc, name);
+    if (c->tpm && !test)
+        printf("The key manager unlocks by itself when it starts on this machine%s%s. Keep a passphrase: a TPM can break.\n", c->pcrs ? ", while these PCRs are as they are now: " : "", c->pcrs ? c->pcrs : "");
     printf(test ? "slot \"%s\" opens with it\n" : add ? "slot \"%s\" was added and opens\n" : "slot \"%s\" was changed and opens; the keyring has a new root key\n", name);
     return CLI_OK;
 }
@@ -200,13 +228,15 @@ static int run_slot(struct cli *c)
 }
 
 static const struct cli_option slot_options[] = {
-    { "generate", NULL, "for add and change: make the key file, which must not exist, of random bytes", CLI_FLAG, CLI_INTO(generate), 0 }, { 0 }
+    { "generate", NULL, "for add and change: make the key file, which must not exist, of random bytes", CLI_FLAG, CLI_INTO(generate), 0 },
+    { "pcrs", "LIST", "for add and change with --tpm: only while these PCRs are as they are now, such as 7 or sha384:0,7 (default: none)", CLI_TEXT, CLI_INTO(pcrs), 0 }, { 0 }
 };
 const struct cli_command cli_slot = {
     "slot", "list | add NAME | change NAME | remove NAME | test NAME", "show and change what unlocks the keyring",
-    "The keyring must be unlocked; no other slot's secret is needed. The secret of add, change and test is a passphrase (asked for), or a key file.\n"
+    "The keyring must be unlocked; no other slot's secret is needed. The secret of add, change and test is a passphrase (asked for), a key file,\n"
+    "or (--tpm) one that the TPM of the key manager's machine keeps: then the key manager unlocks by itself when it starts.\n"
     "change and remove give the keyring a new root key, so that the old secret opens nothing of what comes. A copy of the slot file from before,\n"
     "with the old secret, still opens copies of the keyring from before; see docs/KEYS.md for what to do when both have leaked.\n"
-    "test tells whether a secret opens its slot. The last slot that was proved to work cannot be removed.\n",
-    "list|add|change|...", { cli_key_file_options, cli_pass_options, slot_options, cli_json_options }, run_slot, false,
+    "test tells whether a secret opens its slot. The last slot that was proved to work cannot be removed; a TPM slot does not count.\n",
+    "list|add|change|...", { cli_key_file_options, cli_tpm_options, cli_pass_options, slot_options, cli_json_options }, run_slot, false,
 };

@@ -1,0 +1,42 @@
+/* tpm.h: the only door to the machine's TPM 2.0 (tpm2-tss).
+ *
+ * Each call opens the chip, does one thing and closes it: nothing stays loaded, and other programs can use it in between. Calls may take seconds on
+ * real hardware. One object may be used by several threads, one at a time.
+ *
+ * Errors of all that talk to it:
+ *   -ENODEV      no TPM answers there
+ *   -EXDEV       sealed by another TPM, or this one was cleared since
+ *   -EBADE       the PCRs are not as they were when it was sealed
+ *   -EOPNOTSUPP  the TPM's owner hierarchy has a password or is disabled
+ *   -EPROTO      these bytes are nothing that was sealed
+ *   -EIO         anything else; lg_tpm_why tells */
+#ifndef LEADGLASS_TPM_H
+#define LEADGLASS_TPM_H
+
+#include "leadglass/secret.h"
+
+#define LG_TPM_SEALED_MAX 768u
+#define LG_TPM_PCRS_TEXT_MAX 128u
+
+struct lg_tpm;
+/* tcti: how to reach it, as tpm2-tss names that (device:/dev/tpmrm0, swtpm:host=localhost,port=2321). Nothing is opened yet. -EINVAL: an empty name. */
+int lg_tpm_new(const char *tcti, struct lg_tpm **ret) LG_MUST;
+void lg_tpm_free(struct lg_tpm *t); /* NULL is fine */
+const char *lg_tpm_why(const struct lg_tpm *t); /* what the chip or the library said at the last failure; empty: nothing */
+const char *lg_tpm_tcti(const struct lg_tpm *t);
+
+/* Which platform configuration registers have to be as they are now. */
+struct lg_tpm_pcrs {
+    uint16_t bank; /* the hash algorithm's TPM_ALG_ID */
+    uint32_t mask; /* bit n: PCR n, 0 to 23; 0: none */
+};
+/* "7", "0,2,7", "sha384:0,7"; sha256 without a bank; empty: none. Pure. -EINVAL. */
+int lg_tpm_pcrs_parse(const char *untrusted, size_t len, struct lg_tpm_pcrs *ret) LG_MUST;
+
+/* Seals a secret so that this TPM alone gives it out, and only while the PCRs are as they are now. */
+int lg_tpm_seal(struct lg_tpm *t, const struct lg_tpm_pcrs *pcrs, const struct lg_secret *secret, uint8_t *ret, size_t cap, size_t *ret_len) LG_MUST;
+int lg_tpm_unseal(struct lg_tpm *t, const uint8_t *untrusted_sealed, size_t len, struct lg_secret *ret) LG_MUST;
+/* Is this what seal made? Pure, bounded; what it was bound to. -EPROTO. */
+int lg_tpm_sealed_check(const uint8_t *untrusted_sealed, size_t len, struct lg_tpm_pcrs *ret) LG_MUST;
+
+#endif
