@@ -62,14 +62,14 @@ static int victims_find(struct lg_keyring *k, struct victims *v)
 
 struct rewrap {
     const struct victims *v;
-    const struct lg_secret *old, *fresh; /* of the bucket */
+    struct lg_siv *old, *fresh; /* of the bucket */
+    struct lg_secret *key;      /* of one study at a time */
 };
 
 static int rewrap_record(struct lg_keyring *k, struct lg_record *r, void *arg)
 {
     const struct rewrap *w = arg;
-    LG_SECRET_AUTO key = lg_secret_new();
-    int rc = key ? 0 : -ENOMEM;
+    int rc = 0;
     static const uint8_t no_hold[LG_ID_LEN];
     if (is_victim(w->v, r->kid)) {
         /* A hold cannot be placed once a study is destroying; should one stand here, nothing of this batch is destroyed. */
@@ -80,9 +80,9 @@ static int rewrap_record(struct lg_keyring *k, struct lg_record *r, void *arg)
         lg_wipe(r->info, sizeof r->info);
     }
     for (uint32_t i = 0; !rc && i < r->n; i++) {
-        rc = lg_version_unwrap(k, w->old, r, i, key);
+        rc = lg_version_unwrap_with(k, w->old, r, i, w->key);
         if (!rc)
-            rc = lg_version_wrap(k, w->fresh, r, i, key);
+            rc = lg_version_wrap_with(k, w->fresh, r, i, w->key);
     }
     return rc ? rc : lg_record_put(k, r);
 }
@@ -94,24 +94,39 @@ static int rewrap_bucket(struct lg_keyring *k, unsigned b, const struct lg_secre
     if (!v->bucket[b])
         return lg_bucket_wrap(k, b, root, key);
     LG_SECRET_AUTO fresh = lg_secret_random();
-    struct rewrap w = { v, key, fresh };
-    int rc = fresh ? lg_bucket_walk(k, b, rewrap_record, &w) : -ENOMEM;
+    LG_SECRET_AUTO of_study = lg_secret_new();
+    struct rewrap w = { .v = v, .key = of_study };
+    int rc = fresh && of_study ? lg_siv_new(key, &w.old) : -ENOMEM;
+    if (!rc)
+        rc = lg_siv_new(fresh, &w.fresh);
+    if (!rc)
+        rc = lg_bucket_walk(k, b, rewrap_record, &w);
+    lg_siv_free(w.old);
+    lg_siv_free(w.fresh);
     return rc ? rc : lg_bucket_wrap(k, b, root, fresh);
 }
 
 static int check_record(struct lg_keyring *k, struct lg_record *r, void *arg)
 {
-    LG_SECRET_AUTO key = lg_secret_new();
-    int rc = key ? 0 : -ENOMEM;
+    const struct rewrap *w = arg;
+    int rc = 0;
     for (uint32_t i = 0; !rc && i < r->n; i++)
-        rc = lg_version_unwrap(k, arg, r, i, key);
+        rc = lg_version_unwrap_with(k, w->fresh, r, i, w->key);
     return rc;
 }
 
 static int check_bucket(struct lg_keyring *k, unsigned b, const struct lg_secret *key, void *arg)
 {
     const struct victims *v = arg;
-    return v->bucket[b] ? lg_bucket_walk(k, b, check_record, (void *)(uintptr_t)key) : 0;
+    if (!v->bucket[b])
+        return 0;
+    LG_SECRET_AUTO of_study = lg_secret_new();
+    struct rewrap w = { .v = v, .key = of_study };
+    int rc = of_study ? lg_siv_new(key, &w.fresh) : -ENOMEM;
+    if (!rc)
+        rc = lg_bucket_walk(k, b, check_record, &w);
+    lg_siv_free(w.fresh);
+    return rc;
 }
 
 static int mark_destroyed(struct lg_keyring *k, const struct victims *v, unsigned *ret_destroyed)

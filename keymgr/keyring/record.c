@@ -140,16 +140,30 @@ int lg_bucket_key(struct lg_keyring *k, unsigned bucket, struct lg_secret *ret)
 
 /* ---- records ------------------------------------------------------------------------------------------------------------------------------------ */
 
+static struct ad version_ad(const struct lg_keyring *k, const struct lg_record *r, uint32_t i) { return ad_of(k, "key.....", r->kid, r->version[i], (uint32_t)r->kind); }
+
 int lg_version_wrap(const struct lg_keyring *k, const struct lg_secret *bucket, struct lg_record *r, uint32_t i, const struct lg_secret *key)
 {
-    struct ad a = ad_of(k, "key.....", r->kid, r->version[i], (uint32_t)r->kind);
+    struct ad a = version_ad(k, r, i);
     return lg_key_wrap(bucket, a.b, sizeof a.b, key, r->wrapped[i]);
 }
 
 int lg_version_unwrap(const struct lg_keyring *k, const struct lg_secret *bucket, const struct lg_record *r, uint32_t i, struct lg_secret *ret)
 {
-    struct ad a = ad_of(k, "key.....", r->kid, r->version[i], (uint32_t)r->kind);
+    struct ad a = version_ad(k, r, i);
     return lg_key_unwrap(bucket, a.b, sizeof a.b, r->wrapped[i], ret);
+}
+
+int lg_version_wrap_with(const struct lg_keyring *k, struct lg_siv *bucket, struct lg_record *r, uint32_t i, const struct lg_secret *key)
+{
+    struct ad a = version_ad(k, r, i);
+    return lg_key_wrap_with(bucket, a.b, sizeof a.b, key, r->wrapped[i]);
+}
+
+int lg_version_unwrap_with(const struct lg_keyring *k, struct lg_siv *bucket, const struct lg_record *r, uint32_t i, struct lg_secret *ret)
+{
+    struct ad a = version_ad(k, r, i);
+    return lg_key_unwrap_with(bucket, a.b, sizeof a.b, r->wrapped[i], ret);
 }
 
 static int ctrl_open(struct lg_keyring *k, struct lg_record *r, const uint8_t *sealed, size_t len)

@@ -89,6 +89,9 @@ int lg_bucket_unwrap(struct lg_keyring *k, unsigned bucket, const struct lg_root
 int lg_bucket_key(struct lg_keyring *k, unsigned bucket, struct lg_secret *ret) LG_MUST; /* cached */
 int lg_version_wrap(const struct lg_keyring *k, const struct lg_secret *bucket, struct lg_record *r, uint32_t i, const struct lg_secret *key) LG_MUST;
 int lg_version_unwrap(const struct lg_keyring *k, const struct lg_secret *bucket, const struct lg_record *r, uint32_t i, struct lg_secret *ret) LG_MUST;
+/* The same with the bucket's key schedule, for all the records of a bucket. */
+int lg_version_wrap_with(const struct lg_keyring *k, struct lg_siv *bucket, struct lg_record *r, uint32_t i, const struct lg_secret *key) LG_MUST;
+int lg_version_unwrap_with(const struct lg_keyring *k, struct lg_siv *bucket, const struct lg_record *r, uint32_t i, struct lg_secret *ret) LG_MUST;
 int lg_record_parse(struct lg_keyring *k, const uint8_t kid[LG_ID_LEN], const uint8_t *p, size_t len, struct lg_record *ret) LG_MUST;
 int lg_record_get(struct lg_keyring *k, const uint8_t kid[LG_ID_LEN], struct lg_record *ret) LG_MUST; /* -ENOENT */
 /* The key of version number i (its place, not its name). The caller owns it. */

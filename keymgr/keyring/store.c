@@ -10,7 +10,7 @@
 #include "leadglass/bytes.h"
 
 enum { KEY_MAX = 64 };
-#define MAP_SIZE (4ull << 30)
+#define MAP_SIZE (32ull << 30) /* of addresses, not of memory: some twenty million studies */
 #define COMMITS "commits"
 
 struct copy {
