@@ -6,3 +6,5 @@ lg_unit(auditlog_test SOURCES unit/auditlog_test.c OBJECTS lg_audit lg_crypto lg
 foreach(call pwrite write fdatasync fsync renameat unlinkat ftruncate fallocate fstatvfs)
   target_link_options(auditlog_test PRIVATE -Wl,--wrap=${call})
 endforeach()
+lg_unit(auditcrash_test SOURCES unit/auditcrash_test.c OBJECTS lg_audit lg_crypto lg_wire LIBS PkgConfig::OPENSSL PkgConfig::ZSTD)
+target_link_options(auditcrash_test PRIVATE -Wl,--wrap=pwrite -Wl,--wrap=fsync)

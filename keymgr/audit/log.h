@@ -57,6 +57,9 @@ int lg_audit_still_there(struct lg_audit_log *l) LG_MUST;
 /* Under w: writes one record of the log's own right away. */
 int lg_audit_own(struct lg_audit_log *l, struct lg_audit_record *r) LG_MUST;
 struct lg_audit_record lg_audit_event(const char *event);
+/* Continues the newest chain of the name, or begins one: locked, its ring open, its current segment at the end. remembered: see lg_audit_open. */
+int lg_audit_open_chain(struct lg_audit_log *l, const struct lg_audit_head *remembered) LG_MUST;
+void lg_audit_unlock_chain(struct lg_audit_log *l);
 int lg_audit_segment_begin(struct lg_audit_log *l, unsigned segment) LG_MUST; /* under w */
 void lg_audit_failed(struct lg_audit_log *l, int rc); /* w not held: nothing can be recorded until the writer finds that it can */
 void *lg_audit_keeper(void *log);
