@@ -267,6 +267,21 @@ static void start(struct lg_audit_record *r, const char *event, const char *how,
     r->pid = pid;
 }
 
+int64_t lg_front_now(const struct lg_front *f)
+{
+    struct timespec t;
+    if (!f->audit)
+        return 0;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (int64_t)t.tv_sec * 1000000 + t.tv_nsec / 1000;
+}
+
+static void took(const struct lg_front *f, struct lg_audit_record *r, int64_t began_us)
+{
+    r->has |= LG_AUDIT_US;
+    r->us = (uint64_t)(lg_front_now(f) - began_us);
+}
+
 /* ---- what -------------------------------------------------------------------------------------------------------------------------------- */
 
 struct detail {
@@ -320,6 +335,7 @@ void lg_front_opened(struct lg_front *f, fuse_req_t req, fuse_ino_t ino, struct 
     o->pid = process_of(f->audit, c->pid);
     o->how = how;
     start(&r, "file.open", how, rc, o->uid, o->gid, o->pid);
+    took(f, &r, o->began_us);
     if (o->h)
         key_of(o->h, &r);
     else if (ino && lg_volume_audit_node(f->volume, ino, r.study, &r.key))
@@ -334,6 +350,7 @@ void lg_front_closed(struct lg_front *f, struct lg_opened *o)
     if (!f->audit)
         return;
     start(&r, "file.close", o->how, 0, o->uid, o->gid, o->pid);
+    took(f, &r, o->began_us);
     r.has |= LG_AUDIT_MOVED;
     r.read = atomic_load(&o->read);
     r.written = atomic_load(&o->written);
@@ -350,13 +367,15 @@ struct lg_subject lg_front_subject(struct lg_front *f, fuse_ino_t node)
     return s;
 }
 
-void lg_front_changed(struct lg_front *f, fuse_req_t req, const char *event, const struct lg_subject *of, fuse_ino_t parent, const char *name, fuse_ino_t to_parent, const char *to, int rc)
+void lg_front_changed(struct lg_front *f, fuse_req_t req, const char *event, const struct lg_subject *of, fuse_ino_t parent, const char *name, fuse_ino_t to_parent, const char *to, int rc,
+                      int64_t began_us)
 {
     const struct fuse_ctx *c = fuse_req_ctx(req);
     struct lg_audit_record r;
     if (!f->audit)
         return;
     start(&r, event, "", rc, c->uid, c->gid, process_of(f->audit, c->pid));
+    took(f, &r, began_us);
     if (of && of->known) {
         r.has |= LG_AUDIT_STUDY;
         memcpy(r.study, of->study, LG_ID_LEN);

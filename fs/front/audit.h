@@ -11,6 +11,7 @@ struct lg_opened {
     uint32_t uid, gid;
     int32_t pid;
     const char *how;
+    int64_t began_us; /* when it was asked for: lg_front_now */
     _Atomic uint64_t read, written;
 };
 
@@ -30,13 +31,16 @@ void lg_front_audit_close(struct lg_front_audit *a, bool clean);
 void lg_front_audit_event(struct lg_front_audit *a, const char *event);
 
 int lg_front_ready(struct lg_front *f) LG_MUST; /* -ECANCELED: nothing may be done that has to be recorded */
+/* Microseconds, to tell how long something took; 0 without a log. */
+int64_t lg_front_now(const struct lg_front *f);
 /* o->h NULL: it was refused with rc. */
 void lg_front_opened(struct lg_front *f, fuse_req_t req, fuse_ino_t ino, struct lg_opened *o, const char *how, int rc);
 void lg_front_closed(struct lg_front *f, struct lg_opened *o);
 /* What a change of a node is about, found out before it is done. */
 struct lg_subject lg_front_subject(struct lg_front *f, fuse_ino_t node);
 /* A change of names or attributes; of may be NULL; to_parent 0: one name; name NULL: parent is what is changed. */
-void lg_front_changed(struct lg_front *f, fuse_req_t req, const char *event, const struct lg_subject *of, fuse_ino_t parent, const char *name, fuse_ino_t to_parent, const char *to, int rc);
+void lg_front_changed(struct lg_front *f, fuse_req_t req, const char *event, const struct lg_subject *of, fuse_ino_t parent, const char *name, fuse_ino_t to_parent, const char *to, int rc,
+                      int64_t began_us);
 void lg_front_finding(struct lg_front *f, const struct lg_finding *found);
 
 #endif

@@ -27,9 +27,10 @@ static void done(fuse_req_t req, int rc) { fuse_reply_err(req, -rc); }
     __extension__({                                                                                                                                                           \
         int rc_ = lg_front_ready(front(req));                                                                                                                                 \
         if (!rc_) {                                                                                                                                                           \
+            int64_t began_ = lg_front_now(front(req));                                                                                                                        \
             struct lg_subject of_ = (subject);                                                                                                                                \
             rc_ = (call);                                                                                                                                                     \
-            lg_front_changed(front(req), req, event, &of_, parent, name, to_parent, to, rc_);                                                                                 \
+            lg_front_changed(front(req), req, event, &of_, parent, name, to_parent, to, rc_, began_);                                                                        \
         }                                                                                                                                                                     \
         rc_;                                                                                                                                                                  \
     })
@@ -104,6 +105,7 @@ static void reply_entry(fuse_req_t req, int rc, const struct lg_entry *e)
 static void op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 {
     struct lg_entry e;
+    int64_t began = lg_front_now(front(req));
     int rc = lg_volume_lookup(vol(req), parent, name, &e);
     if (rc == -ENOENT) { /* remembered by the kernel */
         struct fuse_entry_param p = { .ino = 0, .entry_timeout = front(req)->entry_timeout };
@@ -111,7 +113,7 @@ static void op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
         return;
     }
     if (rc == -ENOKEY || rc == -EKEYREVOKED || rc == -EIO) /* denied before it came to an open */
-        lg_front_changed(front(req), req, "file.lookup", NULL, parent, name, 0, NULL, rc);
+        lg_front_changed(front(req), req, "file.lookup", NULL, parent, name, 0, NULL, rc, began);
     reply_entry(req, rc, &e);
 }
 
@@ -279,6 +281,7 @@ static void op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
     struct lg_opened *o = calloc(1, sizeof *o);
     int rc = o ? lg_front_ready(f) : -ENOMEM;
     if (!rc) {
+        o->began_us = lg_front_now(f);
         rc = lg_volume_open_file(f->volume, ino, fi->flags, &o->h);
         lg_front_opened(f, req, ino, o, (fi->flags & O_ACCMODE) == O_RDONLY ? "read" : "write", rc);
     }
@@ -317,6 +320,7 @@ static void op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_
     struct lg_opened *o = calloc(1, sizeof *o);
     int rc = o ? lg_front_ready(f) : -ENOMEM;
     if (!rc) {
+        o->began_us = lg_front_now(f);
         rc = lg_volume_create_file(f->volume, parent, name, fi->flags, mode, &c, &e, &o->h);
         lg_front_opened(f, req, rc ? 0 : e.node, o, "create", rc);
     }
@@ -332,6 +336,7 @@ static void op_tmpfile(fuse_req_t req, fuse_ino_t parent, mode_t mode, struct fu
     struct lg_opened *o = calloc(1, sizeof *o);
     int rc = o ? lg_front_ready(f) : -ENOMEM;
     if (!rc) {
+        o->began_us = lg_front_now(f);
         rc = lg_volume_tmpfile(f->volume, parent, fi->flags, mode, &c, &e, &o->h);
         lg_front_opened(f, req, rc ? 0 : e.node, o, "create", rc);
     }

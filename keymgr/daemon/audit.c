@@ -238,6 +238,11 @@ void lg_keyd_audit_answer(struct lg_worker *w, const struct lg_conn *c, const st
     r.uid = c->uid;
     r.gid = c->gid;
     r.pid = c->pid;
+    int64_t since = q ? w->asked_us : w->asked_op ? w->asked_op->asked_us : 0;
+    if (since) {
+        r.has |= LG_AUDIT_US;
+        r.us = (uint64_t)(lg_us() - since);
+    }
     if (subject(w, a, q ? q->uid[0] ? q->uid : q->info.uid : w->asked_op ? w->asked_op->uid_text : NULL, &r))
         r.has |= LG_AUDIT_STUDY;
     if (!known)

@@ -84,7 +84,7 @@ struct lg_op {
     gid_t gid;
     pid_t pid;
     bool begun;
-    int64_t deadline;
+    int64_t asked_us, deadline;
     uint64_t event;
     char uid_text[LG_UID_MAX + 1], reason[LG_REASON_MAX + 1];
     uint8_t *pass; /* secret memory */
@@ -135,6 +135,7 @@ struct lg_worker {
     bool audit_durable;         /* something of this turn is in it before it is answered */
     int64_t cosigned;
     const struct lg_request *asked; /* being handled */
+    int64_t asked_us;               /* since then: lg_us */
     const char *asked_event;        /* what is recorded of it, when that is not what the table says; NULL: that */
     const struct lg_op *asked_op;   /* being answered */
     struct lg_tpm *tpm; /* NULL: none; used by the derivation's thread while there is one */
@@ -173,6 +174,7 @@ void lg_on_audit_export(struct lg_worker *w, struct lg_conn *c, const struct lg_
 void lg_on_audit_note(struct lg_worker *w, struct lg_conn *c, const struct lg_request *q);
 
 int64_t lg_ms(void);
+int64_t lg_us(void); /* the same clock */
 void lg_copies_report(struct lg_worker *w); /* logs when a copy of the keyring fell behind since the last time */
 /* The slot file to read now. */
 static inline const char *lg_slot_now(const struct lg_worker *w) { return lg_slotfile_pick(w->o.slot, w->o.mirror ? w->mirror_slot : NULL); }

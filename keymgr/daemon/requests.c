@@ -83,6 +83,7 @@ void lg_request_handle(struct lg_worker *w, struct lg_conn *c, const struct lg_r
     }
     int rc = 0;
     w->asked = q;
+    w->asked_us = lg_us();
     if (!(have & ADMIN) && (table[q->type].role & OFFICER)) { /* who they are is sealed in the keyring */
         if (!lg_keyring_unlocked(w->keyring))
             rc = -ENOKEY;
@@ -371,7 +372,7 @@ static void on_later(struct lg_worker *w, struct lg_conn *c, const struct lg_req
         return;
     }
     struct lg_op *op = &w->ops[w->n_ops];
-    *op = (struct lg_op){ .type = q->type, .conn = c, .serial = c->serial, .id = q->id, .uid = c->uid, .gid = c->gid, .pid = c->pid };
+    *op = (struct lg_op){ .type = q->type, .conn = c, .serial = c->serial, .id = q->id, .uid = c->uid, .gid = c->gid, .pid = c->pid, .asked_us = lg_us() };
     if (q->pass) { /* a secret, or an act's bytes */
         op->pass = lg_secret_alloc(q->pass_len ? q->pass_len : 1);
         if (!op->pass) {

@@ -16,6 +16,13 @@
 
 enum { ID_LISTEN = LG_CLIENTS_MAX, ID_WAKE, ID_SIGNAL, ID_SUPER };
 
+int64_t lg_us(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_BOOTTIME, &t);
+    return (int64_t)t.tv_sec * 1000000 + t.tv_nsec / 1000;
+}
+
 int64_t lg_ms(void)
 {
     struct timespec t;

@@ -1,5 +1,5 @@
 """The access log on real mounts: what it says, what it does not say, what `audit verify` says once somebody has changed it, and what happens when it cannot be written."""
-import concurrent.futures, errno, hashlib, json, os, shutil, signal, socket, struct, subprocess, time
+import concurrent.futures, datetime, errno, hashlib, json, os, shutil, signal, socket, struct, subprocess, time
 from lib import *
 
 w = World()
@@ -73,6 +73,8 @@ studies = {r["study"] for r in lines(event="file.close") if "study" in r}
 assert len(studies) > 3, studies
 one = lines(event="file.close")[0]
 assert one["user"] == "root" and one["uid"] == 0 and one["pid"] == os.getpid() and "python" in one["exe"], one
+assert 0 <= one["us"] < 60e6 and all("us" in r for e in ("file.open", "file.rename", "file.unlink", "file.attr") for r in lines(event=e) if "count" not in r)
+assert all(r["us"] > 0 for r in lines(event="vault.add", kind="keyd") + lines(event="unlock", kind="keyd")) and not [r for r in lines() if "count" in r and "us" in r]
 import pydicom
 uid_of = lambda f: str(pydicom.dcmread(f, stop_before_pixels=True, force=True).get("StudyInstanceUID", ""))
 words = {"plainname", "othername", "quote", "octets", "rtl", "esc\\"}
@@ -160,6 +162,36 @@ assert tampered("intact", lambda t: t, code=0)["signed"] == n
 write(w.path("wrong"), b"11" * 32)
 r = w.run("leadglass", "audit", "verify", AUDIT, "--offline", "--key", w.path("wrong"))
 assert r.returncode == 17 and "not the key manager's" in r.stdout, r
+# written anew and signed anew, by who has everything a mount has (and so no key that signs): with a key of his own, left beside the log
+if shutil.which("openssl"):
+    def forged(top):
+        p = os.path.join(top, chain, "00000001.")
+        new = rechain(list(text), k)
+        write(p + "jsonl", b"".join(x + b"\n" for x in new))
+        evil, msg, sig = w.path("evil.pem"), w.path("evil.msg"), w.path("evil.sig")
+        run = lambda *a: subprocess.run(["openssl", *a], check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL).stdout
+        run("genpkey", "-algorithm", "ed25519", "-out", evil)
+        write(os.path.join(top, "key.pub"), run("pkey", "-in", evil, "-pubout", "-outform", "DER")[-32:].hex().encode() + b"\n")
+        out, prev = b"", bytes(32)
+        for h in [json.loads(x) for x in read(p + "heads").split(b"\n") if x]:
+            rec = json.loads(new[h["seq"] - 1])
+            us = int(datetime.datetime.strptime(h["time"], "%Y-%m-%dT%H:%M:%S.%fZ").replace(tzinfo=datetime.timezone.utc).timestamp()) * 1000000 + int(h["time"][20:26])
+            body = b"leadglass audit head 1\0\0" + bytes.fromhex(h["keyring"] + h["chain"]) + struct.pack("<QQ", h["n"], h["seq"]) + bytes.fromhex(rec["hash"]) + struct.pack("<Q", us) + prev
+            write(msg, body)
+            run("pkeyutl", "-sign", "-inkey", evil, "-rawin", "-in", msg, "-out", sig)
+            out += json.dumps(dict(h, hash=rec["hash"], prev=prev.hex(), sig=read(sig).hex()), separators=(",", ":")).encode() + b"\n"
+            prev = hashlib.sha256(body).digest()
+        write(p + "heads", out)
+
+    top = w.path("copy")
+    shutil.rmtree(top, ignore_errors=True)
+    shutil.copytree(AUDIT, top)
+    forged(top)
+    of_chain = lambda *a: [c for c in json.loads(w.run("leadglass", "audit", "verify", top, "--offline", "--json", *a).stdout)["chains"] if c["name"] == chain][0]
+    assert of_chain("--key", key)["verdict"] == "bad-head"
+    assert of_chain()["verdict"] == "intact"  # with the key that he put there himself, and that is said:
+    assert "taken from the log itself" in w.run("leadglass", "audit", "verify", top, "--offline").stdout
+
 # a chain that is gone
 shutil.rmtree(os.path.join(w.path("copy"), chain))
 r = w.run("leadglass", "audit", "verify", w.path("copy"), "--offline", "--key", key, "--against", anchor)
