@@ -177,6 +177,11 @@ wait_for(lambda: told("tampering"))
 a = told("tampering")[0]
 assert a["grade"] == "critical" and a["event"] == "file.tampered" and a["outcome"] == "EIO", a
 
+# ---- status tells of it
+s = json.loads(w.cli("status", "--json", "--config", conf))["audit"]
+assert s["watch"]["running"] and s["watch"]["pid"] == p.pid and s["watch"]["alerts"] >= 1 and s["watch"]["last_alert"]["rule"] in rules and s["export"] is None, s
+assert "watched, as of" in w.cli("status", "--config", conf)
+
 # ---- a scrub finds it too; the tail of a log that nobody can sign; a destroyed study: opened again, and arriving again, are two things --------------------
 w.umount()
 assert not told("scrub")

@@ -125,6 +125,10 @@ def state():
     return json.loads(w.cli("audit", "export", "--config", conf, "--json"))
 
 
+def status():
+    return json.loads(w.cli("status", "--json", "--config", conf))["audit"]["export"]
+
+
 def newest():  # the record of the last thing done through the mount
     return json.loads(w.cli("audit", "query", "--json", "--event", "file.open"))[-1]["seq"]
 
@@ -158,6 +162,8 @@ with Exporter() as e:
     wait_for(lambda: any(x.id == "110103" and uid in x.xml and 'EventActionCode="R"' in x.xml for x in receiver.messages()))
     wait_for(lambda: state()["spool_empty"] and not [f for f in os.listdir(spool) if f.endswith(".spool")])  # what was delivered is gone
     assert state()["connected"] and state()["spool_bytes"] == 0
+    s = status()
+    assert s["running"] and s["pid"] == e.p.pid and s["delivered"] >= begun - 1 and s["outage_since"] == 0 and s["spool_bytes"] == 0, s
     w.fails(7, ["another export"], "leadglass", "audit", "export", "--follow", "--config", conf)
     w.fails(3, [], "leadglass", "slot", "test", "passphrase", "--passphrase-file", "/etc/hostname")
     wait_for(lambda: any(x.event == "slot.test" and "110132" in x.xml and x.pri == "84" for x in receiver.messages()))
@@ -254,10 +260,13 @@ with Exporter() as e:
     for i in range(30):
         write(os.path.join(m, "mr%d" % i), data["MR_small.dcm"])
     e.says("Connection refused")
+    wait_for(lambda: status()["outage_since"] >= begun)
+    assert "cannot be reached since" in w.cli("status", "--config", conf)
     wait_for(lambda: glob.glob(spool + "/*.spool"))
     mr = [s for s in json.loads(w.cli("study", "list", "--json")) if s["modality"] == "MR"][0]
     for i in range(3):
         e.kill()
+        assert not status()["running"]  # though it could not say so
         for f in os.listdir(spool):
             body = read(os.path.join(spool, f))
             for word in (mr["uid"], mr["patient_id"], uid, "AuditMessage", "DICOM+RFC3881"):

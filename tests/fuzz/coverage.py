@@ -48,6 +48,7 @@ PARSERS = [
     ("root-slot file", "keymgr/keyring/slotfile.c", "lg_slotfile_decode|.*decode.*"),
     ("sealed by a TPM", "keymgr/tpm/blob.c", "(?!lg_pcrs_selection|lg_tpm_sealed_check).*"),
     ("alerts: configuration", "tools/alert/config.c", "(?!lg_alert_facility).*"),
+    ("export: spool", "tools/export/spoolbytes.c", "lg_spool_note_decode|lg_spool_header_check|lg_spool_unseal"),
     ("state of a scrub", "tools/cli/state.c", "go_on|next|number|stat_read|state_open"),
     ("certificates as JSON", "tools/cli/certificate.c", "certificate_verify|bytes_of"),
     ("keyring backups", "keymgr/keyring/backup.c", "lg_backup_header_read|lg_backup_check|frames_read|import_meta|import_key|import_row"),

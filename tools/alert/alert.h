@@ -129,6 +129,7 @@ void lg_alert_decode(struct lg_rd *r, struct lg_alert *ret); /* sets r->bad */
 
 /* One JSON object without newline; malloced, NULL: out of memory. */
 char *lg_alert_json(const struct lg_alert *a);
+struct cJSON *lg_alert_object(const struct lg_alert *a);
 /* One line for syslog: name=value pairs. */
 void lg_alert_line(const struct lg_alert *a, char *out, size_t cap);
 /* Copies what is printable ASCII; everything else becomes '?'. */

@@ -6,7 +6,7 @@
 
 #include "alert.h"
 
-char *lg_alert_json(const struct lg_alert *a)
+struct cJSON *lg_alert_object(const struct lg_alert *a)
 {
     char time[LG_AUDIT_TIME_LEN + 1], study[2 * LG_ID_LEN + 1], host[65] = "", clean[65];
     cJSON *j = cJSON_CreateObject();
@@ -43,6 +43,12 @@ char *lg_alert_json(const struct lg_alert *a)
         cJSON_AddStringToObject(j, "log", a->chain);
         cJSON_AddNumberToObject(j, "seq", (double)a->seq);
     }
+    return j;
+}
+
+char *lg_alert_json(const struct lg_alert *a)
+{
+    cJSON *j = lg_alert_object(a);
     char *s = cJSON_PrintUnformatted(j);
     cJSON_Delete(j);
     return s;

@@ -59,8 +59,7 @@ for i in range(PAIRS):
     first = once(i % 2 == 0)
     second = once(i % 2 == 1)
     pairs.append((first, second) if i % 2 == 0 else (second, first))
-    print(".", end="", flush=True)
-print()
+    print("pair %d: %s" % (i + 1, ", ".join("%s %.0f/%.0f" % (p, pairs[-1][0][p], pairs[-1][1][p]) for p in PHASES)), flush=True)
 print("%-8s %12s %12s %8s" % ("phase", "with log/s", "without/s", "ratio"))
 for phase in PHASES:
     on, off = [p[0][phase] for p in pairs], [p[1][phase] for p in pairs]

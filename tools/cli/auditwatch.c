@@ -1,4 +1,5 @@
 /* leadglass audit watch: follows the log, raises alerts, has them delivered; nothing is missed over a restart. */
+#include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
@@ -14,9 +15,7 @@
 #include "leadglass/clock.h"
 #include "leadglass/follow.h"
 
-#define CONFIG_DEFAULT "/etc/leadglass/audit.conf"
-#define STATE_DEFAULT "/var/lib/leadglass/audit-watch"
-enum { BURST = 20000, SAVE_MS = 1000, STOP_MS = 3000, FAILURES = 8, STATE_VERSION = 2, SIGNED_MS = 5000 };
+enum { BURST = 20000, SAVE_MS = 1000, STOP_MS = 3000, FAILURES = 8, STATE_VERSION = 2, SIGNED_MS = 5000, SHOW_MS = 2000 };
 
 struct watch {
     const struct cli *c;
@@ -36,6 +35,10 @@ struct watch {
         char subject[32], text[512];
     } failure[FAILURES];
     unsigned n_failures;
+    uint64_t raised; /* alerts since the start */
+    struct lg_alert last;
+    uint64_t shown; /* of them, and when */
+    int64_t shown_ms;
 };
 
 /* ---- alerts ------------------------------------------------------------------------------------------------------------------------------- */
@@ -46,6 +49,8 @@ static void on_alert(void *arg, const struct lg_alert *a)
     char line[1536], when[LG_AUDIT_TIME_LEN + 1], *json;
     lg_delivery_add(w->delivery, a);
     w->dirty = true;
+    w->raised++;
+    w->last = *a;
     if (!w->say)
         return;
     if (w->c->json) {
@@ -99,6 +104,35 @@ static void save(struct watch *w)
         lg_alerts_own(w->alerts, LG_ALERT_DELIVERY, "state", text, lg_clock_us());
     }
     w->unsaved_told = rc != 0;
+}
+
+/* For `leadglass status`: STATE.json. */
+static void show(struct watch *w, bool ended)
+{
+    char path[4200], tmp[4210];
+    cJSON *j = cJSON_CreateObject(), *last = w->raised ? lg_alert_object(&w->last) : NULL;
+    w->shown_ms = lg_clock_ms();
+    w->shown = w->raised;
+    cJSON_AddBoolToObject(j, "running", !ended);
+    cJSON_AddNumberToObject(j, "pid", getpid());
+    cJSON_AddNumberToObject(j, "time", (double)(lg_clock_us() / 1000000));
+    cJSON_AddStringToObject(j, "log", w->dir);
+    cJSON_AddNumberToObject(j, "alerts", (double)w->raised);
+    cJSON_AddNumberToObject(j, "waiting", lg_delivery_waiting(w->delivery));
+    if (last)
+        cJSON_AddItemToObject(j, "last_alert", last);
+    char *text = cJSON_PrintUnformatted(j);
+    cJSON_Delete(j);
+    snprintf(path, sizeof path, "%.4090s.json", w->state);
+    snprintf(tmp, sizeof tmp, "%s.new", path);
+    int fd = text ? open(tmp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600) : -1;
+    if (fd >= 0) {
+        bool whole = write(fd, text, strlen(text)) == (ssize_t)strlen(text);
+        close(fd);
+        if (!whole || rename(tmp, path))
+            (void)unlink(tmp);
+    }
+    free(text);
 }
 
 static void load(struct watch *w)
@@ -265,14 +299,14 @@ static int configure(struct watch *w)
 {
     char error[1024];
     w->file = w->c->watch.config;
-    if (!w->file && access(CONFIG_DEFAULT, F_OK) == 0)
-        w->file = CONFIG_DEFAULT;
+    if (!w->file && access(CLI_AUDIT_CONFIG, F_OK) == 0)
+        w->file = CLI_AUDIT_CONFIG;
     return lg_alert_config_load(w->file, &w->config, error, sizeof error) ? cli_fail(CLI_USAGE, "%s", error) : CLI_OK;
 }
 
 static int open_log(struct watch *w)
 {
-    w->state = w->c->watch.state ? w->c->watch.state : w->config->state[0] ? w->config->state : STATE_DEFAULT;
+    w->state = w->c->watch.state ? w->c->watch.state : w->config->state[0] ? w->config->state : CLI_WATCH_STATE;
     struct lg_follow_options o = { .dir = w->dir, .position = w->state, .all = w->c->all };
     int rc = lg_follow_open(&o, &w->follow);
     if (rc == -EWOULDBLOCK)
@@ -375,6 +409,8 @@ static void going(struct watch *w)
         /* An alert at once, that it may come again as seldom as can be; mere records every second. */
         if (lg_delivery_changed(w->delivery) || (w->dirty && lg_clock_ms() - w->saved_ms >= SAVE_MS))
             save(w);
+        if (!w->shown_ms || lg_clock_ms() - w->shown_ms >= SHOW_MS || w->shown != w->raised)
+            show(w, false);
         if (w->c->watch.once && rc != 1 && !lg_delivery_running(w->delivery))
             break;
         rest(w, rc == 1 ? 0 : LG_FOLLOW_POLL_MS);
@@ -385,6 +421,7 @@ static void going(struct watch *w)
         rest(w, 50);
     }
     save(w);
+    show(w, true);
 }
 
 int cli_audit_watch(const struct cli *c)
@@ -419,8 +456,8 @@ int cli_audit_watch(const struct cli *c)
 }
 
 const struct cli_option cli_audit_watch_options[] = {
-    { "config", "FILE", "watch: rules and delivery; export: the receiver (default " CONFIG_DEFAULT ", else built in)", CLI_TEXT, CLI_INTO(watch.config), 0 },
-    { "state", "FILE", "watch: where it keeps how far it is (default " STATE_DEFAULT ")", CLI_TEXT, CLI_INTO(watch.state), 0 },
+    { "config", "FILE", "watch: rules and delivery; export: the receiver (default " CLI_AUDIT_CONFIG ", else built in)", CLI_TEXT, CLI_INTO(watch.config), 0 },
+    { "state", "FILE", "watch: where it keeps how far it is (default " CLI_WATCH_STATE ")", CLI_TEXT, CLI_INTO(watch.state), 0 },
     { "once", NULL, "watch: what is new since the last time, then end", CLI_FLAG, CLI_INTO(watch.once), 0 },
     { "all", NULL, "watch: the first time, everything that is in the log", CLI_FLAG, CLI_INTO(all), 0 },
     { "check", NULL, "watch: check the configuration, print the rules in force, and end", CLI_FLAG, CLI_INTO(watch.check), 0 },

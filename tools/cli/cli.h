@@ -93,6 +93,12 @@ void cli_time(uint64_t t, char out[32]);
 
 /* What status says of the access log: into j, or printed when that is NULL. */
 void cli_audit_status(struct lg_client *k, const struct lg_keyd_status *s, cJSON *j);
+/* auditstate.c: how the programs that follow the access log are getting on; j as above, the object "audit". */
+void cli_audit_services(const struct cli *c, cJSON *j);
+#define CLI_AUDIT_CONFIG "/etc/leadglass/audit.conf"
+#define CLI_WATCH_STATE "/var/lib/leadglass/audit-watch"
+cJSON *cli_json_file(const char *path); /* NULL: not there, or no JSON */
+bool cli_alive(const cJSON *state); /* the process that wrote it is there still */
 
 /* Starting other programs of ours. */
 int cli_find(const char *name, char out[4096]);

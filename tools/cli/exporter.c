@@ -20,7 +20,6 @@
 #include "spool.h"
 #include "studies.h"
 
-#define CONFIG_DEFAULT "/etc/leadglass/audit.conf"
 enum side { IN, OUT };
 enum { BURST = 256, SENT_AT_ONCE = 256 << 10, SETTLE_MS = 2000, STOP_MS = 5000, KEYD_MS = 1000, STATE_MS = 1000, STOPPED_BY_SIGNAL = -1 };
 
@@ -52,6 +51,7 @@ struct exporter {
     } settling; /* what counts as delivered once it has been acknowledged and the connection has lived on for SETTLE_MS */
     int64_t retry_ms, backoff_ms;
     uint64_t n_sent;
+    int64_t delivered_us, outage_us; /* when something counted as delivered last; since when the receiver cannot be reached. 0: not */
     /* for people */
     char why[2][256], alarm[256]; /* nothing is taken in, or given out, because; the last alert */
     int64_t state_ms;
@@ -100,6 +100,8 @@ static void state_write(struct exporter *x, bool ended)
     cJSON_AddBoolToObject(j, "tls", x->g.tls);
     cJSON_AddBoolToObject(j, "connected", x->link != NULL);
     cJSON_AddNumberToObject(j, "sent", (double)x->n_sent);
+    cJSON_AddNumberToObject(j, "delivered", (double)(x->delivered_us / 1000000));
+    cJSON_AddNumberToObject(j, "outage_since", (double)(x->outage_us / 1000000));
     cJSON_AddBoolToObject(j, "spool_empty", s.empty);
     cJSON_AddNumberToObject(j, "spool_bytes", (double)s.bytes);
     cJSON_AddNumberToObject(j, "spool_max", (double)s.max);
@@ -122,14 +124,9 @@ static void state_write(struct exporter *x, bool ended)
 
 static int state_show(const struct cli *c, const struct lg_export_settings *g)
 {
-    char path[300], text[4096];
+    char path[300];
     snprintf(path, sizeof path, "%s/state.json", g->spool);
-    FILE *f = fopen(path, "re");
-    size_t n = f ? fread(text, 1, sizeof text - 1, f) : 0;
-    if (f)
-        fclose(f);
-    text[n] = 0;
-    cJSON *j = n ? cJSON_Parse(text) : NULL;
+    cJSON *j = cli_json_file(path);
     if (!j)
         return cli_fail(CLI_FAILED, "%s: no export has run with this configuration (leadglass audit export --follow)", path);
     if (c->json)
@@ -241,6 +238,8 @@ static void hang_up(struct exporter *x, const char *why)
 {
     if (why)
         because(x, OUT, LOG_WARNING, "%s", why);
+    if (why && !x->outage_us)
+        x->outage_us = lg_clock_us();
     lg_link_close(x->link);
     x->link = NULL;
     x->settling.on = false;
@@ -279,6 +278,8 @@ static void settle(struct exporter *x)
             because(x, OUT, LOG_ERR, "the spool cannot be written: %s", strerror(-rc));
         else if (lg_spool_place_cmp(&upto, &first) > 0) {
             x->backoff_ms = 0;
+            x->delivered_us = lg_clock_us();
+            x->outage_us = 0;
             because(x, OUT, LOG_NOTICE, "%s", "");
         }
         x->wait_until_ms = x->full ? 0 : x->wait_until_ms;
@@ -334,7 +335,7 @@ static void rest(struct exporter *x, int ms)
 static int configure(struct exporter *x)
 {
     char error[512];
-    const char *file = x->c->watch.config ? x->c->watch.config : CONFIG_DEFAULT;
+    const char *file = x->c->watch.config ? x->c->watch.config : CLI_AUDIT_CONFIG;
     if (lg_export_settings_load(file, &x->g, error, sizeof error))
         return cli_fail(CLI_USAGE, "%s", error);
     if (!x->g.host[0])

@@ -181,6 +181,7 @@ static int run_status(struct cli *c)
             cJSON_AddItemToArray(ms, m);
         }
         cli_audit_status(k, s, j);
+        cli_audit_services(c, cJSON_GetObjectItem(j, "audit"));
         code = cli_print_json(j);
     } else {
         printf("key manager   %s, version %s, process %u, up %llu s, at %s\n", s->unlocked ? "unlocked" : "locked", s->version, s->pid, (unsigned long long)s->uptime_s, c->socket);
@@ -204,6 +205,7 @@ static int run_status(struct cli *c)
             printf("mounted       %s (process %u, session %llu%s%s)\n", s->mounts[i].mountpoint, s->mounts[i].pid, (unsigned long long)s->mounts[i].session, t ? ", transport " : "", t ? t : "");
         }
         cli_audit_status(k, s, NULL);
+        cli_audit_services(c, NULL);
         if (!s->unlocked)
             puts("Unlock it with `leadglass unlock`.");
     }
@@ -215,4 +217,8 @@ static int run_status(struct cli *c)
     return code;
 }
 
-const struct cli_command cli_status = { "status", "", "show the key manager, its keyring and its mounts", NULL, NULL, { cli_json_options }, run_status, false };
+static const struct cli_option status_options[] = {
+    { "config", "FILE", "of audit watch and audit export, to tell how they are getting on (default " CLI_AUDIT_CONFIG ")", CLI_TEXT, CLI_INTO(watch.config), 0 },
+    { 0 },
+};
+const struct cli_command cli_status = { "status", "", "show the key manager, its keyring, its mounts and what becomes of the access log", NULL, NULL, { status_options, cli_json_options }, run_status, false };
