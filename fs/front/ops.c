@@ -9,7 +9,8 @@
 
 #include "audit.h"
 
-enum { IO_MAX = 1024 * 1024 };
+/* LARGE: the ring's thread has better to do than to seal or open that much. */
+enum { IO_MAX = 1024 * 1024, LARGE = 256 * 1024 };
 
 static struct lg_front *front(fuse_req_t req) { return fuse_req_userdata(req); }
 static struct lg_volume *vol(fuse_req_t req) { return front(req)->volume; }
@@ -347,6 +348,8 @@ static void op_tmpfile(fuse_req_t req, fuse_ino_t parent, mode_t mode, struct fu
 static void op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi)
 {
     (void)ino;
+    if (size >= LARGE && lg_ring_put_off())
+        return;
     void *buf = reply_buffer(req, size);
     ssize_t n = buf ? lg_volume_read(handle(fi), buf, size, (uint64_t)off) : -ENOMEM;
     if (n < 0) {
@@ -375,6 +378,8 @@ static void op_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t siz
 #else
     bool setid = false; /* the kernel does it by itself */
 #endif
+    if (size >= LARGE && lg_ring_put_off())
+        return;
     ssize_t n = kill_privileges(req, ino, fi, setid);
     if (!n)
         n = lg_volume_write(handle(fi), buf, size, (uint64_t)off);

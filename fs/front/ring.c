@@ -11,6 +11,7 @@
 #include <pthread.h>
 #include <sched.h>
 #include <stdlib.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <sys/sysinfo.h>
 #include <time.h>
@@ -44,9 +45,9 @@ const char *lg_ring_missing(void)
 
 enum {
     KINDS = 64,                /* FUSE operation codes, by their low bits */
-    SLOW_NS = 1000 * 1000,     /* a request that took longer than this on a ring's thread sends its kind to the pool */
+    SLOW_NS = 1000 * 1000,     /* a request that waited, and took longer than this on a ring's thread, sends its kind to the pool */
     QUICK_NS = 100 * 1000,     /* ... until */
-    QUICK_ROW = 64,            /* as many in a row took less than this there */
+    QUICK_ROW = 16,            /* as many in a row took less than this there, or waited for nothing */
 };
 
 struct lg_ring {
@@ -74,16 +75,24 @@ static int64_t now_ns(void)
     return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
 }
 
+/* How often this thread has waited. Time alone does not tell: who is not given a processor takes long as well. */
+static long waits(void)
+{
+    struct rusage u;
+    return getrusage(RUSAGE_THREAD, &u) ? 0 : u.ru_nvcsw;
+}
+
 /* The work item may carry the next request as soon as its handler has replied: nothing of it is looked at afterwards. */
 static void run_in_pool(struct lg_ring *r, struct fuse_uring_work *w)
 {
     atomic_uint *slow = &r->slow[w->opcode % KINDS];
     int64_t start = now_ns();
+    long waited = waits();
     fuse_uring_work_run(w);
     unsigned left = atomic_load_explicit(slow, memory_order_relaxed);
     if (!left)
         return;
-    unsigned next = now_ns() - start < QUICK_NS ? left - 1 : QUICK_ROW;
+    unsigned next = now_ns() - start < QUICK_NS || waits() == waited ? left - 1 : QUICK_ROW;
     atomic_compare_exchange_strong(slow, &left, next); /* another thread's count is as good */
 }
 
@@ -139,13 +148,14 @@ static void dispatch(void *user, struct fuse_uring_work *w)
         return;
     }
     int64_t start = now_ns();
+    long waited = waits();
     on_ring = true;
     put_off = false;
     fuse_uring_work_run(w);
     on_ring = false;
     if (put_off)
         enqueue(r, w);
-    else if (now_ns() - start > SLOW_NS)
+    else if (now_ns() - start > SLOW_NS && waits() != waited)
         atomic_store_explicit(slow, QUICK_ROW, memory_order_relaxed);
 }
 
