@@ -9,8 +9,8 @@
 
 #include "audit.h"
 
-/* LARGE: the ring's thread has better to do than to seal or open that much. */
-enum { IO_MAX = 1024 * 1024, LARGE = 256 * 1024 };
+/* LARGE: reads of that much come one behind the other, and several processors are to open them. */
+enum { IO_MAX = 1024 * 1024, LARGE = 1024 * 1024 };
 
 static struct lg_front *front(fuse_req_t req) { return fuse_req_userdata(req); }
 static struct lg_volume *vol(fuse_req_t req) { return front(req)->volume; }
@@ -378,8 +378,6 @@ static void op_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t siz
 #else
     bool setid = false; /* the kernel does it by itself */
 #endif
-    if (size >= LARGE && lg_ring_put_off())
-        return;
     ssize_t n = kill_privileges(req, ino, fi, setid);
     if (!n)
         n = lg_volume_write(handle(fi), buf, size, (uint64_t)off);

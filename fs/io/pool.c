@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdlib.h>
 
@@ -21,6 +22,7 @@ struct lg_pool {
     struct job *jobs;
     unsigned idle, helpers;
     bool end;
+    atomic_uint callers; /* of lg_pool_run, just now */
     pthread_t thread[];
 };
 
@@ -69,14 +71,16 @@ static void *helper(void *arg)
     return NULL;
 }
 
-int lg_pool_run(struct lg_pool *p, unsigned n, int (*part)(void *arg, unsigned i), void *arg)
+static int alone(unsigned n, int (*part)(void *arg, unsigned i), void *arg)
 {
-    if (!p || !p->helpers || n < 2) {
-        int rc = 0;
-        for (unsigned i = 0; !rc && i < n; i++)
-            rc = part(arg, i);
-        return rc;
-    }
+    int rc = 0;
+    for (unsigned i = 0; !rc && i < n; i++)
+        rc = part(arg, i);
+    return rc;
+}
+
+static int together(struct lg_pool *p, unsigned n, int (*part)(void *arg, unsigned i), void *arg)
+{
     struct job j = { .part = part, .arg = arg, .n = n };
     pthread_mutex_lock(&p->mu);
     j.next = p->jobs;
@@ -89,6 +93,17 @@ int lg_pool_run(struct lg_pool *p, unsigned n, int (*part)(void *arg, unsigned i
         pthread_cond_wait(&p->done, &p->mu);
     pthread_mutex_unlock(&p->mu);
     return j.rc;
+}
+
+/* With as many requests under way as there are helpers, and so as many processors but one, waking somebody costs more than it gives. */
+int lg_pool_run(struct lg_pool *p, unsigned n, int (*part)(void *arg, unsigned i), void *arg)
+{
+    if (!p || !p->helpers)
+        return alone(n, part, arg);
+    unsigned others = atomic_fetch_add_explicit(&p->callers, 1, memory_order_relaxed);
+    int rc = n < 2 || others >= p->helpers ? alone(n, part, arg) : together(p, n, part, arg);
+    atomic_fetch_sub_explicit(&p->callers, 1, memory_order_relaxed);
+    return rc;
 }
 
 int lg_pool_new(unsigned helpers, struct lg_pool **ret)
