@@ -67,7 +67,7 @@ static const char usage_text[] =
     "                            entry_timeout=S, attr_timeout=S, threads=N, path_rules=FILE, cold_reads=auto|pread\n"
     "                            (how ciphertext that is not in memory is read: many pieces at a time through io_uring,\n"
     "                            or with pread(2)), transport=auto|dev|uring (how requests arrive:\n"
-    "                            /dev/fuse, or FUSE over io_uring), and options of mount(8)\n"
+    "                            over io_uring where the kernel offers it, or /dev/fuse), and options of mount(8)\n"
     "                            audit=DIR|off (default: where the key manager keeps its own), audit_window=S, audit_names, audit_sync=MS,\n"
     "                            audit_keep=DAYS, audit_segment=MIB, audit_on_failure=refuse|continue\n"
     "  --help, --version\n"
@@ -369,10 +369,23 @@ static int on_event(void *arg, const struct lg_event *e)
 
 /* ---- the mount ------------------------------------------------------------------------------------------------------------------------------------ */
 
+/* `leadglass status` reads it off this thread's name, as it does the transport off those of libfuse's: the key manager need not know. */
+static void tell_cold_reads(void)
+{
+    char name[24];
+    int rc = lg_uring_state();
+    if (rc && rc != -ECANCELED)
+        snprintf(name, sizeof name, "lg-reads-%d", -rc);
+    else
+        snprintf(name, sizeof name, "lg-reads-%s", rc ? "off" : "ring");
+    (void)pthread_setname_np(pthread_self(), name);
+}
+
 static void *ticking(void *arg)
 {
     struct program *p = arg;
     unsigned n = 0;
+    tell_cold_reads();
     pthread_mutex_lock(&p->mu);
     while (!p->stop) {
         struct timespec t;
@@ -383,8 +396,10 @@ static void *ticking(void *arg)
             break;
         pthread_mutex_unlock(&p->mu);
         lg_volume_tick(p->front.volume);
-        if (++n % EXPIRE_S == 0)
+        if (++n % EXPIRE_S == 0) {
             lg_keys_expire(p->front.keys);
+            tell_cold_reads();
+        }
         pthread_mutex_lock(&p->mu);
     }
     pthread_mutex_unlock(&p->mu);
@@ -554,9 +569,9 @@ static int fuse_begin(struct program *p)
     char opts[2048];
     struct lg_front *f = &p->front;
     char ring[64] = "";
-    bool uring = p->o.transport == TRANSPORT_URING; /* why not by itself: docs/PERFORMANCE.md, "Transport" */
-    const char *missing = uring ? lg_ring_missing() : NULL;
-    if (missing)
+    const char *missing = p->o.transport == TRANSPORT_DEV ? NULL : lg_ring_missing();
+    bool uring = p->o.transport == TRANSPORT_URING || (p->o.transport == TRANSPORT_AUTO && !missing); /* docs/PERFORMANCE.md, "Transport" */
+    if (uring && missing)
         return fail(p, EXIT_FAILED, "FUSE over io_uring is not to be had: %s. Mount with -o transport=dev or auto instead", missing);
     if (uring)
         snprintf(ring, sizeof ring, ",io_uring,io_uring_q_depth=%d", LG_RING_DEPTH);

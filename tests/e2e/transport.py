@@ -95,6 +95,7 @@ def under_load(w, transport):
         at = w.mount("vault", "mnt", "-o", "transport=" + transport)
         assert [m["transport"] for m in w.status()["mounts"]] == [transport], w.status()
         assert "transport " + transport in w.cli("status")
+        assert "cold_reads" in w.status()["mounts"][0]
         kept = os.urandom(200000)
         write(at + "/kept", kept)
         fd = os.open(at + "/kept", os.O_RDONLY)
@@ -148,6 +149,10 @@ def under_load(w, transport):
 w = World()
 w.init()
 w.fails(2, ["auto, dev or uring"], "leadglass-fs", "-o", "transport=pigeon", w.path("vault"), w.path("keyring"))
+w.mount("vault", "mnt", "-o", "cold_reads=pread")
+assert w.status()["mounts"][0]["cold_reads"] == "pread" and "options" in w.status()["mounts"][0]["cold_reads_why"], w.status()
+assert "cold reads pread: as the mount's options say" in w.cli("status")
+w.umount()
 for t in transports(w):
     slow_disk(w, t)
     print(t, "slow disk ok", flush=True)

@@ -101,26 +101,39 @@ static void backups(const struct lg_keyd_status *s)
         puts("RESTORED      from a backup: nothing is destroyed until `leadglass backup confirm`");
 }
 
-/* How a mount's requests arrive: over io_uring its process has libfuse's ring threads. NULL: cannot be told (gone, or in another container). */
-static const char *transport_of(uint32_t pid)
+/* What a mount's process tells by the names of its threads: how requests arrive (libfuse's ring threads), how it reads what is not in memory, and, when that is not
+ * io_uring, why. Empty: cannot be told (gone, or in another container). */
+struct ways {
+    char transport[8], reads[8], why[96];
+};
+static struct ways ways_of(uint32_t pid)
 {
+    struct ways w = { .transport = "" };
     char path[300], name[32];
-    bool any = false, ring = false;
     snprintf(path, sizeof path, "/proc/%u/task", pid);
     DIR *d = opendir(path);
     for (struct dirent *e; d && (e = readdir(d));) {
         snprintf(path, sizeof path, "/proc/%u/task/%s/comm", pid, e->d_name);
         FILE *f = e->d_name[0] == '.' ? NULL : fopen(path, "re");
         if (f && fgets(name, sizeof name, f)) {
-            any = true;
-            ring = ring || strncmp(name, "fuse-ring-", 10) == 0;
+            name[strcspn(name, "\n")] = 0;
+            if (strncmp(name, "fuse-ring-", 10) == 0 || !w.transport[0])
+                snprintf(w.transport, sizeof w.transport, "%s", strncmp(name, "fuse-ring-", 10) == 0 ? "uring" : "dev");
+            if (strncmp(name, "lg-reads-", 9) == 0) {
+                long error = strtol(name + 9, NULL, 10);
+                snprintf(w.reads, sizeof w.reads, "%s", strcmp(name + 9, "ring") == 0 ? "uring" : "pread");
+                if (error > 0)
+                    snprintf(w.why, sizeof w.why, "the system refuses io_uring: %s", strerror((int)error));
+                else if (strcmp(name + 9, "off") == 0)
+                    snprintf(w.why, sizeof w.why, "as the mount's options say");
+            }
         }
         if (f)
             fclose(f);
     }
     if (d)
         closedir(d);
-    return ring ? "uring" : any ? "dev" : NULL;
+    return w;
 }
 
 static int run_status(struct cli *c)
@@ -176,8 +189,13 @@ static int run_status(struct cli *c)
             cJSON_AddStringToObject(m, "vault_id", id);
             cJSON_AddNumberToObject(m, "session", (double)s->mounts[i].session);
             cJSON_AddNumberToObject(m, "pid", s->mounts[i].pid);
-            if (transport_of(s->mounts[i].pid))
-                cJSON_AddStringToObject(m, "transport", transport_of(s->mounts[i].pid));
+            struct ways w = ways_of(s->mounts[i].pid);
+            if (w.transport[0])
+                cJSON_AddStringToObject(m, "transport", w.transport);
+            if (w.reads[0])
+                cJSON_AddStringToObject(m, "cold_reads", w.reads);
+            if (w.why[0])
+                cJSON_AddStringToObject(m, "cold_reads_why", w.why);
             cJSON_AddItemToArray(ms, m);
         }
         cli_audit_status(k, s, j);
@@ -201,8 +219,9 @@ static int run_status(struct cli *c)
         if (s->memory_unlocked)
             puts("WARNING       key memory is not locked: keys may reach the swap");
         for (unsigned i = 0; i < s->n_mounts; i++) {
-            const char *t = transport_of(s->mounts[i].pid);
-            printf("mounted       %s (process %u, session %llu%s%s)\n", s->mounts[i].mountpoint, s->mounts[i].pid, (unsigned long long)s->mounts[i].session, t ? ", transport " : "", t ? t : "");
+            struct ways w = ways_of(s->mounts[i].pid);
+            printf("mounted       %s (process %u, session %llu%s%s%s%s%s%s)\n", s->mounts[i].mountpoint, s->mounts[i].pid, (unsigned long long)s->mounts[i].session,
+                   w.transport[0] ? ", transport " : "", w.transport, w.reads[0] ? ", cold reads " : "", w.reads, w.why[0] ? ": " : "", w.why);
         }
         cli_audit_status(k, s, NULL);
         cli_audit_services(c, NULL);
