@@ -12,7 +12,6 @@ from lib import *
 ROUNDS = int(os.environ.get("LG_KILL_ROUNDS", "15"))
 SEED = int(os.environ.get("LG_KILL_SEED", "0")) or random.SystemRandom().randrange(1, 1 << 31)
 WRITERS, FILES_MAX, SIZE_MAX = 4, 24, 300000
-CUT = (errno.ENOTCONN, errno.ECONNABORTED, errno.EIO)  # see above: once the daemon was killed
 print("rounds %d, LG_KILL_SEED=%d" % (ROUNDS, SEED), flush=True)
 
 
@@ -274,8 +273,7 @@ count = dict.fromkeys(["fs", "worker", "supervisor", "both", "operations", "neve
 for round in range(ROUNDS):
     m = w.path("mnt") if "mnt" in w.mounts and round else w.mount()
     if round == 0:
-        if w.status()["mounts"][0]["transport"] == "uring":
-            CUT += (errno.ECANCELED,)  # the kernel's answer for a request on its way to a ring whose thread dies
+        CUT = w.cut()
         for i in range(WRITERS):
             os.mkdir(os.path.join(m, "w%d" % i))
     fs_pid = w.pid_of()

@@ -118,6 +118,11 @@ class World:
     def status(self):
         return json.loads(self.cli("status", "--json"))
 
+    def cut(self):
+        """What the kernel may answer for a request that its daemon's death cut off: while the daemon lives, to learn the transport."""
+        ring = [m for m in self.status()["mounts"] if m["transport"] == "uring"]
+        return (errno.ENOTCONN, errno.ECONNABORTED, errno.EIO) + ((errno.ECANCELED,) if ring else ())  # the last: on its way to a ring whose thread dies
+
     def init(self, name="vault"):
         self.cli("init", self.path(name))
         return self.path(name)
