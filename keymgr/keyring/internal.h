@@ -53,6 +53,8 @@ int lg_slotfile_root_add(struct lg_slotfile *s, const struct lg_root *old, const
 void lg_slotfile_root_drop(struct lg_slotfile *s);
 /* All roots of the file, given any one of them. -EKEYREJECTED: it is none of this file's. */
 int lg_slotfile_roots(const struct lg_slotfile *s, const struct lg_root *have, struct lg_roots *ret) LG_MUST;
+/* Do the wraps of one slot give these roots, which are all of the file's? Only the slot's own secret can tell the rest. -EBADMSG; -ENODEV: an anchor is needed. */
+int lg_slotfile_slot_check(const struct lg_slotfile *s, unsigned i, const struct lg_roots *roots) LG_MUST;
 /* -ENOENT. */
 int lg_slotfile_find(const struct lg_slotfile *s, const char *name, unsigned *ret_i) LG_MUST;
 /* Changes of a file with one root, given it. -EEXIST, -ENOSPC; -ENOENT, -EPERM (the last proved one). */
@@ -111,9 +113,18 @@ int lg_slotfile_dir_sync(const char *path) LG_MUST; /* of the directory that thi
 
 /* pages.c: is every page of this LMDB file that LMDB may follow one that it can follow safely? -EPROTO: no. Reads the whole tree once. */
 int lg_pages_check(const char *path) LG_MUST;
+/* The same walk over a file that may be damaged: what is bad is told and passed over. Rows come by table (in the order of enum lg_table), in each as they stand.
+ * -EPROTO: nothing of it could be read. Otherwise what row returned, or 0. */
+enum lg_table { LG_T_META, LG_T_BUCKETS, LG_T_KEYS, LG_T_LOOKUP, LG_T_ATTACHED, LG_T_VAULTS, LG_T_SESSIONS, LG_T_PENDING, LG_T_OFFICERS, LG_T_ACTS, LG_T_TOMBSTONES, LG_T_STATE, LG_TABLES };
+struct lg_pages_visitor {
+    void *arg;
+    void (*damage)(void *arg, const char *part, uint64_t page, const char *what);
+    int (*row)(void *arg, enum lg_table t, const uint8_t *key, size_t key_len, const uint8_t *value, size_t len); /* key: at most 511 bytes. -EPROTO is no error */
+    void (*progress)(void *arg, uint64_t done, uint64_t pages); /* NULL is fine */
+};
+int lg_pages_walk(const char *path, const struct lg_pages_visitor *v) LG_MUST;
 
 /* ---- store.c: the only place that knows LMDB ---------------------------------------------------------------------------------------- */
-enum lg_table { LG_T_META, LG_T_BUCKETS, LG_T_KEYS, LG_T_LOOKUP, LG_T_ATTACHED, LG_T_VAULTS, LG_T_SESSIONS, LG_T_PENDING, LG_T_OFFICERS, LG_T_ACTS, LG_T_TOMBSTONES, LG_T_STATE, LG_TABLES };
 struct lg_store;
 int lg_store_open(const char *dir, bool create, struct lg_store **ret) LG_MUST;
 void lg_store_close(struct lg_store *s);
