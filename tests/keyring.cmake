@@ -8,3 +8,5 @@ lg_unit(mirror_test SOURCES unit/mirror_test.c OBJECTS lg_keyring lg_crypto lg_w
 target_include_directories(mirror_test PRIVATE ${CMAKE_SOURCE_DIR}/keymgr/keyring)
 lg_unit(acts_test SOURCES unit/acts_test.c OBJECTS lg_keyring lg_crypto lg_wire LIBS PkgConfig::OPENSSL PkgConfig::LMDB)
 target_include_directories(acts_test PRIVATE ${CMAKE_SOURCE_DIR}/keymgr/keyring)
+lg_unit(check_test SOURCES unit/check_test.c OBJECTS lg_keyring lg_crypto lg_wire LIBS PkgConfig::OPENSSL PkgConfig::LMDB)
+target_include_directories(check_test PRIVATE ${CMAKE_SOURCE_DIR}/keymgr/keyring)

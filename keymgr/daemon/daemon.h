@@ -6,6 +6,7 @@
 #include <limits.h>
 #include <sys/types.h>
 
+#include "leadglass/passphrase.h"
 #include "leadglass/tpm.h"
 #include "leadglass/wire.h"
 
@@ -33,6 +34,14 @@ int lg_super_recv(int fd, struct lg_super *m) LG_MUST; /* waits; -ECONNRESET whe
 
 /* ---- supervisor.c ---- */
 int lg_keyd_run(int argc, char **argv); /* the whole program; returns the exit code */
+
+/* ---- check.c ---- */
+struct lg_check_options {
+    const char *keyring, *slot, *mirror, *key_file; /* NULL: none */
+    struct lg_passphrase_source pass; /* none: what can be told without a secret */
+    bool json;
+};
+int lg_keyd_check(const struct lg_check_options *o); /* the exit code */
 
 /* ---- worker.c ---- */
 struct lg_worker_options {

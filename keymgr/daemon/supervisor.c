@@ -28,12 +28,15 @@ struct keyd_options {
     bool no_audit, audit_continue;
     struct lg_passphrase_source pass;
     unsigned scrypt_ms;
+    const char *key_file;
+    bool check, json;
     bool init, foreground, allow_unlocked, worker, syslogging;
 };
 
 static const char usage_text[] =
     "usage: leadglass-keyd --keyring DIR --init [--root-slot FILE] [--passphrase-file F]   create a keyring and exit\n"
     "       leadglass-keyd --keyring DIR [--root-slot FILE] [--mirror DIR] [--socket PATH] [--foreground]  serve it\n"
+    "       leadglass-keyd --keyring DIR --check [--root-slot FILE] [--mirror DIR] [--passphrase-file F] [--json]  what is damaged, what is not\n"
     "\n"
     "The key manager: alone opens the keyring. It starts locked, unless the keyring has a TPM slot; `leadglass unlock` gives it the passphrase.\n"
     "\n"
@@ -42,6 +45,10 @@ static const char usage_text[] =
     "  --mirror DIR              keep a second copy on another disk (its root-slot file: DIR.root): nothing is acknowledged before both have it\n"
     "  --socket PATH             default: LEADGLASS_SOCKET, else /run/leadglass/keyd.sock, else leadglass/keyd.sock in XDG_RUNTIME_DIR\n"
     "  --init                    create the keyring and its root-slot file, then exit\n"
+    "  --check                   say what of the keyring, its root-slot file and its mirror is damaged and what is not, then exit. Changes nothing; no key\n"
+    "                            manager may serve it. With --passphrase-file or --key-file every wrap is opened too, else only what needs no secret\n"
+    "  --key-file FILE           for --check: a key file instead of a passphrase\n"
+    "  --json                    for --check: JSON\n"
     "  --passphrase-file FILE    for --init: the passphrase instead of a prompt (`-`: standard input)\n"
     "  --passphrase-fd N         the same from a descriptor\n"
     "  --scrypt-ms N             for --init: how long one guess at the passphrase shall take here (default 500)\n"
@@ -54,7 +61,7 @@ static const char usage_text[] =
     "  --allow-unlocked-memory   go on when key memory cannot be locked\n"
     "  --help, --version\n"
     "\n"
-    "Exit status: 0 done (serving), 1 failed, 2 usage, 3 passphrase missing, empty or not repeated alike,\n"
+    "Exit status: 0 done (serving; --check: all good), 1 failed (--check: damage), 2 usage, 3 passphrase missing, empty, not repeated alike or (--check) wrong,\n"
     "7 another key manager serves this keyring or socket, 8 the keyring cannot be used.\n";
 
 static int fail(int code, const char *what, const char *detail)
@@ -100,7 +107,7 @@ static int mirror_option(const char *arg, struct keyd_options *o)
 
 static int parse(int argc, char **argv, struct keyd_options *o)
 {
-    static const struct option longs[] = { { "keyring", 1, NULL, 'k' },         { "root-slot", 1, NULL, 'r' },     { "socket", 1, NULL, 's' },    { "init", 0, NULL, 'i' },
+    static const struct option longs[] = { { "keyring", 1, NULL, 'k' },         { "root-slot", 1, NULL, 'r' },     { "socket", 1, NULL, 's' },    { "init", 0, NULL, 'i' }, { "check", 0, NULL, 'c' }, { "json", 0, NULL, 'j' }, { "key-file", 1, NULL, 'y' },
                                            { "passphrase-file", 1, NULL, 'p' }, { "passphrase-fd", 1, NULL, 'P' }, { "scrypt-ms", 1, NULL, 'm' }, { "foreground", 0, NULL, 'f' },
                                            { "allow-unlocked-memory", 0, NULL, 'u' }, { "mirror", 1, NULL, 'M' }, { "tpm", 1, NULL, 't' }, { "audit", 1, NULL, 'a' }, { "audit-keep", 1, NULL, 'K' }, { "audit-on-failure", 1, NULL, 'F' }, { "worker", 0, NULL, 'w' },    { "worker-syslog", 0, NULL, 'W' },
                                            { "help", 0, NULL, 'h' },            { "version", 0, NULL, 'V' },       { NULL, 0, NULL, 0 } };
@@ -129,6 +136,9 @@ static int parse(int argc, char **argv, struct keyd_options *o)
                 return fail(LG_EXIT_USAGE, "--audit-on-failure: expected refuse or continue", optarg);
             break;
         case 'i': o->init = true; break;
+        case 'c': o->check = true; break;
+        case 'j': o->json = true; break;
+        case 'y': o->key_file = optarg; break;
         case 'p': o->pass.file = optarg; break;
         case 'P':
         case 'm':
@@ -167,7 +177,13 @@ static int parse(int argc, char **argv, struct keyd_options *o)
         return fail(LG_EXIT_USAGE, o->keyring, strerror(ENAMETOOLONG));
     if (o->mirror[0] && (o->init || strcmp(o->mirror, o->keyring) == 0))
         return fail(LG_EXIT_USAGE, "--mirror", o->init ? "is for serving: the mirror is made then" : "is the keyring itself");
-    if (!o->socket[0] && !o->init && lg_client_default_socket(o->socket, sizeof o->socket))
+    if (o->check && (o->init || o->worker))
+        return fail(LG_EXIT_USAGE, "--check", "is not for --init");
+    if ((o->json || o->key_file) && !o->check)
+        return fail(LG_EXIT_USAGE, o->json ? "--json" : "--key-file", "is for --check");
+    if (o->key_file && (o->pass.file || o->pass.fd >= 0))
+        return fail(LG_EXIT_USAGE, "--key-file", "either a passphrase or a key file");
+    if (!o->socket[0] && !o->init && !o->check && lg_client_default_socket(o->socket, sizeof o->socket))
         return fail(LG_EXIT_USAGE, "no default socket: say --socket PATH or set LEADGLASS_SOCKET", NULL);
     return 0;
 }
@@ -424,7 +440,7 @@ int lg_keyd_run(int argc, char **argv)
     int code = parse(argc, argv, &o);
     if (code)
         return code;
-    if (!o.worker && !o.init && !o.foreground) {
+    if (!o.worker && !o.init && !o.check && !o.foreground) {
         int fds[2];
         uint8_t c = LG_EXIT_FAILED;
         ssize_t n;
@@ -457,6 +473,8 @@ int lg_keyd_run(int argc, char **argv)
         return fail(LG_EXIT_FAILED, "OpenSSL lacks an algorithm that is needed", NULL);
     if (o.init)
         return init(&o);
+    if (o.check)
+        return lg_keyd_check(&(struct lg_check_options){ .keyring = o.keyring, .slot = o.slot, .mirror = o.mirror[0] ? o.mirror : NULL, .key_file = o.key_file, .pass = o.pass, .json = o.json });
     if (o.worker) {
         struct lg_worker_options w = { .keyring = o.keyring, .slot = o.slot, .socket = o.socket, .mirror = o.mirror[0] ? o.mirror : NULL, .tpm = o.tpm, .listen_fd = LISTEN_FD, .super_fd = SUPER_FD, .to_syslog = o.syslogging,
                                        .audit = o.no_audit ? NULL : o.audit, .audit_keep = o.audit_keep, .audit_continue = o.audit_continue };

@@ -11,6 +11,8 @@
 int lg_sealed_put(struct lg_keyring *k, enum lg_table t, const char purpose[8], const void *key, size_t key_len, const void *value, size_t len) LG_MUST;
 /* -ENOENT; -EBADMSG; -EPROTO when it is longer than cap. */
 int lg_sealed_get(struct lg_keyring *k, enum lg_table t, const char purpose[8], const void *key, size_t key_len, void *out, size_t cap, size_t *ret_len) LG_MUST;
+/* The same of a value that is at hand. */
+int lg_sealed_open(struct lg_keyring *k, const char purpose[8], const void *key, size_t key_len, const uint8_t *p, size_t len, void *out, size_t cap, size_t *ret_len) LG_MUST;
 /* The next one, as lg_store_next. */
 int lg_sealed_next(struct lg_keyring *k, enum lg_table t, const char purpose[8], bool after, void *key, size_t *key_len, void *out, size_t cap, size_t *ret_len) LG_MUST;
 

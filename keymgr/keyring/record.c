@@ -30,13 +30,10 @@ bool lg_meta_own(const void *key, size_t len)
     return (len == sizeof META_NAME - 1 && memcmp(key, META_NAME, len) == 0) || (len == 7 && memcmp(key, "commits", 7) == 0);
 }
 
-int lg_meta_read(struct lg_keyring *k)
+bool lg_meta_is(const void *key, size_t len) { return len == sizeof META_NAME - 1 && memcmp(key, META_NAME, len) == 0; }
+
+int lg_meta_parse(const uint8_t *p, size_t len, struct lg_meta *ret)
 {
-    const uint8_t *p;
-    size_t len;
-    int rc = lg_store_get(k->store, LG_T_META, META_NAME, sizeof META_NAME - 1, &p, &len);
-    if (rc)
-        return rc == -ENOENT ? -EPROTO : rc;
     struct lg_rd r = lg_rd(p, len);
     struct lg_meta m;
     const uint8_t *magic = lg_rd_bytes(&r, 8);
@@ -56,6 +53,20 @@ int lg_meta_read(struct lg_keyring *k)
     lg_rd_copy(&r, m.record, LG_WRAPPED_LEN);
     if (!lg_rd_done(&r))
         return -EPROTO;
+    *ret = m;
+    return 0;
+}
+
+int lg_meta_read(struct lg_keyring *k)
+{
+    const uint8_t *p;
+    size_t len;
+    struct lg_meta m;
+    int rc = lg_store_get(k->store, LG_T_META, META_NAME, sizeof META_NAME - 1, &p, &len);
+    if (!rc)
+        rc = lg_meta_parse(p, len, &m);
+    if (rc)
+        return rc == -ENOENT ? -EPROTO : rc;
     k->meta = k->saved = m;
     k->meta_dirty = false;
     return 0;
@@ -116,12 +127,17 @@ int lg_bucket_unwrap(struct lg_keyring *k, unsigned bucket, const struct lg_root
     uint8_t n[2];
     const uint8_t *p;
     size_t len;
-    struct ad a = ad_of(k, "bucket..", NULL, root->epoch, bucket);
     bucket_key_of(bucket, n);
     int rc = lg_store_get(k->store, LG_T_BUCKETS, n, 2, &p, &len);
     if (rc || len != LG_WRAPPED_LEN)
         return rc && rc != -ENOENT ? rc : -EPROTO;
-    return lg_key_unwrap_with(root->siv, a.b, sizeof a.b, p, ret);
+    return lg_bucket_open(k, bucket, root, p, ret);
+}
+
+int lg_bucket_open(const struct lg_keyring *k, unsigned bucket, const struct lg_rooted *root, const uint8_t wrapped[LG_WRAPPED_LEN], struct lg_secret *ret)
+{
+    struct ad a = ad_of(k, "bucket..", NULL, root->epoch, bucket);
+    return lg_key_unwrap_with(root->siv, a.b, sizeof a.b, wrapped, ret);
 }
 
 int lg_bucket_key(struct lg_keyring *k, unsigned bucket, struct lg_secret *ret)
@@ -200,7 +216,7 @@ static int ctrl_open(struct lg_keyring *k, struct lg_record *r, const uint8_t *s
     return r->state >= LG_KEY_ACTIVE && r->state <= LG_KEY_RESTORED ? 0 : -EPROTO;
 }
 
-int lg_record_parse(struct lg_keyring *k, const uint8_t kid[LG_ID_LEN], const uint8_t *p, size_t len, struct lg_record *ret)
+int lg_record_split(const uint8_t kid[LG_ID_LEN], const uint8_t *p, size_t len, struct lg_record *ret, const uint8_t **ret_ctrl, size_t *ret_ctrl_len)
 {
     struct lg_rd rd = lg_rd(p, len);
     struct lg_record *r = ret;
@@ -223,7 +239,17 @@ int lg_record_parse(struct lg_keyring *k, const uint8_t kid[LG_ID_LEN], const ui
     r->has_info = info_len != 0;
     if (info_len)
         memcpy(r->info, info, info_len);
-    return ctrl_open(k, r, ctrl, ctrl_len);
+    *ret_ctrl = ctrl;
+    *ret_ctrl_len = ctrl_len;
+    return 0;
+}
+
+int lg_record_parse(struct lg_keyring *k, const uint8_t kid[LG_ID_LEN], const uint8_t *p, size_t len, struct lg_record *ret)
+{
+    const uint8_t *ctrl;
+    size_t ctrl_len;
+    int rc = lg_record_split(kid, p, len, ret, &ctrl, &ctrl_len);
+    return rc ? rc : ctrl_open(k, ret, ctrl, ctrl_len);
 }
 
 int lg_record_get(struct lg_keyring *k, const uint8_t kid[LG_ID_LEN], struct lg_record *ret)

@@ -80,18 +80,23 @@ struct lg_keyring {
 
 static inline unsigned lg_bucket_of(const uint8_t kid[LG_ID_LEN]) { return (unsigned)kid[0] << 4 | kid[1] >> 4; }
 
+bool lg_meta_is(const void *key, size_t len); /* is this the meta record? */
+int lg_meta_parse(const uint8_t *p, size_t len, struct lg_meta *ret) LG_MUST;
 int lg_meta_read(struct lg_keyring *k) LG_MUST;
 int lg_meta_write(struct lg_keyring *k) LG_MUST;
 int lg_meta_unwrap(struct lg_keyring *k, const struct lg_root *root, struct lg_secret *lookup, struct lg_secret *record) LG_MUST;
 int lg_meta_wrap(struct lg_keyring *k, const struct lg_root *root) LG_MUST;
 int lg_bucket_wrap(struct lg_keyring *k, unsigned bucket, const struct lg_rooted *root, const struct lg_secret *key) LG_MUST; /* stores it */
 int lg_bucket_unwrap(struct lg_keyring *k, unsigned bucket, const struct lg_rooted *root, struct lg_secret *ret) LG_MUST;
+int lg_bucket_open(const struct lg_keyring *k, unsigned bucket, const struct lg_rooted *root, const uint8_t wrapped[LG_WRAPPED_LEN], struct lg_secret *ret) LG_MUST;
 int lg_bucket_key(struct lg_keyring *k, unsigned bucket, struct lg_secret *ret) LG_MUST; /* cached */
 int lg_version_wrap(const struct lg_keyring *k, const struct lg_secret *bucket, struct lg_record *r, uint32_t i, const struct lg_secret *key) LG_MUST;
 int lg_version_unwrap(const struct lg_keyring *k, const struct lg_secret *bucket, const struct lg_record *r, uint32_t i, struct lg_secret *ret) LG_MUST;
 /* The same with the bucket's key schedule, for all the records of a bucket. */
 int lg_version_wrap_with(const struct lg_keyring *k, struct lg_siv *bucket, struct lg_record *r, uint32_t i, const struct lg_secret *key) LG_MUST;
 int lg_version_unwrap_with(const struct lg_keyring *k, struct lg_siv *bucket, const struct lg_record *r, uint32_t i, struct lg_secret *ret) LG_MUST;
+/* Without a key: everything but what the control part says. */
+int lg_record_split(const uint8_t kid[LG_ID_LEN], const uint8_t *p, size_t len, struct lg_record *ret, const uint8_t **ret_ctrl, size_t *ret_ctrl_len) LG_MUST;
 int lg_record_parse(struct lg_keyring *k, const uint8_t kid[LG_ID_LEN], const uint8_t *p, size_t len, struct lg_record *ret) LG_MUST;
 int lg_record_get(struct lg_keyring *k, const uint8_t kid[LG_ID_LEN], struct lg_record *ret) LG_MUST; /* -ENOENT */
 /* The key of version number i (its place, not its name). The caller owns it. */

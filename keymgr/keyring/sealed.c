@@ -28,7 +28,7 @@ int lg_sealed_put(struct lg_keyring *k, enum lg_table t, const char purpose[8], 
     return rc ? rc : lg_store_put(k->store, t, key, key_len, b, len + LG_SIV_TAG_LEN);
 }
 
-static int open_value(struct lg_keyring *k, const char purpose[8], const void *key, size_t key_len, const uint8_t *p, size_t len, void *out, size_t cap, size_t *ret_len)
+int lg_sealed_open(struct lg_keyring *k, const char purpose[8], const void *key, size_t key_len, const uint8_t *p, size_t len, void *out, size_t cap, size_t *ret_len)
 {
     struct ad ad = ad_of(k, purpose, key, key_len);
     if (len < LG_SIV_TAG_LEN || len - LG_SIV_TAG_LEN > cap)
@@ -46,7 +46,7 @@ int lg_sealed_get(struct lg_keyring *k, enum lg_table t, const char purpose[8], 
     int rc = lg_keyring_need(k, false);
     if (!rc)
         rc = lg_store_get(k->store, t, key, key_len, &p, &len);
-    return rc ? rc : open_value(k, purpose, key, key_len, p, len, out, cap, ret_len);
+    return rc ? rc : lg_sealed_open(k, purpose, key, key_len, p, len, out, cap, ret_len);
 }
 
 int lg_sealed_next(struct lg_keyring *k, enum lg_table t, const char purpose[8], bool after, void *key, size_t *key_len, void *out, size_t cap, size_t *ret_len)
@@ -56,5 +56,5 @@ int lg_sealed_next(struct lg_keyring *k, enum lg_table t, const char purpose[8],
     int rc = lg_keyring_need(k, false);
     if (!rc)
         rc = lg_store_next(k->store, t, after, key, key_len, &p, &len);
-    return rc ? rc : open_value(k, purpose, key, *key_len, p, len, out, cap, ret_len);
+    return rc ? rc : lg_sealed_open(k, purpose, key, *key_len, p, len, out, cap, ret_len);
 }

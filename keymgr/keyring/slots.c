@@ -289,6 +289,22 @@ int lg_slotfile_roots(const struct lg_slotfile *s, const struct lg_root *have, s
     return rc == -EBADMSG ? -EKEYREJECTED : rc;
 }
 
+int lg_slotfile_slot_check(const struct lg_slotfile *s, unsigned i, const struct lg_roots *roots)
+{
+    LG_SECRET_AUTO slot_key = lg_secret_new();
+    LG_SECRET_AUTO root = lg_secret_new();
+    int rc = slot_key && root && roots->n == s->n_roots ? 0 : -ENOMEM;
+    for (unsigned e = 0; !rc && e < s->n_roots; e++) {
+        struct slot_ad up = slot_ad("slotkey", s, i, s->epoch[e]);
+        rc = lg_key_unwrap(roots->r[e].key, up.b, sizeof up.b, s->slots[i].root_slot[e], slot_key);
+        if (!rc)
+            rc = root_unwrap(s, i, e, slot_key, root);
+        if (!rc && !lg_equal(root->b, roots->r[e].key->b, LG_KEY_LEN))
+            rc = -EBADMSG;
+    }
+    return rc;
+}
+
 void lg_roots_done(struct lg_roots *r)
 {
     for (unsigned i = 0; i < r->n; i++)
