@@ -246,14 +246,14 @@ static void slot_done(struct lg_file *f, unsigned target, const uint8_t raw[LG_S
 }
 
 /* The last write was so shortly before the commit's own, and nobody has seen its time: the lower file's may stand for it. */
-static bool mtime_is_below(const struct lg_file *f)
+static bool mtime_is_below(struct lg_file *f)
 {
     struct timespec t;
-    if (f->mtime.tv_nsec == UTIME_OMIT || f->mtime_set || atomic_load(&f->mtime_seen))
+    if (f->mtime.tv_nsec == UTIME_OMIT || f->mtime_set)
         return false;
     clock_gettime(CLOCK_REALTIME, &t);
     int64_t age = (int64_t)(t.tv_sec - f->mtime.tv_sec) * 1000000000 + t.tv_nsec - f->mtime.tv_nsec;
-    return age >= 0 && age <= MTIME_GRAIN_NS;
+    return age >= 0 && age <= MTIME_GRAIN_NS && lg_file_mtime_leave(f);
 }
 
 /* Calls each for every run of emptied chunks, as they stand below, that nothing has filled since. */
@@ -329,10 +329,7 @@ static int commit_in_place(struct lg_file *f)
     if (f->n_page && f->page[0])
         f->page[0]->dirty = 0;
     slot_done(f, target, raw, 0);
-    if (mtime_is_below(f)) {
-        f->mtime.tv_nsec = UTIME_OMIT;
-        f->mtime_below = true;
-    } else if (f->mtime.tv_nsec != UTIME_OMIT) {
+    if (!mtime_is_below(f) && f->mtime.tv_nsec != UTIME_OMIT) {
         struct timespec ts[2] = { { 0, UTIME_OMIT }, f->mtime };
         (void)!sys->futimens(sys->arg, f->fd, ts);
     }
@@ -441,6 +438,8 @@ static bool needs_journal(struct lg_file *f)
 int lg_commit(struct lg_file *f)
 {
     lg_file_settle(f);
+    if (f->dirty || f->sync_failed)
+        lg_file_slow(f);
     int rc = lg_write_again(f);
     if (rc || !f->dirty)
         return rc;
@@ -466,6 +465,8 @@ int lg_commit(struct lg_file *f)
 int lg_sync(struct lg_file *f)
 {
     pthread_rwlock_wrlock(&f->lock);
+    if (f->sync_failed)
+        lg_file_slow(f);
     int rc = f->dead ? f->dead : f->sync_failed ? lg_file_load(f) : 0;
     if (!rc && f->loaded)
         rc = lg_commit(f);
@@ -476,7 +477,7 @@ int lg_sync(struct lg_file *f)
         f->unsynced = false;
         f->in_place_from = LG_SIZE_NONE;
     }
-    pthread_rwlock_unlock(&f->lock);
+    lg_unlock_exclusive(f);
     if (!rc && record)
         rc = lg_journal_sync(f->env->journal, record);
     bool lost = !rc && file && (rc = f->env->sys->fdatasync(f->env->sys->arg, f->fd)) != 0;
@@ -492,6 +493,6 @@ int lg_sync(struct lg_file *f)
         f->durable_size = f->committed_size;
         lg_suspects_drop(f->env->suspects, f->s0.file_id);
     }
-    pthread_rwlock_unlock(&f->lock);
+    lg_unlock_exclusive(f);
     return rc;
 }

@@ -73,6 +73,7 @@ static int rekey_short(struct lg_file *f)
 static int decided(struct lg_file *f, enum lg_class what)
 {
     int rc = 0;
+    lg_file_slow(f); /* the key manager may have to be asked */
     if (what == LG_CLASS_STUDY && f->provisional) {
         rc = lg_keys_attach(f->env->keys, f->kid, lg_classifier_info(f->cls));
     } else if (what == LG_CLASS_STUDY) {
@@ -135,10 +136,12 @@ int lg_decide_write(struct lg_file *f, const void *buf, size_t len, uint64_t off
     }
     if (what == LG_CLASS_MORE && f->fed >= LG_CLASSIFY_MAX)
         what = LG_CLASS_GENERAL;
-    if (what != LG_CLASS_MORE)
+    if (what != LG_CLASS_MORE) {
         rc = decided(f, what);
-    else if (!f->key && f->n_o_dirty * (uint64_t)f->env->chunk_size > LG_UNDECIDED_MAX)
+    } else if (!f->key && f->n_o_dirty * (uint64_t)f->env->chunk_size > LG_UNDECIDED_MAX) {
+        lg_file_slow(f);
         rc = use_provisional(f); /* goes on deciding */
+    }
     if (rc) { /* asked again by the next write, from the beginning */
         lg_classifier_free(f->cls);
         f->cls = NULL;

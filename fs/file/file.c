@@ -21,18 +21,34 @@ static int file_new(const struct lg_file_env *env, int fd, const char *path, str
     f->mtime.tv_nsec = UTIME_OMIT;
     pthread_mutex_init(&f->commit_mu, NULL);
     pthread_rwlock_init(&f->lock, NULL);
+    pthread_mutex_init(&f->seen_mu, NULL);
+    pthread_cond_init(&f->seen_cond, NULL);
+    f->held = 1;
     *ret = f;
     return 0;
 }
 
 static void file_end(struct lg_file *f)
 {
+    pthread_rwlock_wrlock(&f->lock);
     lg_file_unload(f);
     if (f->fd >= 0)
         close(f->fd);
+    f->fd = -1;
+    lg_unlock_exclusive(f);
+}
+
+void lg_file_hold(struct lg_file *f) { atomic_fetch_add(&f->held, 1); }
+
+void lg_file_drop(struct lg_file *f)
+{
+    if (atomic_fetch_sub(&f->held, 1) != 1)
+        return;
     free(f->path);
     pthread_mutex_destroy(&f->commit_mu);
     pthread_rwlock_destroy(&f->lock);
+    pthread_mutex_destroy(&f->seen_mu);
+    pthread_cond_destroy(&f->seen_cond);
     free(f);
 }
 
@@ -48,6 +64,7 @@ int lg_file_open(const struct lg_file_env *env, int fd, const char *path, struct
         rc = lg_file_load(f);
     if (rc) {
         file_end(f);
+        lg_file_drop(f);
         return rc;
     }
     lg_jfile_init(&f->j, fd, f->s0.file_id);
@@ -66,6 +83,7 @@ int lg_file_create(const struct lg_file_env *env, int fd, const char *path, stru
     rc = lg_random(f->s0.file_id, LG_ID_LEN);
     if (rc) {
         file_end(f);
+        lg_file_drop(f);
         return rc;
     }
     lg_s0_encode(&f->s0, f->s0_raw);
@@ -84,8 +102,14 @@ static bool linked(const struct lg_file *f)
 
 void lg_file_free(struct lg_file *f)
 {
-    if (!f)
-        return;
+    if (f) {
+        lg_file_close(f);
+        lg_file_drop(f);
+    }
+}
+
+void lg_file_close(struct lg_file *f)
+{
     int rc = f->sync_failed || lg_suspects_has(f->env->suspects, f->s0.file_id) ? lg_file_sync(f) : lg_file_commit(f);
     if (rc)
         lg_file_report(f, "closed without its last bytes", 0, 0);
@@ -93,7 +117,7 @@ void lg_file_free(struct lg_file *f)
     lg_file_settle(f);
     bool wait = lg_jfile_unretired(&f->j);
     bool suspect = (f->dirty || f->sync_failed) && f->newest >= 0 && linked(f);
-    pthread_rwlock_unlock(&f->lock);
+    lg_unlock_exclusive(f);
     if (suspect)
         lg_suspects_add(f->env->suspects, f->s0.file_id);
     /* The journal borrows the descriptor until its records are in place. When they cannot be now, it keeps it. */
@@ -108,10 +132,11 @@ void lg_file_free(struct lg_file *f)
     }
     if (suspect && f->env->suspects) { /* back to what was committed, now if that can be */
         pthread_rwlock_wrlock(&f->lock);
+        lg_file_slow(f);
         lg_file_settle(f);
         lg_file_unload(f);
         rc = lg_file_load(f);
-        pthread_rwlock_unlock(&f->lock);
+        lg_unlock_exclusive(f);
     }
     (void)rc; /* it stays a suspect */
     file_end(f);
@@ -122,7 +147,7 @@ int lg_file_commit(struct lg_file *f)
     pthread_mutex_lock(&f->commit_mu);
     pthread_rwlock_wrlock(&f->lock);
     int rc = f->dead ? f->dead : f->loaded ? lg_commit(f) : 0;
-    pthread_rwlock_unlock(&f->lock);
+    lg_unlock_exclusive(f);
     pthread_mutex_unlock(&f->commit_mu);
     return rc;
 }
@@ -154,67 +179,25 @@ int lg_file_sync_attrs(struct lg_file *f)
         if (rc) { /* writes since lg_file_sync may be lost with it */
             pthread_rwlock_wrlock(&f->lock);
             f->sync_failed = f->unsynced = true;
-            pthread_rwlock_unlock(&f->lock);
+            lg_unlock_exclusive(f);
         }
     }
     pthread_mutex_unlock(&f->commit_mu);
     return rc;
 }
 
-bool lg_file_dirty(struct lg_file *f)
-{
-    pthread_rwlock_rdlock(&f->lock);
-    bool dirty = f->dirty;
-    pthread_rwlock_unlock(&f->lock);
-    return dirty;
-}
-
 uint64_t lg_file_size(struct lg_file *f)
 {
-    pthread_rwlock_rdlock(&f->lock);
-    uint64_t size = f->size;
-    pthread_rwlock_unlock(&f->lock);
-    return size;
-}
-
-uint64_t lg_file_blocks(struct lg_file *f, uint64_t below)
-{
-    enum { BLOCK = 512, PAGE = 4096 };
-    uint32_t cs = f->env->chunk_size;
-    pthread_rwlock_rdlock(&f->lock);
-    uint64_t blocks = below;
-    if (f->dirty || lg_jfile_unretired(&f->j)) {
-        uint64_t n = lg_n_chunks(f, f->size), full = f->n_full, pages = 0;
-        for (size_t k = 0; k < f->n_o; k++)
-            full += f->o[k].i < n && lg_entry_empty(lg_entry_get(f, f->o[k].i));
-        for (size_t p = 1; p < f->n_page; p++)
-            pages += f->page[p] != NULL;
-        bool tail = n && (lg_o_find(f, n - 1) || !lg_entry_empty(lg_entry_get(f, n - 1)));
-        uint64_t bytes = LG_HEADER_LEN + pages * LG_HEADER_LEN + full * cs - (tail ? (cs - lg_chunk_len(f, n - 1)) / PAGE * PAGE : 0);
-        blocks = bytes / BLOCK;
-        if (f->reserved && blocks < below)
-            blocks = below;
-    }
-    pthread_rwlock_unlock(&f->lock);
-    return blocks;
-}
-
-void lg_file_mtime(struct lg_file *f, struct timespec *ret)
-{
-    struct stat st;
-    pthread_rwlock_rdlock(&f->lock);
-    *ret = f->mtime;
-    /* The lower file's own time stands for that of a write: what the caller knows of it may be older. */
-    if (f->mtime.tv_nsec == UTIME_OMIT && f->mtime_below && f->env->sys->fstat(f->env->sys->arg, f->fd, &st) == 0)
-        *ret = st.st_mtim;
-    atomic_store_explicit(&f->mtime_seen, true, memory_order_relaxed);
-    pthread_rwlock_unlock(&f->lock);
+    struct lg_file_look l;
+    lg_file_look(f, &l);
+    return l.size;
 }
 
 int lg_file_utimens(struct lg_file *f, const struct timespec ts[2])
 {
     pthread_mutex_lock(&f->commit_mu);
     pthread_rwlock_wrlock(&f->lock);
+    lg_file_slow(f);
     int rc = f->loaded && !f->dead ? lg_commit(f) : 0;
     if (!rc)
         rc = f->env->sys->futimens(f->env->sys->arg, f->fd, ts);
@@ -224,7 +207,7 @@ int lg_file_utimens(struct lg_file *f, const struct timespec ts[2])
         atomic_store(&f->j.mtime_s, ts[1].tv_sec);
         atomic_store(&f->j.mtime_ns, (uint32_t)ts[1].tv_nsec);
     }
-    pthread_rwlock_unlock(&f->lock);
+    lg_unlock_exclusive(f);
     pthread_mutex_unlock(&f->commit_mu);
     return rc;
 }
@@ -247,6 +230,7 @@ void lg_file_drop_keys(struct lg_file *f, bool discard)
     pthread_mutex_lock(&f->commit_mu);
     pthread_rwlock_wrlock(&f->lock);
     if (f->loaded && !f->dead) {
+        lg_file_slow(f);
         int rc = discard ? 0 : lg_commit(f);
         if (lg_jfile_unretired(&f->j) && !rc)
             rc = lg_journal_checkpoint(f->env->journal);
@@ -266,7 +250,7 @@ void lg_file_drop_keys(struct lg_file *f, bool discard)
             f->unsynced = false;
         lg_file_unload(f);
     }
-    pthread_rwlock_unlock(&f->lock);
+    lg_unlock_exclusive(f);
     pthread_mutex_unlock(&f->commit_mu);
 }
 

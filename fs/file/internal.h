@@ -42,6 +42,18 @@ struct lg_file {
     int fd;
     pthread_mutex_t commit_mu; /* one commit or sync at a time */
     pthread_rwlock_t lock;     /* everything below */
+    _Atomic unsigned held;     /* lg_file_hold */
+
+    /* Comes last of all locks. For lg_file_look, which waits until there is something newer than when it came, unless seen_valid says that f->seen is as good
+     * as what is behind the lock. */
+    pthread_mutex_t seen_mu;
+    pthread_cond_t seen_cond;
+    struct lg_file_look seen;
+    uint8_t seen_kid[LG_ID_LEN];
+    uint32_t seen_key_version; /* 0: the key may still change */
+    uint64_t seen_gen;
+    unsigned seen_waiting;
+    bool seen_valid;
 
     bool loaded;
     bool trying; /* chunks that do not verify only tell which slot it is */
@@ -109,6 +121,13 @@ static inline bool lg_in_place(struct lg_file *f, uint64_t i) { return i >= f->c
  * under the general key. A provisional key stays. */
 static inline bool lg_undecided(const struct lg_file *f) { return !f->key || (f->cls && !f->provisional); }
 void lg_file_report(const struct lg_file *f, const char *kind, uint64_t from, uint64_t to);
+
+/* ---- look.c ---- */
+/* Lock held exclusively, all complete: what follows may take long. */
+void lg_file_slow(struct lg_file *f);
+void lg_unlock_exclusive(struct lg_file *f);
+/* From here on the lower file's own time is right, unless somebody was told another one: false. */
+bool lg_file_mtime_leave(struct lg_file *f) LG_MUST;
 
 /* ---- table.c: all under the lock; changes exclusively ---- */
 static inline size_t lg_page_of(uint64_t i) { return i < LG_HEAD_ENTRIES ? 0 : 1 + (size_t)((i - LG_HEAD_ENTRIES) / LG_REGION_ENTRIES); }

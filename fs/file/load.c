@@ -319,9 +319,11 @@ int lg_lock_exclusive(struct lg_file *f)
 {
     pthread_rwlock_wrlock(&f->lock);
     lg_file_settle(f);
+    if (!f->loaded)
+        lg_file_slow(f);
     int rc = f->dead ? f->dead : lg_file_load(f);
     if (rc)
-        pthread_rwlock_unlock(&f->lock);
+        lg_unlock_exclusive(f);
     return rc;
 }
 
@@ -335,6 +337,6 @@ int lg_lock_shared(struct lg_file *f)
         int rc = lg_lock_exclusive(f);
         if (rc)
             return rc;
-        pthread_rwlock_unlock(&f->lock);
+        lg_unlock_exclusive(f);
     }
 }

@@ -91,6 +91,7 @@ int lg_file_switch(struct lg_file *f, int fd, uint64_t seq, int (*publish)(void 
     pthread_mutex_lock(&f->commit_mu);
     pthread_rwlock_wrlock(&f->lock);
     lg_file_settle(f);
+    lg_file_slow(f);
     int rc = same(f, seq) && !lg_jfile_unretired(&f->j) ? publish(arg) : -EAGAIN;
     if (!rc) { /* loaded from there by the next call */
         lg_file_unload(f);
@@ -109,7 +110,7 @@ int lg_file_switch(struct lg_file *f, int fd, uint64_t seq, int (*publish)(void 
     } else {
         close(fd);
     }
-    pthread_rwlock_unlock(&f->lock);
+    lg_unlock_exclusive(f);
     pthread_mutex_unlock(&f->commit_mu);
     return rc;
 }

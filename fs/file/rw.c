@@ -307,7 +307,7 @@ int lg_file_write(struct lg_file *f, const void *buf, size_t len, uint64_t off)
     if (rc)
         return rc;
     rc = write_locked(f, buf, len, off);
-    pthread_rwlock_unlock(&f->lock);
+    lg_unlock_exclusive(f);
     return rc ? rc : relieve(f);
 }
 
@@ -318,7 +318,7 @@ int lg_file_append(struct lg_file *f, const void *buf, size_t len, uint64_t *ret
         return rc;
     uint64_t off = f->size;
     rc = write_locked(f, buf, len, off);
-    pthread_rwlock_unlock(&f->lock);
+    lg_unlock_exclusive(f);
     if (!rc)
         rc = relieve(f);
     if (!rc)
@@ -408,7 +408,7 @@ int lg_file_truncate(struct lg_file *f, uint64_t size)
     if (rc)
         return rc;
     rc = truncate_locked(f, size);
-    pthread_rwlock_unlock(&f->lock);
+    lg_unlock_exclusive(f);
     return rc ? rc : relieve(f);
 }
 
@@ -427,15 +427,16 @@ int lg_file_fallocate(struct lg_file *f, int mode, uint64_t off, uint64_t len)
     int rc = lg_lock_exclusive(f);
     if (rc)
         return rc;
-    if (what)
+    if (what) {
         rc = zero_locked(f, off, off + len);
-    else /* asks for space: have the lower filesystem set it aside */
-        rc = f->env->sys->fallocate(f->env->sys->arg, f->fd, FALLOC_FL_KEEP_SIZE, 0,
-                                    (off_t)lg_format_cipher_size(f->env->chunk_size, off + len));
+    } else { /* asks for space: have the lower filesystem set it aside */
+        lg_file_slow(f);
+        rc = f->env->sys->fallocate(f->env->sys->arg, f->fd, FALLOC_FL_KEEP_SIZE, 0, (off_t)lg_format_cipher_size(f->env->chunk_size, off + len));
+    }
     f->reserved |= !what && !rc;
     if (!rc && !keep && off + len > f->size)
         rc = grow(f, off + len);
-    pthread_rwlock_unlock(&f->lock);
+    lg_unlock_exclusive(f);
     return rc ? rc : relieve(f);
 }
 

@@ -5,14 +5,14 @@
 #include "internal.h"
 #include "leadglass/audit.h"
 
-bool lg_volume_audit_key(struct lg_handle *h, uint8_t ret_kid[LG_ID_LEN], uint32_t *ret_version) { return lg_file_kid(h->n->f, ret_kid, ret_version); }
+bool lg_volume_audit_key(struct lg_handle *h, uint8_t ret_kid[LG_ID_LEN], uint32_t *ret_version) { return lg_file_kid_soon(h->n->f, ret_kid, ret_version); }
 
 int lg_volume_audit_file(struct lg_handle *h, uint8_t ret[LG_ID_LEN])
 {
     uint8_t kid[LG_ID_LEN], id[LG_ID_LEN];
     uint32_t version;
     struct lg_kref *k;
-    if (!lg_file_kid(h->n->f, kid, &version))
+    if (!lg_file_kid_soon(h->n->f, kid, &version))
         return -ENOKEY;
     int rc = lg_keys_by_id(h->v->opt.keys, kid, version, &k);
     if (rc)
@@ -28,7 +28,7 @@ char *lg_volume_path(struct lg_volume *v, uint64_t node) { return lg_node_path(v
 static bool in_memory(struct lg_volume *v, struct lg_node *n, uint8_t ret_kid[LG_ID_LEN], uint32_t *ret_version)
 {
     lg_node_lock(v, n);
-    bool known = S_ISREG(n->type) && (n->f ? lg_file_kid(n->f, ret_kid, ret_version) : n->id_known);
+    bool known = S_ISREG(n->type) && (n->f ? lg_file_kid_soon(n->f, ret_kid, ret_version) : n->id_known);
     if (known && !n->f) {
         memcpy(ret_kid, n->kid, LG_ID_LEN);
         *ret_version = n->key_version;

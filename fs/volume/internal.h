@@ -47,12 +47,12 @@ struct lg_node {
     char *name;
     pthread_rwlock_t *entries; /* of a directory: shared to look, exclusively to change */
 
-    struct lg_file *f; /* under the node's lock, as what is not said to be otherwise */
+    struct lg_file *f; /* changes under the node's lock and lg_node_wait: either is enough to read it */
     union {
         uint8_t kid[LG_ID_LEN];   /* of a file */
         uint8_t dirid[LG_ID_LEN]; /* of a directory */
     };
-    uint32_t key_version; /* of kid */
+    uint32_t key_version; /* of kid; under the node's lock, as what is not said to be otherwise */
     unsigned opens;
     unsigned refs; /* of calls under way; under table */
     uint32_t dev;  /* as Linux numbers devices */
@@ -60,9 +60,9 @@ struct lg_node {
     _Atomic uint32_t traits;      /* of a directory, LG_DIR_*; above these bits a count of changes */
     _Atomic uint32_t dirty_since; /* seconds of time(), until 2106; 0: not. Also read without the lock */
     uint16_t type;                /* S_IFMT bits */
-    bool locked, opening;         /* under lg_node_wait: the lock, and that who has it waits for the file to open, perhaps for a key */
-    bool was_open : 1; /* at any time: a stat made before the lock was taken may be older than the last close */
-    bool id_known : 1; /* kid or dirid */
+    bool locked;   /* under lg_node_wait: the lock */
+    bool was_open; /* under lg_node_wait: at any time; a stat made before f was seen to be NULL may be older than the last close */
+    bool id_known; /* kid or dirid */
     _Atomic uint8_t lacks;      /* LG_LACKS_*: what it is known not to have; taken away under the lock only */
     _Atomic bool name_pending;  /* re-encrypted under a hidden name; until its directory is synced, a crash brings the old file back */
     _Atomic bool attrs_pending; /* owner, mode, times or attributes were set: the next fsync takes them along */
@@ -122,9 +122,8 @@ struct lg_node *lg_node_named(struct lg_volume *v, const struct stat *st, uint64
 struct lg_subject lg_node_subject(struct lg_volume *v, struct lg_node *n);
 /* Its mu; not recursive. */
 void lg_node_lock(struct lg_volume *v, struct lg_node *n);
-/* False, and not locked: the file is closed and somebody is opening it, which may take as long as a key takes to come. */
-bool lg_node_lock_unless_opening(struct lg_volume *v, struct lg_node *n);
-void lg_node_opening(struct lg_volume *v, struct lg_node *n, bool yes); /* locked */
+/* Locked: from here on f is the node's open file, or NULL. */
+void lg_node_file_set(struct lg_volume *v, struct lg_node *n, struct lg_file *f);
 bool lg_node_trylock(struct lg_volume *v, struct lg_node *n);
 void lg_node_unlock(struct lg_volume *v, struct lg_node *n);
 /* The node of a lower name just seen; counts one lookup if so asked, and one reference. */

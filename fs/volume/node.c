@@ -122,24 +122,12 @@ void lg_node_lock(struct lg_volume *v, struct lg_node *n)
     pthread_mutex_unlock(&w->mu);
 }
 
-bool lg_node_lock_unless_opening(struct lg_volume *v, struct lg_node *n)
+void lg_node_file_set(struct lg_volume *v, struct lg_node *n, struct lg_file *f)
 {
     struct lg_node_wait *w = wait_of(v, n);
     pthread_mutex_lock(&w->mu);
-    while (n->locked && !n->opening)
-        pthread_cond_wait(&w->free, &w->mu);
-    bool got = !n->locked;
-    n->locked = true;
-    pthread_mutex_unlock(&w->mu);
-    return got;
-}
-
-void lg_node_opening(struct lg_volume *v, struct lg_node *n, bool yes)
-{
-    struct lg_node_wait *w = wait_of(v, n);
-    pthread_mutex_lock(&w->mu);
-    n->opening = yes;
-    pthread_cond_broadcast(&w->free);
+    n->f = f;
+    n->was_open |= f != NULL;
     pthread_mutex_unlock(&w->mu);
 }
 
@@ -452,6 +440,45 @@ void lg_node_done(const struct lg_node *n, int fd)
         close(fd);
 }
 
+/* Size, blocks and times of a regular file, from those below. Waits neither for the node's lock nor for the file's: whoever holds them may be in a slow call
+ * below, or wait for a key. */
+static void stat_file(struct lg_volume *v, struct lg_node *n, struct stat *st)
+{
+    struct lg_node_wait *w = wait_of(v, n);
+    struct lg_file_look l = { .mtime_below = false };
+    pthread_mutex_lock(&w->mu);
+    struct lg_file *f = n->f;
+    if (f)
+        lg_file_hold(f);
+    bool old = !f && n->was_open;
+    pthread_mutex_unlock(&w->mu);
+    if (f) {
+        lg_file_look(f, &l);
+        lg_file_drop(f);
+    }
+    if (old || l.mtime_below) {
+        struct stat now;
+        int fd = lg_node_open(v, n, O_PATH | O_NOFOLLOW);
+        if (fd >= 0 && !fstat(fd, &now))
+            *st = now;
+        if (fd >= 0)
+            close(fd);
+    }
+    if (!f) {
+        st->st_size = (off_t)lg_file_plain_size(v->info.chunk_size, (uint64_t)st->st_size);
+        return;
+    }
+    st->st_size = (off_t)l.size;
+    if (l.blocks != LG_BLOCKS_BELOW && !(l.reserved && l.blocks < (uint64_t)st->st_blocks))
+        st->st_blocks = (blkcnt_t)l.blocks;
+    if (l.mtime.tv_nsec != UTIME_OMIT) {
+        st->st_mtim = l.mtime;
+        /* Changed in memory only, so far. */
+        if (l.dirty && (l.mtime.tv_sec > st->st_ctim.tv_sec || (l.mtime.tv_sec == st->st_ctim.tv_sec && l.mtime.tv_nsec > st->st_ctim.tv_nsec)))
+            st->st_ctim = l.mtime;
+    }
+}
+
 void lg_node_stat(struct lg_volume *v, struct lg_node *n, struct stat *st)
 {
     if (S_ISLNK(st->st_mode)) {
@@ -462,29 +489,7 @@ void lg_node_stat(struct lg_volume *v, struct lg_node *n, struct stat *st)
             close(fd);
         st->st_size = (off_t)lg_target_len(len < 0 ? (size_t)st->st_size : (size_t)len);
     } else if (S_ISREG(st->st_mode)) {
-        bool locked = lg_node_lock_unless_opening(v, n);
-        if (locked && n->f) {
-            struct timespec t;
-            st->st_size = (off_t)lg_file_size(n->f);
-            st->st_blocks = (blkcnt_t)lg_file_blocks(n->f, (uint64_t)st->st_blocks);
-            lg_file_mtime(n->f, &t);
-            if (t.tv_nsec != UTIME_OMIT) {
-                st->st_mtim = t;
-                /* Changed in memory only, so far. */
-                if (lg_file_dirty(n->f) && (t.tv_sec > st->st_ctim.tv_sec || (t.tv_sec == st->st_ctim.tv_sec && t.tv_nsec > st->st_ctim.tv_nsec)))
-                    st->st_ctim = t;
-            }
-        } else {
-            int fd = !locked || n->was_open ? lg_node_open(v, n, O_PATH | O_NOFOLLOW) : -1;
-            struct stat now;
-            if (fd >= 0 && !fstat(fd, &now))
-                *st = now;
-            if (fd >= 0)
-                close(fd);
-            st->st_size = (off_t)lg_file_plain_size(v->info.chunk_size, (uint64_t)st->st_size);
-        }
-        if (locked)
-            lg_node_unlock(v, n);
+        stat_file(v, n, st);
         if (st->st_mtim.tv_nsec == LG_MTIME_MOVED_NS) {
             char path[32];
             int fd = lg_node_open(v, n, O_PATH | O_NOFOLLOW);

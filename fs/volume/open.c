@@ -14,29 +14,29 @@ int lg_node_file(struct lg_volume *v, struct lg_node *n)
         if (fd < 0)
             return fd;
         char *path = lg_node_path(v, n->id);
-        lg_node_opening(v, n, true);
-        int rc = lg_file_open(&v->env, fd, path ? path : "", &n->f);
-        lg_node_opening(v, n, false);
+        struct lg_file *f;
+        int rc = lg_file_open(&v->env, fd, path ? path : "", &f);
         free(path);
         if (rc)
             return rc;
+        lg_node_file_set(v, n, f);
         n->id_known = lg_file_kid(n->f, n->kid, &n->key_version);
     }
     n->opens++;
-    n->was_open = true;
     return 0;
 }
 
 void lg_node_file_done(struct lg_volume *v, struct lg_node *n)
 {
-    (void)v;
+    struct lg_file *f = n->f;
     if (--n->opens)
         return;
-    int rc = lg_file_commit(n->f); /* reported at flush; lg_file_free reports what is lost */
+    int rc = lg_file_commit(f); /* reported at flush; lg_file_close reports what is lost */
     (void)rc;
-    n->id_known = lg_file_kid(n->f, n->kid, &n->key_version);
-    lg_file_free(n->f);
-    n->f = NULL;
+    n->id_known = lg_file_kid(f, n->kid, &n->key_version);
+    lg_file_close(f);
+    lg_node_file_set(v, n, NULL);
+    lg_file_drop(f);
     n->dirty_since = 0;
 }
 

@@ -671,18 +671,17 @@ static int file_begin(struct lg_volume *v, const struct lg_place *p, int fd, con
         return rc;
     }
     char *path = lg_node_path(v, n->id);
+    struct lg_file *f;
     lg_node_lock(v, n);
-    rc = lg_file_create(&v->env, fd, path ? path : "", &n->f);
+    rc = lg_file_create(&v->env, fd, path ? path : "", &f);
     if (!rc) { /* empty, but committed: a file nobody has closed yet opens after this process was killed (as SQLite's and PostgreSQL's do) */
-        rc = lg_file_commit(n->f);
-        if (rc) {
-            lg_file_free(n->f);
-            n->f = NULL;
-        }
+        rc = lg_file_commit(f);
+        if (rc)
+            lg_file_free(f);
     }
     if (!rc) {
+        lg_node_file_set(v, n, f);
         n->opens = 1;
-        n->was_open = true;
         n->lacks = LG_LACKS_CAPABILITY | (ret->st.st_mode & (S_ISUID | S_ISGID) ? 0 : LG_LACKS_SETID);
         n->attrs_pending = false; /* a new inode becomes durable with all that it has */
         n->dirty_since = (uint32_t)time(NULL);

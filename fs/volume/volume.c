@@ -139,19 +139,22 @@ int lg_volume_commit_all(struct lg_volume *v) { return lg_errno(lg_nodes_each(v,
 
 static int tick_one(struct lg_volume *v, struct lg_node *n, void *arg)
 {
-    (void)v;
     time_t now = *(const time_t *)arg, since = atomic_load(&n->dirty_since);
     uint8_t kid[LG_ID_LEN];
     uint32_t version;
     if (!since || now - since < LG_COMMIT_AFTER_S)
         return 0;
-    lg_node_lock(v, n);
     int rc = 0;
+    lg_node_lock(v, n);
     if (n->f && lg_file_kid(n->f, kid, &version)) { /* one whose key is not known yet waits for more bytes or its close */
         atomic_store(&n->dirty_since, 0);
+        n->opens++; /* stays open without the lock: nobody is to wait for this */
+        lg_node_unlock(v, n);
         rc = lg_file_commit(n->f);
         if (rc)
             atomic_store(&n->dirty_since, (uint32_t)since);
+        lg_node_lock(v, n);
+        lg_node_file_done(v, n);
     }
     lg_node_unlock(v, n);
     return rc;

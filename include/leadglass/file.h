@@ -60,6 +60,11 @@ int lg_file_create(const struct lg_file_env *env, int fd, const char *path, stru
 /* Commits what is left (errors are lost: call lg_file_commit before) and closes fd. What cannot be committed is cut off again, so that the file
  * holds its last commit; should that fail too, it is among env->suspects. */
 void lg_file_free(struct lg_file *f);
+/* The same in two steps, for a file that others may be looking at: after lg_file_close, only lg_file_look, lg_file_hold and lg_file_drop. Every
+ * lg_file_hold has its lg_file_drop, the file itself one more; the last ends it. */
+void lg_file_close(struct lg_file *f);
+void lg_file_hold(struct lg_file *f);
+void lg_file_drop(struct lg_file *f);
 
 /* Reads at most len bytes into buf; returns how many (short only at the end of the file). -EBADMSG when a chunk does not verify, after
  * reporting it; -ENOKEY, -EKEYREVOKED. */
@@ -82,19 +87,27 @@ int lg_file_sync(struct lg_file *f) LG_MUST;
 int lg_file_sync_attrs(struct lg_file *f) LG_MUST;
 /* Commits and puts everything in place: from here on nothing is written below before something changes. */
 int lg_file_place(struct lg_file *f) LG_MUST;
-bool lg_file_dirty(struct lg_file *f); /* something uncommitted? */
 
+/* What a stat shows of it, as of the last change that is complete. Never waits for a call below that may be slow, nor for a key. */
+#define LG_BLOCKS_BELOW UINT64_MAX
+struct lg_file_look {
+    uint64_t size;
+    uint64_t blocks; /* 512-byte blocks that it takes below: what memory still holds, and what is to be given back, are counted as if that had been done.
+                        LG_BLOCKS_BELOW: the lower file's own are right */
+    struct timespec mtime; /* tv_nsec UTIME_OMIT: the lower file's own is right */
+    bool mtime_below;      /* and it may be newer than what the caller knows of it */
+    bool dirty;            /* something uncommitted? */
+    bool reserved;         /* space was set aside: it takes no fewer blocks than the lower file does now */
+};
+void lg_file_look(struct lg_file *f, struct lg_file_look *ret);
 uint64_t lg_file_size(struct lg_file *f);
-/* 512-byte blocks that it takes below, from those that it takes there now: what memory still holds, and what is to be given back, are
- * counted as if that had been done. */
-uint64_t lg_file_blocks(struct lg_file *f, uint64_t below);
-/* Modification time as the application should see it; ret->tv_nsec UTIME_OMIT when the lower file's own is right. */
-void lg_file_mtime(struct lg_file *f, struct timespec *ret);
 /* Application set times (either may be UTIME_OMIT; no UTIME_NOW): commits first, then sets them below; later commits keep them. */
 int lg_file_utimens(struct lg_file *f, const struct timespec ts[2]) LG_MUST;
 
 /* Which key protects it; false while undecided. */
 bool lg_file_kid(struct lg_file *f, uint8_t ret_kid[LG_ID_LEN], uint32_t *ret_version);
+/* The same, without waiting for a slow call below once that is settled: a re-encryption that is just taking effect may not be seen yet. */
+bool lg_file_kid_soon(struct lg_file *f, uint8_t ret_kid[LG_ID_LEN], uint32_t *ret_version);
 void lg_file_id(const struct lg_file *f, uint8_t ret[LG_ID_LEN]); /* never changes */
 /* For lock (commits first if it still can) and revocation (discard: uncommitted bytes are lost): waits for operations under way, then
  * forgets keys and plaintext. Later operations ask lg_keys again. */

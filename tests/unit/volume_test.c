@@ -1,8 +1,11 @@
 /* A mounted vault without FUSE, with keys from memory and a backend that can fail any call: names, directories, files, reopening, and errors from below. */
 #include <dirent.h>
 #include <fcntl.h>
+#include <pthread.h>
+#include <semaphore.h>
 #include <linux/fs.h>
 #include <setjmp.h>
+#include <stdatomic.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -82,9 +85,15 @@ static ssize_t f_pwritev(void *arg, int fd, const struct iovec *v, int n, off_t 
     }
     return rc ? rc : lg_sys_posix.pwritev(arg, fd, v, n, off);
 }
+static _Atomic int hold; /* 1: the next fdatasync waits for go, having posted held */
+static sem_t held, go;
 static int f_fdatasync(void *arg, int fd)
 {
-    int rc = trip();
+    int rc = trip(), one = 1;
+    if (atomic_compare_exchange_strong(&hold, &one, 0)) {
+        sem_post(&held);
+        sem_wait(&go);
+    }
     return rc ? rc : lg_sys_posix.fdatasync(arg, fd);
 }
 static int f_ftruncate(void *arg, int fd, off_t len)
@@ -530,16 +539,158 @@ static void test_privileges(void **state)
     assert_int_equal(lg_volume_close(v), 0);
 }
 
+/* ---- node ids -------------------------------------------------------------------------------------------------------------------------- */
+
+static uint64_t newest_id;
+static uint64_t new_id(uint64_t id)
+{
+    assert_true(id > newest_id);
+    newest_id = id;
+    return id;
+}
+
+/* An id that was given out once means that file or nothing, for as long as the mount lives: the kernel may ask for one long after it forgot it. */
+static void test_ids(void **state)
+{
+    enum { ROUNDS = 3000, KEEP = 16 };
+    (void)state;
+    uint64_t kept[KEEP] = { 0 };
+    ino_t inode[KEEP] = { 0 };
+    unsigned again = 0;
+    struct lg_entry e, d;
+    struct lg_handle *h;
+    struct stat st;
+    newest_id = LG_ROOT_NODE;
+    for (unsigned i = 0; i < ROUNDS; i++) {
+        char name[32];
+        snprintf(name, sizeof name, "f%u", i % KEEP);
+        if (kept[i % KEEP]) { /* unlinked while the kernel still knows the node: the next file may get its inode's number, but is another one */
+            assert_int_equal(lg_volume_unlink(v, LG_ROOT_NODE, name, NULL), 0);
+            if (i % 3) {
+                lg_volume_forget(v, kept[i % KEEP], 1);
+                assert_int_equal(lg_volume_getattr(v, kept[i % KEEP], &st), -ESTALE);
+            }
+        }
+        assert_int_equal(lg_volume_create_file(v, LG_ROOT_NODE, name, O_RDWR, 0644, &me, &e, &h), 0);
+        lg_volume_release(h);
+        for (unsigned k = 0; k < KEEP; k++)
+            again += inode[k] == e.st.st_ino;
+        inode[i % KEEP] = e.st.st_ino;
+        new_id(e.node);
+        assert_int_equal(look(LG_ROOT_NODE, name).node, e.node); /* one node for one inode, while it is known */
+        lg_volume_forget(v, e.node, 2);
+        assert_int_equal(lg_volume_getattr(v, e.node, &st), -ESTALE);
+        kept[i % KEEP] = new_id(look(LG_ROOT_NODE, name).node);
+        for (unsigned k = 0; k < KEEP; k++) {
+            int rc = lg_volume_getattr(v, kept[k], &st);
+            assert_true(!kept[k] || (rc == 0 && st.st_ino == inode[k]));
+        }
+    }
+    for (unsigned i = 0; i < 500; i++) { /* directories likewise */
+        assert_int_equal(lg_volume_mkdir(v, LG_ROOT_NODE, "d", 0755, &me, &d), 0);
+        new_id(d.node);
+        assert_int_equal(lg_volume_rmdir(v, LG_ROOT_NODE, "d"), 0);
+        if (i % 2)
+            lg_volume_forget(v, d.node, 1);
+        int rc = lg_volume_getattr(v, d.node, &st); /* one that is still known may be looked at through the descriptor that is kept */
+        assert_true(rc == -ESTALE || (i % 2 == 0 && rc == 0 && st.st_ino == d.st.st_ino && st.st_nlink == 0));
+    }
+    if (!again)
+        puts("the filesystem below gave out no inode number a second time");
+    assert_int_equal(lg_volume_close(v), 0);
+}
+
+/* ---- looking at a file whose own fsync is held below ------------------------------------------------------------------------------------- */
+
+static void *syncs(void *h)
+{
+    return lg_volume_fsync(h, true) ? NULL : h;
+}
+static void *releases(void *h)
+{
+    lg_volume_release(h);
+    return h;
+}
+
+struct looking {
+    uint64_t node;
+    struct stat st;
+    int rc;
+};
+static void *looks(void *arg)
+{
+    struct looking *l = arg;
+    l->rc = lg_volume_getattr(v, l->node, &l->st);
+    return NULL;
+}
+
+/* The next sync below of what `slow` does to h is held; looking at the file meanwhile comes to its end, and shows what was written. */
+static void look_while(void *(*slow)(void *h), struct lg_handle *h, uint64_t node, size_t size)
+{
+    struct looking before = { .node = node }, meanwhile = before, after = before;
+    pthread_t a, b;
+    struct timespec until;
+    void *ok;
+    looks(&before);
+    assert_int_equal(before.rc, 0);
+    assert_int_equal(before.st.st_size, size);
+    atomic_store(&hold, 1);
+    assert_int_equal(pthread_create(&a, NULL, slow, h), 0);
+    sem_wait(&held);
+    assert_int_equal(pthread_create(&b, NULL, looks, &meanwhile), 0);
+    clock_gettime(CLOCK_REALTIME, &until);
+    until.tv_sec += 20;
+    int waits = pthread_timedjoin_np(b, NULL, &until);
+    sem_post(&go);
+    if (waits)
+        pthread_join(b, NULL);
+    assert_int_equal(waits, 0);
+    assert_int_equal(pthread_join(a, &ok), 0);
+    assert_ptr_equal(ok, h);
+    looks(&after);
+    for (const struct looking *l = &meanwhile; l; l = l == &meanwhile ? &after : NULL) {
+        assert_int_equal(l->rc, 0);
+        assert_int_equal(l->st.st_size, size);
+        assert_memory_equal(&l->st.st_mtim, &before.st.st_mtim, sizeof before.st.st_mtim);
+    }
+}
+
+static void test_look(void **state)
+{
+    (void)state;
+    static const char text[24000] = "text";
+    struct lg_entry e;
+    struct lg_handle *h;
+    assert_int_equal(put(LG_ROOT_NODE, "slow", text, 5000), 0);
+    e = look(LG_ROOT_NODE, "slow");
+    assert_int_equal(lg_volume_open_file(v, e.node, O_RDWR, &h), 0);
+    /* Behind a chunk that is not full: the commit syncs the file before its record goes to the journal. */
+    assert_int_equal(lg_volume_write(h, text, 19000, 5000), 19000);
+    look_while(syncs, h, e.node, 24000);
+    /* Within a chunk: the journal alone is synced. */
+    assert_int_equal(lg_volume_write(h, text, 1000, 100), 1000);
+    look_while(syncs, h, e.node, 24000);
+    lg_volume_release(h);
+    /* The last close commits, and first makes sure of an earlier commit of this session. */
+    assert_int_equal(lg_volume_open_file(v, e.node, O_RDWR, &h), 0);
+    assert_int_equal(lg_volume_write(h, text, 19000, 5000), 19000);
+    look_while(releases, h, e.node, 24000);
+    assert_int_equal(lg_volume_close(v), 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = { cmocka_unit_test_setup_teardown(test_names, setup, teardown), cmocka_unit_test_setup_teardown(test_errors, setup, teardown),
                                         cmocka_unit_test_setup_teardown(test_tamper, setup, teardown),
-                                        cmocka_unit_test_setup_teardown(test_rekey, setup, teardown), cmocka_unit_test_setup_teardown(test_privileges, setup, teardown) };
+                                        cmocka_unit_test_setup_teardown(test_rekey, setup, teardown), cmocka_unit_test_setup_teardown(test_privileges, setup, teardown),
+                                        cmocka_unit_test_setup_teardown(test_ids, setup, teardown), cmocka_unit_test_setup_teardown(test_look, setup, teardown) };
     if (geteuid() != 0) {
         puts("SKIPPED: needs root (file handles, owners)");
         return 77;
     }
     umask(0);
+    sem_init(&held, 0, 0);
+    sem_init(&go, 0, 0);
     if (lg_secret_init(true) || lg_crypto_init())
         return 1;
     return cmocka_run_group_tests(tests, NULL, NULL);
