@@ -1,4 +1,4 @@
-"""A full disk: the error reaches the application, nothing durable is harmed, deleting works, and freeing space lets work go on."""
+"""A full disk, a used up quota: the error reaches the application, nothing durable is harmed, deleting works, and freeing space lets work go on."""
 import ctypes, errno, os, struct, subprocess, sys
 from lib import *
 
@@ -114,6 +114,74 @@ def ext4(features, options):
             return r.stderr.strip()
 
 
+# A quota as the application sees it where the kernel keeps none for ext4: btrfs limits a subvolume, here the one that holds the vault. There even
+# overwriting takes new space, so that it may be refused as well; it must then have changed nothing.
+def on_btrfs():
+    top, room = w.path("btrfs"), 12 << 20
+    os.mkdir(top)
+    with open(w.path("btrfs.image"), "wb") as f:
+        f.truncate(320 << 20)
+    try:
+        for c in (["mkfs.btrfs", "-q", w.path("btrfs.image")], ["mount", "-o", "loop", w.path("btrfs.image"), top], ["btrfs", "quota", "enable", top],
+                  ["btrfs", "subvolume", "create", top + "/sub"]):
+            try:
+                r = subprocess.run(c, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+            except FileNotFoundError as e:
+                return print("quota on btrfs: SKIPPED:", e)
+            if r.returncode:
+                return print("quota on btrfs: SKIPPED:", r.stdout.strip())
+        w.cli("init", top + "/sub/vault")
+        m = w.mount("btrfs/sub/vault")
+        at = lambda *n: os.path.join(m, *n)
+        keep = os.urandom(1000000)
+        sync_write(at("keep"), keep)
+        os.sync()
+        used = sum(os.lstat(os.path.join(d, f)).st_blocks * 512 for d, ds, fs in os.walk(top + "/sub") for f in ds + fs)
+        subprocess.run(["btrfs", "qgroup", "limit", str(used + room), top + "/sub"], check=True)
+        done = 0
+        for size in (600000, 4000):
+            try:
+                while True:
+                    sync_write(at("f%d" % done), b"f" * size)
+                    done += 1
+            except OSError as e:
+                assert e.errno == errno.EDQUOT, e
+        assert done > room // 600000 - 8, done
+        raises(errno.EDQUOT, sync_write, at("more"), b"m" * 3000000)
+        raises(errno.EDQUOT, sync_write, at("keep"), b"a" * 3000000, "ab")
+        try:
+            sync_write(at("keep"), b"n" * 100000, "r+b", 500000)
+            new = True
+        except OSError as e:
+            assert e.errno == errno.EDQUOT, e
+            new = False
+        kept = keep[:500000] + (b"n" * 100000 if new else keep[500000:600000]) + keep[600000:]
+        assert read(at("f0")) == b"f" * 600000
+        for f in sorted(os.listdir(m)):
+            if f not in ("keep", "f0"):
+                os.unlink(at(f))
+        os.sync()
+
+        def again():
+            try:
+                sync_write(at("again"), b"z" * 3000000)
+                return True
+            except OSError as e:
+                assert e.errno == errno.EDQUOT, e
+
+        wait_for(again, 60)  # btrfs gives back in its own time
+        m = w.remount("btrfs/sub/vault")
+        assert read(at("again")) == b"z" * 3000000 and read(at("f0")) == b"f" * 600000
+        got = read(at("keep"))
+        assert got[:len(kept)] == kept and not got[len(kept):].strip(b"a"), (new, len(got))
+        w.umount()
+        print("quota on btrfs: ok,", done, "files until it was used up")
+    finally:
+        subprocess.run(["umount", "-l", w.path("mnt")], stderr=subprocess.DEVNULL)
+        subprocess.run(["umount", "-l", top], stderr=subprocess.DEVNULL)
+
+
+on_btrfs()
 no_quota = ext4(["-O", "quota", "-E", "quotatype=usrquota"], ",usrquota")
 if no_quota:
     print("quota: SKIPPED, no ext4 on a loop device with usrquota here:", no_quota)
