@@ -91,7 +91,12 @@ class World:
         return os.path.join(self.dir, *p)
 
     def run(self, program, *args, **kw):
-        return subprocess.run([os.path.join(BIN, program), *args], env=self.env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        argv = [os.path.join(BIN, program), *args]
+        env = self.env
+        if program == "leadglass-keyd" and os.environ.get("LG_VALGRIND"):  # see docs/TESTING.md
+            argv = ["valgrind", "-q", "--trace-children=yes", "--leak-check=full", "--show-leak-kinds=definite", "--log-file=" + self.path("sanitizer.%p"), *argv]
+            env = dict(env, LD_PRELOAD=os.path.join(BIN, "execself.so"))
+        return subprocess.run(argv, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
                               stdin=subprocess.DEVNULL, timeout=120, **kw)
 
     def ok(self, program, *args):
@@ -182,9 +187,13 @@ class World:
             subprocess.run(["umount", "-l", self.path(at)], stderr=subprocess.DEVNULL)
         time.sleep(0.2)
         subprocess.run(["pkill", "-TERM", "-f", "leadglass-(keyd|fs).*" + self.dir], stderr=subprocess.DEVNULL)
-        time.sleep(0.3)
+        for _ in range(300 if os.environ.get("LG_VALGRIND") else 3):  # valgrind looks for leaks first
+            time.sleep(0.1)
+            if not self.keyd_pids():
+                break
         subprocess.run(["pkill", "-KILL", "-f", "leadglass-(keyd|fs).*" + self.dir], stderr=subprocess.DEVNULL)
         said = [read(self.path(f)).decode(errors="replace") for f in os.listdir(self.dir) if f.startswith("sanitizer")]
+        said = [x for x in said if not all(l.startswith("--") for l in x.splitlines())]  # so valgrind tells of system calls that it does not know
         shutil.rmtree(self.dir, ignore_errors=True)
         if said:
             print("\n".join(said))
