@@ -100,6 +100,8 @@ struct lg_file {
     uint64_t decided; /* bytes that the decision was made from */
     bool decided_reported;
 
+    _Atomic bool streamed; /* some of a large read was not in memory below */
+
     struct timespec mtime;   /* tv_nsec UTIME_OMIT: the lower file's own */
     bool mtime_below;        /* the lower file's own is that of a write through this object */
     bool mtime_set;          /* by the application, not by a write */

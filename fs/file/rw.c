@@ -26,7 +26,7 @@ struct run {
     size_t len, step, from; /* from: of the parts that are read just now */
     uint64_t cold;          /* one bit per part that is not at hand without waiting */
 };
-enum { PART = 128 * 1024, PARTS_MAX = 64 };
+enum { PART = 128 * 1024, PARTS_MAX = 64, FORGET_BEFORE = 1024 * 1024 };
 
 /* The part at place at of the run has arrived, n bytes of it. */
 static int open_part(struct run *r, size_t at, size_t n)
@@ -64,7 +64,19 @@ static int cached_part(void *arg, unsigned k)
     return got < 0 ? (int)got : open_part(r, at, (size_t)got);
 }
 
-static int read_run(const struct lg_file *f, uint64_t i, uint8_t *buf, size_t len)
+/* The kernel keeps the plaintext: what was not in memory before need not stay there as ciphertext as well. From a little before on, where a page that the last
+ * large read ended in was not let go of. */
+static void forget(struct lg_file *f, const struct run *r)
+{
+    const struct lg_sys *sys = f->env->sys;
+    uint64_t before = r->off < FORGET_BEFORE ? r->off : FORGET_BEFORE;
+    if (r->cold)
+        atomic_store_explicit(&f->streamed, true, memory_order_relaxed);
+    if (sys->forget && atomic_load_explicit(&f->streamed, memory_order_relaxed)) /* by now the readahead below may be ahead of us */
+        sys->forget(sys->arg, f->fd, (off_t)(r->off - before), (off_t)(before + r->len));
+}
+
+static int read_run(struct lg_file *f, uint64_t i, uint8_t *buf, size_t len)
 {
     uint32_t cs = f->env->chunk_size;
     int rc = 0;
@@ -90,6 +102,8 @@ static int read_run(const struct lg_file *f, uint64_t i, uint8_t *buf, size_t le
             ssize_t got = lg_sys_read_pieces(f->env->sys, f->fd, buf + r.from, end - r.from, r.off + r.from, r.step, arrived, &r);
             rc = got < 0 ? (int)got : 0;
         }
+        if (!rc && parts > 1)
+            forget(f, &r);
         i += r.len / cs;
         buf += r.len;
         len -= r.len;

@@ -41,6 +41,7 @@ static ssize_t sys_pread_pieces(void *arg, int fd, void *buf, size_t len, off_t 
     ssize_t n = lg_uring_read(fd, buf, len, off, piece, each, each_arg);
     return n == -EINVAL || n == -EOPNOTSUPP ? -ENOSYS : n; /* a ring without this kind of read */
 }
+static void sys_forget(void *arg, int fd, off_t off, off_t len) { (void)arg, (void)!posix_fadvise(fd, off, len, POSIX_FADV_DONTNEED); }
 static int sys_fdatasync(void *arg, int fd) { return (void)arg, fdatasync(fd) ? -errno : 0; }
 static int sys_fsync(void *arg, int fd) { return (void)arg, fsync(fd) ? -errno : 0; }
 static int sys_ftruncate(void *arg, int fd, off_t len) { return (void)arg, ftruncate(fd, len) ? -errno : 0; }
@@ -66,6 +67,7 @@ const struct lg_sys lg_sys_posix = {
     .futimens = sys_futimens,
     .pread_cached = sys_pread_cached,
     .pread_pieces = sys_pread_pieces,
+    .forget = sys_forget,
 };
 
 ssize_t lg_sys_read_full(const struct lg_sys *sys, int fd, void *buf, size_t len, uint64_t off)
