@@ -12,3 +12,5 @@ lg_unit(check_test SOURCES unit/check_test.c OBJECTS lg_keyring lg_crypto lg_wir
 target_include_directories(check_test PRIVATE ${CMAKE_SOURCE_DIR}/keymgr/keyring)
 lg_unit(erased_test SOURCES unit/erased_test.c OBJECTS lg_keyring lg_crypto lg_wire LIBS PkgConfig::OPENSSL PkgConfig::LMDB)
 target_include_directories(erased_test PRIVATE ${CMAKE_SOURCE_DIR}/keymgr/keyring)
+lg_unit(restore_test SOURCES unit/restore_test.c OBJECTS lg_keyring lg_crypto lg_wire LIBS PkgConfig::OPENSSL PkgConfig::LMDB)
+target_include_directories(restore_test PRIVATE ${CMAKE_SOURCE_DIR}/keymgr/keyring)

@@ -112,6 +112,8 @@ static int leaf(struct scrub *s, int dirfd, const char *lower, struct stat *st)
     int rc = 0;
     if (S_ISREG(st->st_mode)) {
         s->st.files++;
+        if (s->o->skip && s->o->skip(s->o->arg))
+            return 0;
         bool write = !keyless && !s->env.read_only;
         int fd = open_quietly(dirfd, lower, write ? O_RDWR : O_RDONLY);
         if (fd < 0) {

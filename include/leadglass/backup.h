@@ -28,6 +28,7 @@ struct lg_backup_entry {
     uint64_t created; /* seconds since 1970 */
     uint64_t voided;  /* 0: outstanding */
     uint64_t keys;    /* studies it knows of, destroyed ones included */
+    uint64_t versions; /* how many versions had been added to studies' keys by then */
     char name[LG_BACKUP_NAME_MAX + 1];
 };
 #define LG_BACKUPS_MAX 256u /* in one listing: the newest */
@@ -62,10 +63,18 @@ struct lg_backup_counts {
 typedef int (*lg_backup_read)(void *arg, void *buf, size_t len);
 /* Reads all frames. -EBADMSG: altered, cut or reordered. */
 int lg_backup_check(const struct lg_backup_header *h, const struct lg_secret *key, lg_backup_read rd, void *arg, struct lg_backup_counts *ret) LG_MUST;
-/* A new keyring and slot file from it, of the same keyring id in a new incarnation: higher epoch, session numbers never used, and destruction
- * disabled until lg_keyring_restored_confirm. destroyed: key ids or study UIDs, one a line (NUL-terminated text, or NULL): these become
- * `restored` and are not served. -EEXIST; nothing is left behind on error. */
+/* What is known of the time after the backup. All zeros: nothing. */
+struct lg_backup_later {
+    const char *destroyed;  /* key ids or study UIDs, one a line (NUL-terminated text), or NULL */
+    const void *tombstones; /* the bytes of a file SLOTFILE.tombstones, or NULL */
+    size_t tombstones_len;
+    uint64_t now; /* seconds since 1970; 0: the system's clock */
+};
+/* A new keyring and slot file from it, of the same keyring id in a new incarnation: higher epoch, session numbers never used, acts signed before are
+ * not taken any more, and nothing is destroyed until lg_keyring_restored_confirm. Studies destroyed later become `restored` and are not served.
+ * -EEXIST; -ENOMSG: no file of tombstones; -EXDEV: another keyring's; -EKEYREJECTED: one that matters is not signed by the keyring; -ENODATA: the backup
+ * does not know the key that signs them. Nothing is left behind on error. */
 int lg_backup_restore(const struct lg_backup_header *h, const struct lg_secret *key, lg_backup_read rd, void *arg, const char *dir, const char *slot_path,
-                      const void *pass, size_t pass_len, unsigned scrypt_ms, const char *destroyed, struct lg_backup_counts *ret, unsigned *ret_quarantined) LG_MUST;
+                      const void *pass, size_t pass_len, unsigned scrypt_ms, const struct lg_backup_later *later, struct lg_backup_counts *ret, unsigned *ret_quarantined) LG_MUST;
 
 #endif

@@ -102,6 +102,8 @@ int lg_keyring_unlock(struct lg_keyring *k, const struct lg_roots *roots) LG_MUS
 int lg_keyring_root(struct lg_keyring *k, struct lg_root *ret) LG_MUST;
 /* 0, or why the destruction that the last unlock resumed could not be ended: its studies stay destroying, everything else is served. */
 int lg_keyring_unfinished(const struct lg_keyring *k);
+/* 0, or why SLOTFILE.tombstones, which tells a restore what was destroyed after its backup, lacks some; the next unlock or destruction tries again. */
+int lg_keyring_unkept(const struct lg_keyring *k);
 /* Forgets every key (wiped). Aborts a transaction that is open. */
 void lg_keyring_lock(struct lg_keyring *k);
 bool lg_keyring_unlocked(const struct lg_keyring *k);
@@ -148,7 +150,7 @@ struct lg_keyring_stat {
     uint64_t vaults;
     uint64_t file_bytes; /* of the LMDB file */
     uint64_t backup;     /* when the newest keyring backup that is not void was made; 0: none */
-    uint64_t uncovered;  /* studies that it does not know */
+    uint64_t uncovered;  /* studies that it does not know, and newer versions of the keys of those it does */
     bool restored;       /* from a backup, not confirmed yet: nothing is destroyed */
     bool mirrored;
     unsigned stale; /* LG_STALE_...: degraded, that copy fell behind and is not written; 0: in step */

@@ -136,6 +136,7 @@ struct lg_worker {
         char name[LG_REASON_MAX + 1];
     } backup;
     unsigned stale; /* as last reported */
+    int unkept;     /* likewise */
     char mirror_slot[PATH_MAX];
     bool stop;
     int64_t tick_at;  /* when the clocks are looked at again */

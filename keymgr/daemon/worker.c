@@ -271,6 +271,16 @@ void lg_copies_report(struct lg_worker *w)
            st.stale == LG_STALE_MIRROR ? "mirror" : "keyring's first copy");
 }
 
+static void unkept_report(struct lg_worker *w)
+{
+    int rc = lg_keyring_unkept(w->keyring);
+    if (rc == w->unkept)
+        return;
+    w->unkept = rc;
+    if (rc)
+        lg_log(LOG_ERR, "%s.tombstones could not be brought up to date (%s): a restore of an older backup would not know from it what was destroyed", w->o.slot, strerror(-rc));
+}
+
 /* Everything of a turn becomes durable together; only then is any of it answered. */
 static void turn_end(struct lg_worker *w)
 {
@@ -279,6 +289,7 @@ static void turn_end(struct lg_worker *w)
         lg_log(LOG_ERR, "the keyring cannot be written: %s", strerror(-rc));
     lg_keyd_audit_turn(w);
     lg_copies_report(w);
+    unkept_report(w);
     for (unsigned i = 0; i < w->n_held; i++) {
         struct held *h = &w->held[i];
         if (h->conn->fd >= 0 && h->conn->serial == h->serial && rc) {

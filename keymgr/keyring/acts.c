@@ -93,6 +93,9 @@ int lg_keyring_acts(struct lg_keyring *k, const uint8_t *after, bool open, struc
     return rc ? 1 : 0; /* 1: there are no more */
 }
 
+/* Made before the keyring was restored: it may have been used, or cancelled, after the backup, and nobody here knows. */
+static bool of_before(struct lg_keyring *k, const struct lg_act *a) { return a->created <= lg_incarnation(k); }
+
 /* ---- who ------------------------------------------------------------------------------------------------------------------------------- */
 
 static bool none(const void *p, size_t len)
@@ -169,7 +172,7 @@ int lg_keyring_act_submit(struct lg_keyring *k, const uint8_t *doc, size_t len, 
         return -EXDEV;
     if (!a.reason[0] || none(a.nonce, LG_ID_LEN) || info->study != (a.uid[0] != 0))
         return -EINVAL;
-    if (a.created > now + SKEW_S || a.expires < now || a.expires - a.created > LG_ACT_LIFE_MAX_S)
+    if (a.created > now + SKEW_S || a.expires < now || a.expires - a.created > LG_ACT_LIFE_MAX_S || of_before(k, &a))
         return -ETIME;
     rc = lg_keyring_officer_mode(k, &mode);
     if (rc)
@@ -225,6 +228,8 @@ int lg_keyring_act_approve(struct lg_keyring *k, const uint8_t id[LG_ID_LEN], co
         rc = -ELOOP;
     if (!rc && r.state != LG_ACT_PENDING)
         rc = r.state == LG_ACT_EXPIRED ? -ETIME : -EALREADY;
+    if (!rc && of_before(k, &a))
+        rc = -ETIME;
     if (!rc && lg_officer_get(k, r.asked.pub, &asker)) /* is no officer any more */
         rc = -EACCES;
     if (rc)
@@ -250,6 +255,8 @@ static int claimable(struct lg_keyring *k, const uint8_t id[LG_ID_LEN], enum lg_
         rc = -EINVAL;
     if (!rc && r->state != LG_ACT_APPROVED)
         rc = r->state == LG_ACT_PENDING ? -EPERM : r->state == LG_ACT_EXPIRED ? -ETIME : -EALREADY;
+    if (!rc && of_before(k, a))
+        rc = -ETIME;
     return rc;
 }
 

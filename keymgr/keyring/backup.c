@@ -1,27 +1,17 @@
-/* A keyring backup: every row of every table, with the wraps of study keys taken off, sealed under a key of its own; and a new keyring made
- * from one. Bucket keys and roots are not in it; record key and lookup key are, so that states, reasons and tombstones come back. */
+/* A keyring backup: every row of every table, with the wraps of study keys taken off, sealed under a key of its own. Bucket keys and roots are not in
+ * it; record key and lookup key are, so that states, reasons and tombstones come back. restore.c makes a keyring of one. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
-#include "leadglass/backup.h"
-#include "record.h"
+#include "backup.h"
 
 #define ROW_PREFIX "backup/"
-#define RESTORED_NAME "restored"
-enum { FRAME_META = 0, FRAME_ROWS = 1, FRAME_END = 2, FRAME_BODY = 60000, BATCH = 5000, VALUE_MAX = 16384 };
-enum { INCARNATION = 32 }; /* epochs and sessions of a restored keyring begin this many bits up */
 
 /* ---- frames ----------------------------------------------------------------------------------------------------------------------------------- */
 
-struct frames {
-    struct lg_siv *siv;
-    uint8_t id[LG_ID_LEN];
-    uint64_t n;
-};
-
-static int frames_init(struct frames *f, const struct lg_secret *key, const uint8_t id[LG_ID_LEN])
+int lg_frames_init(struct frames *f, const struct lg_secret *key, const uint8_t id[LG_ID_LEN])
 {
     LG_SECRET_AUTO sub = lg_secret_new();
     int rc = sub ? lg_derive(key, "leadglass backup frames", NULL, 0, sub) : -ENOMEM;
@@ -30,10 +20,7 @@ static int frames_init(struct frames *f, const struct lg_secret *key, const uint
     return rc ? rc : lg_siv_new(sub, &f->siv);
 }
 
-struct frame_ad {
-    uint8_t b[8 + LG_ID_LEN + 8];
-};
-static struct frame_ad frame_ad(struct frames *f)
+struct frame_ad lg_frame_ad(struct frames *f)
 {
     struct frame_ad ad;
     struct lg_wr w = lg_wr(ad.b, sizeof ad.b);
@@ -52,12 +39,29 @@ struct lg_backup {
     uint8_t *buckets; /* LG_BUCKETS keys of secret memory: a root change meanwhile does not matter */
     uint8_t *plain;   /* FRAME_BODY bytes of secret memory */
     struct lg_meta meta;
-    uint64_t created, rows;
+    uint64_t created, rows, versions;
     bool begun, walked;
     enum lg_table table;
     uint8_t after[64];
     size_t after_len;
 };
+
+static int sign_key_made(struct lg_keyring *k)
+{
+    uint8_t pub[LG_SIGN_PUB_LEN];
+    int rc = lg_keyring_sign_pub(k, pub);
+    if (rc != -ENOENT)
+        return rc;
+    rc = lg_keyring_begin(k);
+    if (rc)
+        return rc;
+    rc = lg_keyring_sign_pub(k, pub);
+    if (rc)
+        lg_keyring_abort(k);
+    else
+        rc = lg_keyring_commit(k);
+    return rc;
+}
 
 int lg_backup_begin(struct lg_keyring *k, const struct lg_secret *key, struct lg_backup **ret)
 {
@@ -67,12 +71,14 @@ int lg_backup_begin(struct lg_keyring *k, const struct lg_secret *key, struct lg
     int rc = !b || !bucket ? -ENOMEM : lg_keyring_need(k, false);
     if (!rc && lg_keyring_in_txn(k))
         rc = -EBUSY;
+    if (!rc) /* a restore checks with it what says that it is a later tombstone */
+        rc = sign_key_made(k);
     if (!rc && (!(b->buckets = lg_secret_alloc((size_t)LG_BUCKETS * LG_KEY_LEN)) || !(b->plain = lg_secret_alloc(FRAME_BODY))))
         rc = -ENOMEM;
     if (!rc)
         rc = lg_random(id, sizeof id);
     if (!rc)
-        rc = frames_init(&b->f, key, id);
+        rc = lg_frames_init(&b->f, key, id);
     for (unsigned i = 0; !rc && i < LG_BUCKETS; i++) {
         rc = lg_bucket_key(k, i, bucket);
         memcpy(b->buckets + (size_t)i * LG_KEY_LEN, bucket->b, LG_KEY_LEN);
@@ -85,6 +91,7 @@ int lg_backup_begin(struct lg_keyring *k, const struct lg_secret *key, struct lg
     }
     b->k = k;
     b->meta = k->meta;
+    b->versions = lg_versions_added(k);
     b->created = (uint64_t)time(NULL);
     *ret = b;
     return 0;
@@ -103,7 +110,7 @@ void lg_backup_free(struct lg_backup *b)
     free(b);
 }
 
-static bool exported(enum lg_table t, const uint8_t *key, size_t len)
+bool lg_backup_exported(enum lg_table t, const uint8_t *key, size_t len)
 {
     return t != LG_T_BUCKETS && !(t == LG_T_META && (lg_meta_own(key, len) || (len > strlen(ROW_PREFIX) && memcmp(key, ROW_PREFIX, strlen(ROW_PREFIX)) == 0)));
 }
@@ -175,7 +182,7 @@ static int rows_write(struct lg_backup *b, struct lg_wr *w)
             b->walked = ++b->table == LG_TABLES;
             continue;
         }
-        if (!rc && exported(b->table, key, key_len)) {
+        if (!rc && lg_backup_exported(b->table, key, key_len)) {
             rc = row_write(b, b->table, key, key_len, p, len, w);
             if (rc == -ENOSPC && before.len > 1) { /* in the next frame */
                 *w = before;
@@ -220,7 +227,7 @@ int lg_backup_next(struct lg_backup *b, uint8_t *buf, size_t *ret_len, bool *ret
     }
     if (rc || w.bad)
         return rc ? rc : -EPROTO;
-    struct frame_ad ad = frame_ad(&b->f);
+    struct frame_ad ad = lg_frame_ad(&b->f);
     rc = lg_siv_seal_with(b->f.siv, ad.b, sizeof ad.b, b->plain, w.len, buf);
     if (rc)
         return rc;
@@ -244,19 +251,20 @@ static size_t entry_key(const uint8_t id[LG_ID_LEN], uint64_t created, uint8_t o
 
 static int entry_put(struct lg_keyring *k, const struct lg_backup_entry *e)
 {
-    uint8_t key[64], value[8 + 8 + 8 + 2 + LG_BACKUP_NAME_MAX];
+    uint8_t key[64], value[8 + 8 + 8 + 2 + LG_BACKUP_NAME_MAX + 8];
     size_t key_len = entry_key(e->id, e->created, key);
     struct lg_wr w = lg_wr(value, sizeof value);
     lg_wr_u64(&w, e->created);
     lg_wr_u64(&w, e->voided);
     lg_wr_u64(&w, e->keys);
     lg_wr_str(&w, e->name);
+    lg_wr_u64(&w, e->versions);
     return w.bad ? -EINVAL : lg_store_put(k->store, LG_T_META, key, key_len, value, w.len);
 }
 
 int lg_backup_note(struct lg_keyring *k, const struct lg_backup *b, const char *name)
 {
-    struct lg_backup_entry e = { .created = b->created, .keys = b->meta.studies + b->meta.destroyed };
+    struct lg_backup_entry e = { .created = b->created, .keys = b->meta.studies + b->meta.destroyed, .versions = b->versions };
     memcpy(e.id, b->f.id, LG_ID_LEN);
     snprintf(e.name, sizeof e.name, "%s", name);
     int rc = lg_keyring_need(k, true);
@@ -280,6 +288,8 @@ static int entries(struct lg_keyring *k, int (*each)(void *arg, const struct lg_
         e.voided = lg_rd_u64(&r);
         e.keys = lg_rd_u64(&r);
         lg_rd_str(&r, e.name, LG_BACKUP_NAME_MAX);
+        if (lg_rd_ok(&r) && r.left) /* entries from before have none */
+            e.versions = lg_rd_u64(&r);
         if (!lg_rd_done(&r))
             return -EPROTO;
         rc = each(arg, &e);
@@ -346,7 +356,7 @@ int lg_backup_void(struct lg_keyring *k, const uint8_t id[LG_ID_LEN])
 static int newest_one(void *arg, const struct lg_backup_entry *e)
 {
     struct lg_backup_entry *newest = arg;
-    if (!e->voided && (e->created > newest->created || e->keys >= newest->keys))
+    if (!e->voided && (e->created > newest->created || e->keys > newest->keys || (e->keys == newest->keys && e->versions >= newest->versions)))
         *newest = *e;
     return 0;
 }
@@ -354,28 +364,13 @@ static int newest_one(void *arg, const struct lg_backup_entry *e)
 void lg_backup_age(struct lg_keyring *k, uint64_t *ret_last, uint64_t *ret_uncovered)
 {
     struct lg_backup_entry e = { 0 };
-    uint64_t all = k->meta.studies + k->meta.destroyed;
+    uint64_t all = k->meta.studies + k->meta.destroyed, versions = lg_versions_added(k);
     if (entries(k, newest_one, &e))
         e = (struct lg_backup_entry){ 0 };
     *ret_last = e.created;
     *ret_uncovered = all > e.keys ? all - e.keys : 0;
-}
-
-/* ---- a keyring that was restored --------------------------------------------------------------------------------------------------------------- */
-
-bool lg_keyring_restored(struct lg_keyring *k)
-{
-    const uint8_t *p;
-    size_t len;
-    return lg_store_get(k->store, LG_T_META, RESTORED_NAME, strlen(RESTORED_NAME), &p, &len) == 0;
-}
-
-int lg_keyring_restored_confirm(struct lg_keyring *k)
-{
-    int rc = lg_keyring_need(k, true);
-    if (!rc && !lg_keyring_restored(k))
-        rc = -EALREADY;
-    return rc ? rc : lg_store_del(k->store, LG_T_META, RESTORED_NAME, strlen(RESTORED_NAME));
+    if (e.created && versions > e.versions) /* what is written under a newer version of a study's key does not open with the backup either */
+        *ret_uncovered += versions - e.versions;
 }
 
 /* ---- the header ----------------------------------------------------------------------------------------------------------------------------------- */
@@ -461,281 +456,4 @@ int lg_backup_header_open(const struct lg_backup_header *h, const void *pass, si
     if (!rc)
         rc = lg_key_unwrap(kek, ad.b, sizeof ad.b, h->wrapped, ret_key);
     return rc == -EBADMSG ? -EKEYREJECTED : rc;
-}
-
-/* ---- reading ------------------------------------------------------------------------------------------------------------------------------------------ */
-
-/* What is done with a backup's parts. */
-struct sink {
-    int (*meta)(void *arg, const struct lg_meta *m, uint64_t created, const uint8_t lookup[LG_KEY_LEN], const uint8_t record[LG_KEY_LEN]);
-    int (*row)(void *arg, enum lg_table t, const uint8_t *key, size_t key_len, const uint8_t *value, size_t len);
-    void *arg;
-};
-
-static int meta_read(struct lg_rd *r, const struct sink *s)
-{
-    struct lg_meta m = { .version = LG_KEYRING_VERSION };
-    lg_rd_copy(r, m.keyring_id, LG_ID_LEN);
-    uint64_t created = lg_rd_u64(r);
-    m.epoch = lg_rd_u64(r);
-    m.studies = lg_rd_u64(r);
-    m.destroyed = lg_rd_u64(r);
-    m.vaults = lg_rd_u64(r);
-    m.next_session = lg_rd_u64(r);
-    const uint8_t *lookup = lg_rd_bytes(r, LG_KEY_LEN), *record = lg_rd_bytes(r, LG_KEY_LEN);
-    return lg_rd_done(r) ? s->meta(s->arg, &m, created, lookup, record) : -EBADMSG;
-}
-
-static int rows_read(struct lg_rd *r, const struct sink *s, uint64_t *rows)
-{
-    int rc = 0;
-    while (!rc && lg_rd_ok(r) && r->left) {
-        char name[32];
-        enum lg_table t;
-        lg_rd_str(r, name, sizeof name - 1);
-        size_t key_len = lg_rd_u16(r);
-        const uint8_t *key = lg_rd_bytes(r, key_len);
-        size_t len = lg_rd_u16(r);
-        const uint8_t *value = lg_rd_bytes(r, len);
-        if (!lg_rd_ok(r) || !key_len || key_len > 64)
-            return -EBADMSG;
-        rc = lg_table_of(name, &t);
-        if (!rc)
-            rc = s->row(s->arg, t, key, key_len, value, len);
-        (*rows)++;
-    }
-    return rc;
-}
-
-static int frames_read(const struct lg_backup_header *h, const struct lg_secret *key, lg_backup_read rd, void *arg, const struct sink *s)
-{
-    LG_SECRET_BUF_AUTO uint8_t *plain = lg_secret_alloc(LG_BACKUP_FRAME_MAX);
-    uint8_t *sealed = malloc(LG_BACKUP_FRAME_MAX);
-    struct frames f = { 0 };
-    uint64_t rows = 0;
-    bool end = false;
-    int rc = plain && sealed ? frames_init(&f, key, h->id) : -ENOMEM;
-    for (unsigned n = 0; !rc && !end; n++) {
-        uint8_t head[4];
-        rc = rd(arg, head, sizeof head);
-        struct lg_rd r = lg_rd(head, sizeof head);
-        size_t len = rc ? 0 : lg_rd_u32(&r);
-        if (!rc && (len <= LG_SIV_TAG_LEN || len > LG_BACKUP_FRAME_MAX))
-            rc = -EBADMSG;
-        if (!rc)
-            rc = rd(arg, sealed, len);
-        struct frame_ad ad = frame_ad(&f);
-        if (!rc)
-            rc = lg_siv_open_with(f.siv, ad.b, sizeof ad.b, sealed, len, plain);
-        if (rc)
-            break;
-        r = lg_rd(plain, len - LG_SIV_TAG_LEN);
-        unsigned kind = lg_rd_u8(&r);
-        if ((n == 0) != (kind == FRAME_META) || kind > FRAME_END)
-            rc = -EBADMSG;
-        else if (kind == FRAME_META)
-            rc = meta_read(&r, s);
-        else if (kind == FRAME_ROWS)
-            rc = rows_read(&r, s, &rows);
-        else if (!(end = lg_rd_u64(&r) == rows && lg_rd_done(&r)))
-            rc = -EBADMSG;
-    }
-    lg_siv_free(f.siv);
-    free(sealed);
-    return rc == -EPROTO ? -EBADMSG : rc;
-}
-
-/* ---- checking and restoring -------------------------------------------------------------------------------------------------------------------------- */
-
-struct import {
-    struct lg_keyring k; /* its meta, lookup, record and ctrl; when restoring also a store and buckets */
-    struct lg_backup_counts counts;
-    bool write;
-    unsigned in_batch, quarantined;
-    const char *destroyed;
-};
-
-static int import_meta(void *arg, const struct lg_meta *m, uint64_t created, const uint8_t lookup[LG_KEY_LEN], const uint8_t record[LG_KEY_LEN])
-{
-    struct import *im = arg;
-    memcpy(im->counts.keyring_id, m->keyring_id, LG_ID_LEN);
-    im->counts.created = created;
-    im->counts.epoch = m->epoch;
-    im->counts.vaults = m->vaults;
-    im->k.meta = *m;
-    im->k.meta.epoch = ((m->epoch >> INCARNATION) + 1) << INCARNATION;
-    im->k.meta.next_session = ((m->next_session >> INCARNATION) + 1) << INCARNATION;
-    im->k.meta.generation = 1;
-    im->k.lookup = lg_secret_new();
-    im->k.record = lg_secret_new();
-    if (!im->k.lookup || !im->k.record)
-        return -ENOMEM;
-    memcpy(im->k.lookup->b, lookup, LG_KEY_LEN);
-    memcpy(im->k.record->b, record, LG_KEY_LEN);
-    int rc = lg_siv_new(im->k.record, &im->k.ctrl);
-    if (!rc && im->write) {
-        im->k.root.epoch = im->k.meta.epoch;
-        rc = lg_keyring_fill(&im->k);
-    }
-    return rc;
-}
-
-/* Does a line of the list name this study? */
-static bool named(const char *list, const char *word)
-{
-    size_t n = strlen(word);
-    for (const char *at = list; n && at && *at;) {
-        size_t line = strcspn(at, "\r\n");
-        if (line == n && strncasecmp(at, word, n) == 0)
-            return true;
-        at += line + strspn(at + line, "\r\n");
-    }
-    return false;
-}
-
-static int import_key(struct import *im, const uint8_t kid[LG_ID_LEN], const uint8_t *value, size_t len)
-{
-    LG_SECRET_AUTO bucket = lg_secret_new();
-    LG_SECRET_AUTO key = lg_secret_new();
-    struct lg_record *r = malloc(sizeof *r);
-    LG_SECRET_BUF_AUTO uint8_t *b = lg_secret_alloc(VALUE_MAX);
-    struct lg_study_info info = { 0 };
-    struct lg_rd rd = lg_rd(value, len);
-    struct lg_wr w = lg_wr(b, VALUE_MAX);
-    int rc = bucket && key && r && b ? 0 : -ENOMEM;
-    unsigned kind = lg_rd_u8(&rd);
-    uint32_t n = lg_rd_u32(&rd);
-    if (!rc && n > LG_KEY_VERSIONS_MAX)
-        rc = -EBADMSG;
-    if (!rc && im->write)
-        rc = lg_bucket_key(&im->k, lg_bucket_of(kid), bucket);
-    if (rc) {
-        free(r);
-        return rc;
-    }
-    *r = (struct lg_record){ .kind = (enum lg_key_kind)kind };
-    memcpy(r->kid, kid, LG_ID_LEN);
-    lg_wr_u8(&w, (uint8_t)kind);
-    lg_wr_u32(&w, n);
-    for (uint32_t i = 0; !rc && i < n; i++) { /* wrapped anew; the last one is left in key */
-        r->version[i] = lg_rd_u32(&rd);
-        lg_rd_copy(&rd, key->b, LG_KEY_LEN);
-        rc = lg_version_wrap(&im->k, bucket, r, i, key);
-        lg_wr_u32(&w, r->version[i]);
-        lg_wr_bytes(&w, r->wrapped[i], LG_WRAPPED_LEN);
-    }
-    lg_wr_bytes(&w, rd.p, rd.left);
-    if (!rc)
-        rc = w.bad || !lg_rd_ok(&rd) ? -EBADMSG : lg_record_parse(&im->k, kid, b, w.len, r);
-    if (!rc && n && r->has_info && lg_info_open(&im->k, r, key, &info))
-        im->counts.bad++;
-    im->counts.keys += !rc;
-    im->counts.versions += rc ? 0 : n;
-    im->counts.studies += !rc && kind == LG_KIND_STUDY && r->state != LG_KEY_DESTROYED;
-    im->counts.destroyed += !rc && kind == LG_KIND_STUDY && r->state == LG_KEY_DESTROYED;
-    char hex[2 * LG_ID_LEN + 1];
-    lg_hex_encode(kid, LG_ID_LEN, hex);
-    if (!rc && kind == LG_KIND_STUDY && n && (named(im->destroyed, info.uid) || named(im->destroyed, hex))) {
-        r->state = LG_KEY_RESTORED;
-        r->changed = (uint64_t)time(NULL);
-        snprintf(r->reason, sizeof r->reason, "destroyed after the backup that it was restored from");
-        im->quarantined++;
-        if (im->write)
-            rc = lg_record_put(&im->k, r);
-    } else if (!rc && im->write) {
-        rc = lg_store_put(im->k.store, LG_T_KEYS, kid, LG_ID_LEN, b, w.len);
-    }
-    free(r);
-    return rc;
-}
-
-static int import_row(void *arg, enum lg_table t, const uint8_t *key, size_t key_len, const uint8_t *value, size_t len)
-{
-    struct import *im = arg;
-    unsigned failed;
-    int rc = 0;
-    if (im->write && !lg_store_in_txn(im->k.store))
-        rc = lg_store_begin(im->k.store);
-    if (!rc && t == LG_T_KEYS)
-        rc = key_len == LG_ID_LEN ? import_key(im, key, value, len) : -EBADMSG;
-    else if (!rc && im->write && exported(t, key, key_len))
-        rc = lg_store_put(im->k.store, t, key, key_len, value, len);
-    if (!rc && im->write && ++im->in_batch == BATCH) {
-        im->in_batch = 0;
-        rc = lg_store_commit(im->k.store, &failed);
-    }
-    return rc;
-}
-
-static void import_done(struct import *im)
-{
-    lg_secret_free(im->k.lookup);
-    lg_secret_free(im->k.record);
-    lg_siv_free(im->k.ctrl);
-    lg_siv_free(im->k.rooted.siv);
-    lg_secret_free(im->k.root.key);
-    lg_secret_dealloc(im->k.bucket);
-}
-
-int lg_backup_check(const struct lg_backup_header *h, const struct lg_secret *key, lg_backup_read rd, void *arg, struct lg_backup_counts *ret)
-{
-    struct import *im = calloc(1, sizeof *im);
-    int rc = im ? frames_read(h, key, rd, arg, &(struct sink){ import_meta, import_row, im }) : -ENOMEM;
-    if (!rc)
-        *ret = im->counts;
-    if (im)
-        import_done(im);
-    free(im);
-    return rc;
-}
-
-struct source {
-    const struct lg_backup_header *h;
-    const struct lg_secret *key;
-    lg_backup_read rd;
-    void *arg;
-    struct import *im;
-};
-
-static int import_all(struct lg_keyring *k, void *arg)
-{
-    struct source *s = arg;
-    struct import *im = s->im;
-    unsigned failed;
-    uint8_t now[8];
-    struct lg_wr w = lg_wr(now, sizeof now);
-    im->k.store = k->store;
-    int rc = (im->k.root.key = lg_secret_dup(k->root.key)) && (im->k.bucket = lg_secret_alloc((size_t)LG_BUCKETS * LG_KEY_LEN)) ? 0 : -ENOMEM;
-    if (!rc)
-        rc = frames_read(s->h, s->key, s->rd, s->arg, &(struct sink){ import_meta, import_row, im });
-    if (!rc && !lg_store_in_txn(k->store))
-        rc = lg_store_begin(k->store);
-    lg_wr_u64(&w, (uint64_t)time(NULL));
-    if (!rc)
-        rc = lg_store_put(k->store, LG_T_META, RESTORED_NAME, strlen(RESTORED_NAME), now, w.len);
-    if (!rc)
-        rc = lg_store_commit(k->store, &failed);
-    k->root.epoch = im->k.meta.epoch; /* of the slot file that is about to be made */
-    memcpy(k->meta.keyring_id, im->k.meta.keyring_id, LG_ID_LEN);
-    im->k.store = NULL;
-    return rc;
-}
-
-int lg_backup_restore(const struct lg_backup_header *h, const struct lg_secret *key, lg_backup_read rd, void *arg, const char *dir, const char *slot_path, const void *pass,
-                      size_t pass_len, unsigned scrypt_ms, const char *destroyed, struct lg_backup_counts *ret, unsigned *ret_quarantined)
-{
-    struct import *im = calloc(1, sizeof *im);
-    struct source s = { h, key, rd, arg, im };
-    if (!im)
-        return -ENOMEM;
-    im->write = true;
-    im->destroyed = destroyed;
-    int rc = lg_keyring_make(dir, slot_path, pass, pass_len, scrypt_ms, import_all, &s);
-    if (!rc) {
-        *ret = im->counts;
-        *ret_quarantined = im->quarantined;
-    }
-    import_done(im);
-    free(im);
-    return rc;
 }

@@ -213,6 +213,8 @@ int lg_keyring_destroy(struct lg_keyring *k, unsigned *ret_destroyed)
         rc = lg_root_change(k, &c);
     if (!rc && v.n)
         rc = mark_destroyed(k, &v, &n);
+    if (!rc && v.n) /* they are destroyed, whether that can be written down or not */
+        k->unkept = lg_tombstones_keep(k, (const uint8_t(*)[LG_ID_LEN])v.kid, v.studies);
     free(v.kid);
     if (!rc)
         *ret_destroyed = n;

@@ -34,6 +34,7 @@ int lg_time_confirm(struct lg_keyring *k) LG_MUST;
 /* ---- officers.c ---- */
 int lg_officer_get(struct lg_keyring *k, const uint8_t pub[LG_SIGN_PUB_LEN], struct lg_officer *ret) LG_MUST; /* -ENOENT */
 int lg_officer_put(struct lg_keyring *k, struct lg_officer *o, bool dry) LG_MUST;
+int lg_officers_dirty(struct lg_keyring *k) LG_MUST; /* the slot file's hash of the set is behind from this transaction on */
 int lg_officer_del(struct lg_keyring *k, const uint8_t pub[LG_SIGN_PUB_LEN], bool dry) LG_MUST;
 
 /* ---- policy.c ---- */
@@ -57,6 +58,8 @@ int lg_do_hold(struct lg_keyring *k, struct lg_acting *x) LG_MUST;
 int lg_do_release(struct lg_keyring *k, struct lg_acting *x) LG_MUST;
 int lg_do_retain(struct lg_keyring *k, struct lg_acting *x) LG_MUST;
 int lg_do_rule(struct lg_keyring *k, struct lg_acting *x) LG_MUST;
+/* Every waiting period begins anew. */
+int lg_waiting_restart(struct lg_keyring *k) LG_MUST;
 /* May this study be destroyed now? -EBUSY: held. -EDOM: retained, or not due by its rule (unless exception). */
 int lg_may_destroy(struct lg_keyring *k, const struct lg_record *r, const struct lg_time *t, bool exception) LG_MUST;
 
@@ -70,6 +73,16 @@ int lg_act_note(struct lg_keyring *k, enum lg_action action, const struct lg_rec
 int lg_pending_put(struct lg_keyring *k, const struct lg_record *r) LG_MUST;
 /* With the state destroyed, in the same transaction. */
 int lg_tombstone_put(struct lg_keyring *k, const struct lg_record *r, uint64_t generation) LG_MUST;
+
+/* Brings the file of all tombstones beside the slot file (and the mirror's) up to date: SLOTFILE.tombstones. kids: those that it may lack; n 0: not known. */
+int lg_tombstones_keep(struct lg_keyring *k, const uint8_t (*kids)[LG_ID_LEN], size_t n) LG_MUST;
+/* Pure. -EPROTO: no such file. -EXDEV: another keyring's. */
+int lg_tombstones_check(const void *untrusted, size_t len, const uint8_t keyring_id[LG_ID_LEN]) LG_MUST;
+/* One after the other, *at beginning with 0; false at the end. ret_bytes: as signed. Nothing is verified. */
+bool lg_tombstones_next(const void *untrusted, size_t len, size_t *at, struct lg_tombstone *ret, const uint8_t **ret_bytes);
+
+/* ---- restore.c: when this incarnation of the keyring began (seconds since 1970; 0: it was never restored). Acts made before are not taken. ---- */
+uint64_t lg_incarnation(struct lg_keyring *k);
 
 /* ---- outstanding.c: for certificates ---- */
 /* Keyring backups made before a destruction, that hold its key and are not void. -E2BIG when there are more than max. */

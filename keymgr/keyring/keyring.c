@@ -224,11 +224,13 @@ int lg_keyring_unlock(struct lg_keyring *k, const struct lg_roots *roots)
     } else { /* a destruction that cannot go on (a full disk) keeps nobody from the other studies */
         unsigned n;
         k->unfinished = levelled ? levelled : lg_keyring_destroy(k, &n);
+        k->unkept = lg_tombstones_keep(k, NULL, 0);
     }
     return rc == -EBADMSG ? -EKEYREJECTED : rc;
 }
 
 int lg_keyring_unfinished(const struct lg_keyring *k) { return k->unfinished; }
+int lg_keyring_unkept(const struct lg_keyring *k) { return k->unkept; }
 
 int lg_keyring_root(struct lg_keyring *k, struct lg_root *ret)
 {
@@ -252,6 +254,7 @@ void lg_keyring_lock(struct lg_keyring *k)
     lg_siv_free(k->rooted.siv);
     k->root = (struct lg_root){ 0 };
     k->rooted = (struct lg_rooted){ 0 };
+    k->ticked = false; /* what passes while it is locked is no running time */
     k->lookup = k->record = NULL;
     k->bucket = NULL;
     k->ctrl = NULL;

@@ -55,7 +55,7 @@ int lg_keyring_officer_mode(struct lg_keyring *k, bool *ret)
 }
 
 /* In the transaction that changes the set: the slot file's hash is behind from its commit on, and a crash before it is written is no forgery. */
-static int changed(struct lg_keyring *k) { return lg_sealed_put(k, LG_T_STATE, dirty_purpose, dirty_name, sizeof dirty_name - 1, "\1", 1); }
+int lg_officers_dirty(struct lg_keyring *k) { return lg_sealed_put(k, LG_T_STATE, dirty_purpose, dirty_name, sizeof dirty_name - 1, "\1", 1); }
 
 int lg_officer_put(struct lg_keyring *k, struct lg_officer *o, bool dry)
 {
@@ -80,7 +80,7 @@ int lg_officer_put(struct lg_keyring *k, struct lg_officer *o, bool dry)
     all[n++] = *o;
     if (!rc && !mode && quorum(all, n)) /* for good: nothing takes this away again */
         rc = lg_sealed_put(k, LG_T_STATE, mode_purpose, mode_name, sizeof mode_name - 1, "\1", 1);
-    return rc ? rc : changed(k);
+    return rc ? rc : lg_officers_dirty(k);
 }
 
 int lg_officer_del(struct lg_keyring *k, const uint8_t pub[LG_SIGN_PUB_LEN], bool dry)
@@ -103,7 +103,7 @@ int lg_officer_del(struct lg_keyring *k, const uint8_t pub[LG_SIGN_PUB_LEN], boo
     if (dry)
         return 0;
     rc = lg_store_del(k->store, LG_T_OFFICERS, pub, LG_SIGN_PUB_LEN);
-    return rc ? rc : changed(k);
+    return rc ? rc : lg_officers_dirty(k);
 }
 
 /* ---- the hash in the slot file ------------------------------------------------------------------------------------------------------- */

@@ -69,6 +69,7 @@ struct lg_keyring {
     uint8_t *bucket; /* LG_BUCKETS keys of secret memory */
     bool have_bucket[LG_BUCKETS];
     int unfinished; /* of the destruction that unlocking resumed */
+    int unkept;     /* why the file of tombstones is not up to date */
     bool officers_bad; /* the set is not the one that the slot file vouches for: no act is taken */
     bool ticked;       /* running time is counted from ticked_run on */
     uint64_t ticked_run;
@@ -104,6 +105,8 @@ int lg_record_key(struct lg_keyring *k, const struct lg_record *r, uint32_t i, s
 int lg_record_find(struct lg_keyring *k, const char *uid, struct lg_record *ret) LG_MUST; /* -ENOENT */
 int lg_keyring_need(const struct lg_keyring *k, bool txn) LG_MUST; /* unlocked, and perhaps in a transaction? -ENOKEY, -EINVAL */
 int lg_record_put(struct lg_keyring *k, const struct lg_record *r) LG_MUST;
+/* version.c: how many versions were ever added to studies' keys: tells how many of them a backup does not have. */
+uint64_t lg_versions_added(struct lg_keyring *k);
 /* What is known of a study, sealed under its newest key. */
 int lg_info_seal(const struct lg_keyring *k, struct lg_record *r, const struct lg_secret *key, const struct lg_study_info *info) LG_MUST;
 int lg_info_open(const struct lg_keyring *k, const struct lg_record *r, const struct lg_secret *key, struct lg_study_info *ret) LG_MUST;

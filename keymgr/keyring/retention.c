@@ -1,5 +1,6 @@
 /* What keeps a study, and what officers do to one. Hold and retention are looked at in the transaction that destroys, not before it. */
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "govern.h"
@@ -66,6 +67,49 @@ static int wait_del(struct lg_keyring *k, const struct lg_record *r)
     return lg_store_del(k->store, LG_T_STATE, key, sizeof key);
 }
 
+static int wait_again(struct lg_keyring *k, const uint8_t kid[LG_ID_LEN], const struct lg_time *t, const struct lg_policy *p)
+{
+    struct lg_record r;
+    struct lg_act_record act;
+    int rc = lg_record_get(k, kid, &r);
+    if (!rc)
+        rc = wait_del(k, &r);
+    if (!rc)
+        rc = lg_keyring_act_get(k, r.c.act, &act);
+    r.c.due_wall = t->last_wall + p->waiting_s;
+    r.c.due_run = t->run + p->waiting_s;
+    act.due = r.c.due_wall;
+    if (!rc)
+        rc = lg_record_put(k, &r);
+    if (!rc)
+        rc = wait_put(k, &r);
+    return rc ? rc : lg_act_put(k, r.c.act, &act);
+}
+
+int lg_waiting_restart(struct lg_keyring *k)
+{
+    uint8_t key[64] = { 'w' }, (*kids)[LG_ID_LEN] = NULL;
+    size_t key_len = 1, len, n = 0;
+    const uint8_t *p;
+    struct lg_time t;
+    struct lg_policy policy;
+    int rc = lg_keyring_policy(k, &policy);
+    if (!rc)
+        rc = lg_time_now(k, &t);
+    while (!rc && !(rc = lg_store_next(k->store, LG_T_STATE, key_len > 1, key, &key_len, &p, &len)) && key[0] == 'w' && key_len == WAIT_KEY) {
+        void *more = reallocarray(kids, n + 1, LG_ID_LEN);
+        rc = more ? 0 : -ENOMEM;
+        kids = more ? more : kids;
+        if (!rc)
+            memcpy(kids[n++], key + 9, LG_ID_LEN);
+    }
+    rc = rc == -ENOENT ? 0 : rc;
+    for (size_t i = 0; !rc && i < n; i++)
+        rc = wait_again(k, kids[i], &t, &policy);
+    free(kids);
+    return rc;
+}
+
 static int begin_destroying(struct lg_keyring *k, struct lg_record *r)
 {
     int rc = wait_del(k, r);
@@ -88,7 +132,7 @@ int lg_keyring_due(struct lg_keyring *k, unsigned max, uint8_t (*ret)[LG_ID_LEN]
     int rc = lg_keyring_need(k, true);
     if (!rc)
         rc = lg_time_now(k, &t);
-    if (!rc && t.frozen)
+    if (!rc && (t.frozen || lg_keyring_restored(k)))
         max = 0;
     while (!rc && n < max) {
         rc = lg_sealed_next(k, LG_T_STATE, wait_purpose, key_len > 1, key, &key_len, b, sizeof b, &len);

@@ -1,5 +1,11 @@
 /* What is left of a destroyed study, signed by the keyring's own key. */
+#include <fcntl.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include "govern.h"
 #include "leadglass/certificate.h"
@@ -111,6 +117,145 @@ static int tombstone_find(struct lg_keyring *k, const char *uid, struct lg_tombs
         }
     }
     return rc && rc != -ENOENT ? rc : any ? 0 : -ENOENT;
+}
+
+/* ---- the file beside the slot file ----------------------------------------------------------------------------------------------------------------
+ * A keyring backup does not know what was destroyed after it. This file does, and survives the keyring: one tombstone after the other, so that a
+ * destruction costs an append. Whoever reads it checks signatures; a file whose length is not that of all tombstones is written anew. */
+
+static const char set_magic[8] = "LGTOMBS1";
+enum { SET_HEAD = sizeof set_magic + LG_ID_LEN };
+
+static int set_path(const char *slot, const char *suffix, char out[PATH_MAX]) { return snprintf(out, PATH_MAX, "%s.tombstones%s", slot, suffix) >= PATH_MAX ? -ENAMETOOLONG : 0; }
+
+static int write_all(int fd, const void *bytes, size_t len)
+{
+    for (const uint8_t *p = bytes; len;) {
+        ssize_t n = write(fd, p, len);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n <= 0)
+            return n ? -errno : -EIO;
+        p += n;
+        len -= (size_t)n;
+    }
+    return 0;
+}
+
+/* Every tombstone, with each; *ret_n tells how many. fd -1: only counted. */
+static int set_walk(struct lg_keyring *k, int fd, uint64_t *ret_n)
+{
+    uint8_t key[64], b[LG_TOMBSTONE_LEN];
+    size_t key_len = 0, len;
+    uint64_t n = 0;
+    int rc = 0;
+    while (!rc) {
+        const uint8_t *p;
+        rc = fd < 0 ? lg_store_next(k->store, LG_T_TOMBSTONES, key_len != 0, key, &key_len, &p, &len)
+                    : lg_sealed_next(k, LG_T_TOMBSTONES, purpose, key_len != 0, key, &key_len, b, sizeof b, &len);
+        if (!rc && fd >= 0)
+            rc = len == sizeof b ? write_all(fd, b, sizeof b) : -EPROTO;
+        n += !rc;
+    }
+    *ret_n = n;
+    return rc == -ENOENT ? 0 : rc;
+}
+
+static int set_rewrite(struct lg_keyring *k, const char *slot)
+{
+    char tmp[PATH_MAX], path[PATH_MAX];
+    uint64_t n;
+    int rc = set_path(slot, ".tmp", tmp), fd = -1;
+    if (!rc)
+        rc = set_path(slot, "", path);
+    if (!rc && unlink(tmp) && errno != ENOENT)
+        rc = -errno;
+    if (!rc && (fd = open(tmp, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600)) < 0)
+        rc = -errno;
+    if (!rc)
+        rc = write_all(fd, set_magic, sizeof set_magic);
+    if (!rc)
+        rc = write_all(fd, k->meta.keyring_id, LG_ID_LEN);
+    if (!rc)
+        rc = set_walk(k, fd, &n);
+    if (!rc && fsync(fd))
+        rc = -errno;
+    if (fd >= 0)
+        close(fd);
+    if (!rc && rename(tmp, path))
+        rc = -errno;
+    return rc ? rc : lg_slotfile_dir_sync(path);
+}
+
+/* Those of these studies behind what is there; -ESTALE when that is not all of the others. */
+static int set_append(struct lg_keyring *k, const char *slot, uint64_t all, const uint8_t (*kids)[LG_ID_LEN], size_t n)
+{
+    char path[PATH_MAX];
+    uint8_t key[TOMB_KEY], b[LG_TOMBSTONE_LEN];
+    struct lg_record *r = malloc(sizeof *r);
+    struct stat st;
+    size_t len;
+    int rc = r ? set_path(slot, "", path) : -ENOMEM, fd = -1;
+    if (!rc && (fd = open(path, O_WRONLY | O_APPEND | O_CLOEXEC | O_NOFOLLOW)) < 0)
+        rc = errno == ENOENT ? -ESTALE : -errno;
+    if (!rc && (fstat(fd, &st) || !S_ISREG(st.st_mode) || (uint64_t)st.st_size != SET_HEAD + (all - n) * LG_TOMBSTONE_LEN))
+        rc = -ESTALE;
+    for (size_t i = 0; !rc && i < n; i++) {
+        rc = lg_record_get(k, kids[i], r);
+        if (rc)
+            break;
+        tomb_key(r->lookup, r->kid, key);
+        rc = lg_sealed_get(k, LG_T_TOMBSTONES, purpose, key, sizeof key, b, sizeof b, &len);
+        if (!rc)
+            rc = len == sizeof b ? write_all(fd, b, sizeof b) : -EPROTO;
+    }
+    if (!rc && fsync(fd))
+        rc = -errno;
+    if (fd >= 0)
+        close(fd);
+    free(r);
+    return rc;
+}
+
+int lg_tombstones_keep(struct lg_keyring *k, const uint8_t (*kids)[LG_ID_LEN], size_t n)
+{
+    const char *const slot[2] = { k->slot_path, k->mirror_slot };
+    char path[PATH_MAX];
+    struct stat st;
+    uint64_t all;
+    int rc = set_walk(k, -1, &all);
+    for (unsigned i = 0; !rc && i < 2 && slot[i]; i++) {
+        rc = set_path(slot[i], "", path);
+        bool there = !rc && lstat(path, &st) == 0;
+        if (rc || (!all && !there) || (there && S_ISREG(st.st_mode) && (uint64_t)st.st_size == SET_HEAD + all * LG_TOMBSTONE_LEN))
+            continue;
+        rc = lg_keyring_step(k, "tombstones");
+        int one = rc ? rc : n ? set_append(k, slot[i], all, kids, n) : -ESTALE;
+        if (!rc)
+            rc = one == -ESTALE ? set_rewrite(k, slot[i]) : one;
+    }
+    return rc;
+}
+
+int lg_tombstones_check(const void *untrusted, size_t len, const uint8_t keyring_id[LG_ID_LEN])
+{
+    const uint8_t *b = untrusted;
+    if (len < SET_HEAD || memcmp(b, set_magic, sizeof set_magic) != 0)
+        return -EPROTO;
+    return memcmp(b + sizeof set_magic, keyring_id, LG_ID_LEN) != 0 ? -EXDEV : 0;
+}
+
+bool lg_tombstones_next(const void *untrusted, size_t len, size_t *at, struct lg_tombstone *ret, const uint8_t **ret_bytes)
+{
+    const uint8_t *b = untrusted;
+    *at = *at ? *at : SET_HEAD;
+    while (len >= *at && len - *at >= LG_TOMBSTONE_LEN) { /* what a crash cut off is not there */
+        *ret_bytes = b + *at;
+        *at += LG_TOMBSTONE_LEN;
+        if (lg_tombstone_decode(*ret_bytes, LG_TOMBSTONE_LEN, ret) == 0)
+            return true;
+    }
+    return false;
 }
 
 /* ---- certificates --------------------------------------------------------------------------------------------------------------------------------- */

@@ -4,6 +4,27 @@
 
 #include "record.h"
 
+#define VERSIONS_NAME "versions"
+
+uint64_t lg_versions_added(struct lg_keyring *k)
+{
+    const uint8_t *p;
+    size_t len;
+    if (lg_store_get(k->store, LG_T_META, VERSIONS_NAME, strlen(VERSIONS_NAME), &p, &len))
+        return 0;
+    struct lg_rd r = lg_rd(p, len);
+    uint64_t n = lg_rd_u64(&r);
+    return lg_rd_done(&r) ? n : 0;
+}
+
+static int versions_add(struct lg_keyring *k, unsigned n)
+{
+    uint8_t b[8];
+    struct lg_wr w = lg_wr(b, sizeof b);
+    lg_wr_u64(&w, lg_versions_added(k) + n);
+    return lg_store_put(k->store, LG_T_META, VERSIONS_NAME, strlen(VERSIONS_NAME), b, w.len);
+}
+
 /* What is known of the study moves under the new version, as the newest one seals it. */
 static int version_add(struct lg_keyring *k, struct lg_record *r)
 {
@@ -45,6 +66,8 @@ int lg_keyring_rotate_study(struct lg_keyring *k, const char *uid, uint8_t ret_k
     if (!rc)
         rc = version_add(k, r);
     if (!rc)
+        rc = versions_add(k, 1);
+    if (!rc)
         memcpy(ret_kid, r->kid, LG_ID_LEN);
     free(r);
     return rc;
@@ -80,8 +103,10 @@ int lg_keyring_rotate_studies(struct lg_keyring *k, const uint8_t *after, unsign
     }
     free(r);
     out.end = rc == -ENOENT;
-    if (rc && !out.end)
-        return rc;
-    *ret = out;
-    return 0;
+    rc = out.end ? 0 : rc;
+    if (!rc && out.n)
+        rc = versions_add(k, out.n);
+    if (!rc)
+        *ret = out;
+    return rc;
 }

@@ -45,9 +45,12 @@ assert w.status()["keyring"]["studies_without_backup"] == 0 and os.stat(first).s
 store(8)
 s = w.status()["keyring"]
 assert s["studies_without_backup"] == 1 and s["backup"]
+w.cli("key", "rotate", "--study", UID % 3)  # what comes now does not open with the first backup
+assert w.status()["keyring"]["studies_without_backup"] == 2
 w.cli("backup", "create", second, "--passphrase-file", own)
+assert w.status()["keyring"]["studies_without_backup"] == 0
 store(9)  # newer than the newest backup: status says so
-assert w.status()["keyring"]["studies_without_backup"] == 1
+assert w.status()["keyring"]["studies_without_backup"] == 1 and "1 studies, or new versions" in w.cli("status")
 w.cli("study", "revoke", UID % 2, "--reason", "after the backup", "--now")
 listed = json.loads(w.cli("backup", "list", "--json"))
 assert [b["name"] for b in listed] == ["first.lgk", "second.lgk"] and not listed[0]["void"]
@@ -78,9 +81,47 @@ w.umount()
 end_keyd()
 for n in ("keyring", "keyring.root"):
     os.rename(w.path(n), w.path("lost-" + n))
-gone = w.path("gone.txt")
+gone, tombstones = w.path("gone.txt"), w.path("tombstones")
 write(gone, (UID % 2 + "\n").encode())
-args = ["--passphrase-file", own, "--new-passphrase-file", new, "--destroyed", gone]
+os.rename(w.path("keyring.root.tombstones"), tombstones)
+common = ["--passphrase-file", own, "--new-passphrase-file", new]
+args = common + ["--tombstones", tombstones]
+t = bytearray(read(tombstones))
+assert len(t) == 24 + 2 * 212
+for i, code, words in ((3, 1, "no file of tombstones"), (10, 1, "another keyring"), (24 + 60, 17, "not signed"), (24 + 212 + 60, 17, "not signed")):
+    x = bytearray(t)
+    x[i] ^= 1
+    write(bad, x)
+    r = w.run("leadglass", "backup", "restore", second, "--keyring", w.path("keyring"), *common, "--tombstones", bad)
+    assert r.returncode in (0, code) and (not r.returncode or words in r.stderr), r  # of the two one matters: the other one's study was gone before
+    shutil.rmtree(w.path("keyring"), ignore_errors=True)
+    if not r.returncode:
+        os.remove(w.path("keyring.root"))
+    assert not os.path.exists(w.path("keyring.root"))
+# The drill: with a copy of the vault, chosen files and all; whatever is asked, nothing is changed.
+shutil.copytree(w.path("vault"), w.path("vault-copy"), symlinks=True)
+whole = subprocess.run(["tar", "-C", w.dir, "--sort=name", "-cf", "-", "vault-copy", "second.lgk"], stdout=subprocess.PIPE, check=True).stdout
+drill = ["leadglass", "backup", "restore", second, "--drill", "--json", "--passphrase-file", own, "--vault", w.path("vault-copy")]
+r = w.run(*drill)
+d = json.loads(r.stdout)
+assert r.returncode == 13 and d["files"] == d["sampled"] == 10 and d["no_key"] == 1 and d["revoked"] == 1 and d["verified"] == 8 and not d["quarantined"], (r, d)
+r = w.run(*drill, "--tombstones", tombstones)
+d = json.loads(r.stdout)
+assert d["quarantined"] == 1 and d["revoked"] == 2 and d["verified"] == 7, d
+seen = [json.loads(w.run(*drill, "--sample", "3").stdout) for _ in range(4)]
+assert all(d["sampled"] == 3 and d["verified"] + d["revoked"] + d["no_key"] == 3 for d in seen), seen
+assert subprocess.run(["tar", "-C", w.dir, "--sort=name", "-cf", "-", "vault-copy", "second.lgk"], stdout=subprocess.PIPE, check=True).stdout == whole
+w.fails(2, [], "leadglass", "backup", "restore", second, "--drill", "--sample", "3", "--passphrase-file", own)
+w.fails(1, ["not a vault"], *drill[:-1], w.dir)
+lower = [os.path.join(p, f) for p, _, fs in os.walk(w.path("vault-copy", "root")) for f in fs if os.path.isfile(os.path.join(p, f)) and os.path.getsize(os.path.join(p, f)) > 8192]
+for f in lower:
+    x = bytearray(read(f))
+    x[5000] ^= 1
+    write(f, x)
+assert w.run(*drill).returncode == 10
+shutil.rmtree(w.path("vault-copy"))
+r = json.loads(w.cli("backup", "restore", second, "--keyring", w.path("listed"), "--json", *common, "--destroyed", gone))
+assert r["quarantined"] == 1
 w.fails(1, ["altered"], "leadglass", "backup", "restore", bad if not write(bad, b[:-5]) else "", "--keyring", w.path("keyring"), *args)
 assert not os.path.exists(w.path("keyring")) and not os.path.exists(w.path("keyring.root"))
 got = json.loads(w.cli("backup", "restore", second, "--keyring", w.path("keyring"), "--json", *args))

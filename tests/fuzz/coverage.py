@@ -51,7 +51,8 @@ PARSERS = [
     ("export: spool", "tools/export/spoolbytes.c", "lg_spool_note_decode|lg_spool_header_check|lg_spool_unseal"),
     ("state of a scrub", "tools/cli/state.c", "go_on|next|number|stat_read|state_open"),
     ("certificates as JSON", "tools/cli/certificate.c", "certificate_verify|bytes_of"),
-    ("keyring backups", "keymgr/keyring/backup.c", "lg_backup_header_read|lg_backup_check|frames_read|import_meta|import_key|import_row"),
+    ("keyring backups' headers", "keymgr/keyring/backup.c", "lg_backup_header_read"),
+    ("keyring backups", "keymgr/keyring/restore.c", "lg_backup_check|frames_read|import_meta|import_key|import_row"),
 ]
 
 # Source file, a regular expression for the line, why it cannot be reached.
@@ -59,7 +60,7 @@ UNREACHABLE = [
     (r".*", r"-ENOMEM|out of memory", "memory does not run out"),
     (r"fs/journal/.*|fs/volume/vault.c|keymgr/keyring/pages.c", r"return \(int\)n;|return -errno;|rc = \(int\)got;|return got < 0 \? -errno", "the file below does not fail"),
     (r"fs/journal/record.c", r"uint8_t \*z = calloc|for \(uint64_t done|size_t n = len - done|lg_write_full\(sys, fd, z|done \+= n;|free\(z\);", "holes can be punched on /dev/shm"),
-    (r"keymgr/keyring/backup.c", r"im->k.root.epoch|lg_keyring_fill|lg_bucket_key\(|LG_KEY_RESTORED|r->changed|r->reason|quarantined|lg_store_|lg_record_put|in_batch = 0|im->write", "only a restore writes"),
+    (r"keymgr/keyring/restore.c", r"im->k.root.epoch|lg_keyring_fill|lg_bucket_key\(|LG_KEY_RESTORED|quarantine\(|r->changed|r->reason|quarantined|lg_store_|lg_record_put|in_batch = 0|im->write", "only a restore writes"),
     (r"tools/cli/state.c", r"line\(r, header\(r\)\);|strerror\(errno\)", "only a state that is there is read"),
 ]
 

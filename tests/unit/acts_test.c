@@ -54,6 +54,8 @@ static int teardown(void **state)
     }
     rmdir(dir);
     unlink(slot);
+    snprintf(path, sizeof path, "%s.tombstones", slot);
+    unlink(path);
     return rmdir(top);
 }
 

@@ -61,6 +61,8 @@ static int teardown(void **state)
     unlink(extra);
     snprintf(extra, sizeof extra, "%s/old.root", top);
     unlink(extra);
+    snprintf(extra, sizeof extra, "%s/k.root.tombstones", top);
+    unlink(extra);
     return rmdir(top);
 }
 

@@ -34,9 +34,9 @@ static void remove_copy(const char *dir)
 
 static void remove_all(void)
 {
-    static const char *const slots[] = { "k.root", "m.root", "k.root.degraded", "m.root.degraded", "k.root.tmp", "m.root.tmp" };
+    static const char *const slots[] = { "k.root", "m.root", "k.root.degraded", "m.root.degraded", "k.root.tmp", "m.root.tmp", "k.root.tombstones", "m.root.tombstones" };
     remove_copy("k"), remove_copy("m"), remove_copy("old");
-    for (unsigned i = 0; i < 6; i++)
+    for (unsigned i = 0; i < sizeof slots / sizeof *slots; i++)
         unlink(at(slots[i]));
 }
 

@@ -94,7 +94,7 @@ static int explain(const struct cli *c, int rc, const char *what)
     case -EKEYREJECTED: return cli_fail(CLI_REFUSED, "%s: the signature is not that of a registered officer, or what it signs was changed", what);
     case -ELOOP: return cli_fail(CLI_REFUSED, "%s: nobody approves their own request", what);
     case -EALREADY: return cli_fail(CLI_REFUSED, "%s: used already, or things are as you ask already", what);
-    case -ETIME: return cli_fail(CLI_REFUSED, "%s: it has expired, or was made in the future", what);
+    case -ETIME: return cli_fail(CLI_REFUSED, "%s: it has expired, or was made in the future, or before the keyring was restored: ask for it anew", what);
     case -EBUSY: return cli_fail(CLI_REFUSED, "%s: a legal hold is on the study (leadglass study show tells which)", what);
     case -EDOM: return cli_fail(CLI_REFUSED, "%s: its retention has not ended, or the date is earlier where a later one was asked for (two officers shorten it)", what);
     case -EDQUOT: return cli_fail(CLI_REFUSED, "%s: you have suspended as many studies as the policy allows one officer in that time", what);

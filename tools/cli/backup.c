@@ -8,12 +8,11 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "cli.h"
-#include "leadglass/backup.h"
+#include "backup.h"
 #include "leadglass/bytes.h"
 #include "leadglass/crypto.h"
 
-enum { SCRYPT_MS = 500, LIST_MAX = 16 << 20 };
+enum { SCRYPT_MS = 500, LIST_MAX = 16 << 20, TOMBSTONES_MAX = 1 << 30 };
 
 /* ---- create ------------------------------------------------------------------------------------------------------------------------------------ */
 
@@ -218,7 +217,30 @@ static int open_backup(const char *file, FILE **ret, struct lg_backup_header *h)
     return cli_fail(CLI_FAILED, "%s: %s", file, rc == -EPROTO ? "is no keyring backup, or its header is damaged" : rc == -EPROTONOSUPPORT ? "was made by a newer version of Leadglass" : strerror(-rc));
 }
 
-static int print_counts(const struct cli *c, const struct lg_backup_header *h, const struct lg_backup_counts *n, unsigned quarantined, const char *done)
+static void drill_json(cJSON *j, const struct drill_result *d)
+{
+    const struct {
+        const char *name;
+        uint64_t n;
+    } all[] = { { "files", d->files }, { "sampled", d->sampled }, { "verified", d->verified }, { "revoked", d->revoked }, { "no_key", d->no_key }, { "damaged", d->damaged }, { "unchecked", d->unchecked } };
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++)
+        cJSON_AddNumberToObject(j, all[i].name, (double)all[i].n);
+}
+
+static void drill_print(const char *vault, const struct drill_result *d)
+{
+    printf("vault        %s: of %llu files %llu were taken by chance; %llu open whole\n", vault, (unsigned long long)d->files, (unsigned long long)d->sampled, (unsigned long long)d->verified);
+    const struct {
+        const char *what;
+        uint64_t n;
+    } all[] = { { "of studies that are destroyed or revoked", d->revoked }, { "whose key the backup does not have: it is older", d->no_key }, { "damaged", d->damaged }, { "not readable, or half committed", d->unchecked } };
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++)
+        if (all[i].n)
+            printf("             %llu %s\n", (unsigned long long)all[i].n, all[i].what);
+}
+
+/* d: of a drill with a vault, or NULL. */
+static int print_counts(const struct cli *c, const struct lg_backup_header *h, const struct lg_backup_counts *n, unsigned quarantined, const struct drill_result *d, const char *done)
 {
     char id[2 * LG_ID_LEN + 1], keyring[2 * LG_ID_LEN + 1], t[32];
     cli_hex(h->id, id);
@@ -230,6 +252,8 @@ static int print_counts(const struct cli *c, const struct lg_backup_header *h, c
                (unsigned long long)n->bad);
         if (quarantined)
             printf("quarantined  %u\n", quarantined);
+        if (d)
+            drill_print(c->vault, d);
         if (done)
             puts(done);
     } else {
@@ -243,6 +267,8 @@ static int print_counts(const struct cli *c, const struct lg_backup_header *h, c
         cJSON_AddNumberToObject(j, "versions", (double)n->versions);
         cJSON_AddNumberToObject(j, "bad", (double)n->bad);
         cJSON_AddNumberToObject(j, "quarantined", quarantined);
+        if (d)
+            drill_json(j, d);
         int code = cli_print_json(j);
         if (code)
             return code;
@@ -254,23 +280,67 @@ static int explain_backup(int rc, const char *file, const char *dir)
 {
     switch (rc) {
     case -EBADMSG: return cli_fail(CLI_FAILED, "%s was altered, cut or put together from several; nothing was restored", file);
+    case -ENOMSG: return cli_fail(CLI_FAILED, "what --tombstones names is no file of tombstones (SLOTFILE.tombstones); nothing was restored");
+    case -EXDEV: return cli_fail(CLI_FAILED, "the tombstones are another keyring's; nothing was restored");
+    case -EKEYREJECTED: return cli_fail(CLI_ALTERED, "a tombstone was not signed by this keyring: the file was altered. Nothing was restored; name what was destroyed with --destroyed");
+    case -ENODATA: return cli_fail(CLI_FAILED, "%s is from before there were signed tombstones, and cannot check them: name what was destroyed with --destroyed", file);
     case -EEXIST: return cli_fail(CLI_FAILED, "%s, or its slot file, exists already; restore into a new directory", dir);
     default: return cli_fail(CLI_FAILED, "%s: %s", file, strerror(-rc));
     }
 }
 
-static char *read_list(const char *path)
+/* The whole file, and a NUL behind it. */
+static void *read_file(const char *path, size_t max, size_t *ret_len)
 {
     FILE *f = fopen(path, "re");
-    char *text = f ? calloc(1, LIST_MAX + 1) : NULL;
-    size_t n = text ? fread(text, 1, LIST_MAX, f) : 0;
-    bool ok = text && !ferror(f) && feof(f);
+    size_t cap = 1 << 16, n = 0;
+    char *b = f ? malloc(cap + 1) : NULL;
+    while (b && n < max) {
+        size_t got = fread(b + n, 1, cap - n, f);
+        n += got;
+        if (!got)
+            break;
+        if (n == cap) {
+            char *more = realloc(b, cap * 2 + 1);
+            if (!more)
+                free(b);
+            b = more;
+            cap *= 2;
+        }
+    }
+    bool ok = b && !ferror(f) && feof(f);
     if (f)
         fclose(f);
-    if (ok && strlen(text) == n)
-        return text;
-    free(text);
-    return NULL;
+    if (!ok) {
+        free(b);
+        return NULL;
+    }
+    b[n] = 0;
+    *ret_len = n;
+    return b;
+}
+
+static void later_done(struct lg_backup_later *l)
+{
+    free((void *)(uintptr_t)l->destroyed);
+    free((void *)(uintptr_t)l->tombstones);
+}
+
+/* An exit status. */
+static int later_read(const struct cli *c, struct lg_backup_later *ret)
+{
+    struct lg_backup_later l = { 0 };
+    size_t len = 0;
+    int code = 0;
+    if (c->destroyed && (!(l.destroyed = read_file(c->destroyed, LIST_MAX, &len)) || strlen(l.destroyed) != len))
+        code = cli_fail(CLI_FAILED, "%s: cannot be read as a list of study UIDs or key ids, one a line", c->destroyed);
+    if (!code && c->tombstones && !(l.tombstones = read_file(c->tombstones, TOMBSTONES_MAX, &l.tombstones_len)))
+        code = cli_fail(CLI_FAILED, "%s: cannot be read", c->tombstones);
+    if (code)
+        later_done(&l);
+    else
+        *ret = l;
+    return code;
 }
 
 static int restore_into(const struct cli *c, const char *file, FILE *f, const struct lg_backup_header *h, const struct lg_secret *key)
@@ -284,14 +354,32 @@ static int restore_into(const struct cli *c, const char *file, FILE *f, const st
     int rc = pass ? lg_passphrase_read(&src, "New passphrase of the restored keyring", true, pass, &len) : -ENOMEM;
     if (rc)
         return cli_fail(CLI_PASSPHRASE, "new passphrase: %s", rc == -ENOTTY ? "there is no terminal to ask on; use --new-passphrase-file" : rc == -EINVAL ? "is empty" : strerror(-rc));
-    char *destroyed = c->destroyed ? read_list(c->destroyed) : NULL;
-    if (c->destroyed && !destroyed)
-        return cli_fail(CLI_FAILED, "%s: cannot be read as a list of study UIDs or key ids, one a line", c->destroyed);
+    struct lg_backup_later later = { 0 };
+    int code = later_read(c, &later);
+    if (code)
+        return code;
     snprintf(slot, sizeof slot, "%.4000s.root", c->keyring);
-    rc = lg_backup_restore(h, key, read_exact, f, c->keyring, slot, pass, len, SCRYPT_MS, destroyed, &n, &quarantined);
-    free(destroyed);
+    rc = lg_backup_restore(h, key, read_exact, f, c->keyring, slot, pass, len, SCRYPT_MS, &later, &n, &quarantined);
+    later_done(&later);
     return rc ? explain_backup(rc, file, c->keyring)
-              : print_counts(c, h, &n, quarantined, "Serve it with `leadglass-keyd --keyring DIR`. Nothing is destroyed until `leadglass backup confirm`.");
+              : print_counts(c, h, &n, quarantined, NULL, "Serve it with `leadglass-keyd --keyring DIR`. Nothing is destroyed until `leadglass backup confirm`.");
+}
+
+static int drill(const struct cli *c, const char *file, FILE *f, const struct lg_backup_header *h, const struct lg_secret *key)
+{
+    struct lg_backup_later later;
+    struct lg_backup_counts n;
+    struct drill_result r;
+    unsigned quarantined = 0;
+    int rc, code = later_read(c, &later);
+    if (code)
+        return code;
+    code = backup_drill(c, h, key, read_exact, f, &later, &n, &quarantined, &r, &rc);
+    later_done(&later);
+    if (rc)
+        return explain_backup(rc, file, "");
+    int said = print_counts(c, h, &n, quarantined, &r, code ? NULL : "every frame is whole, every key was tried on its study's record; nothing was changed");
+    return code ? code : said;
 }
 
 static int read_backup(const struct cli *c, const char *file, bool restore)
@@ -314,9 +402,11 @@ static int read_backup(const struct cli *c, const char *file, bool restore)
         code = explain_backup(rc, file, "");
     else if (!code && restore)
         code = restore_into(c, file, f, &h, key);
+    else if (!code && c->vault)
+        code = drill(c, file, f, &h, key);
     else if (!code) {
         rc = lg_backup_check(&h, key, read_exact, f, &n);
-        code = rc ? explain_backup(rc, file, "") : print_counts(c, &h, &n, 0, "every frame is whole, every key was tried on its study's record; nothing was changed");
+        code = rc ? explain_backup(rc, file, "") : print_counts(c, &h, &n, 0, NULL, "every frame is whole, every key was tried on its study's record; nothing was changed");
     }
     fclose(f);
     return code;
@@ -332,6 +422,10 @@ static int run_backup(struct cli *c)
         return cli_fail(CLI_USAGE, "expected create FILE, list, inspect FILE, restore FILE, confirm or void ID; see leadglass backup --help");
     if (restore && !c->drill && !c->keyring)
         return cli_fail(CLI_USAGE, "say where: --keyring DIR, a new directory; or --drill to try without");
+    if ((c->vault || c->sample) && !(restore && c->drill && c->vault))
+        return cli_fail(CLI_USAGE, "--vault V and --sample N belong to restore --drill");
+    if (restore && c->drill && !c->vault && (c->tombstones || c->destroyed))
+        return cli_fail(CLI_USAGE, "a drill that tells what --tombstones and --destroyed would do needs --vault V");
     if (inspect || restore)
         return read_backup(c, arg, restore && !c->drill);
     int code = cli_client(c, &k);
@@ -347,7 +441,11 @@ static const struct cli_option backup_options[] = {
     { "new-passphrase-file", "FILE", "restore: the new keyring's passphrase instead of a prompt", CLI_TEXT, CLI_INTO(new_pass_file), 0 },
     { "destroyed", "FILE", "restore: study UIDs or key ids, one a line, that were destroyed after the backup: they come back as\n`restored`, and are not served", CLI_TEXT,
       CLI_INTO(destroyed), 0 },
+    { "tombstones", "FILE", "restore: SLOTFILE.tombstones as it is now (beside the slot file, or the mirror's): the keyring's own signed record of\nwhat was destroyed, to the same end; both may be given", CLI_TEXT,
+      CLI_INTO(tombstones), 0 },
     { "drill", NULL, "restore: open everything, change nothing", CLI_FLAG, CLI_INTO(drill), 0 },
+    { "vault", "VAULT", "drill: restore into a temporary directory, taken away again, and with those keys read files of this vault,\nor of a copy of it, whole; it must not be mounted", CLI_TEXT, CLI_INTO(vault), 0 },
+    { "sample", "N", "drill: so many files, by chance (100)", CLI_NUMBER, CLI_INTO(sample), 0 },
     { "act", "ID", "void, confirm: the officers' approved act, where officers are registered", CLI_TEXT, CLI_INTO(act), 0 },
     { 0 }
 };

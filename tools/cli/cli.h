@@ -22,7 +22,7 @@ struct cli {
     bool json, help;
     struct lg_passphrase_source pass;
     /* of single commands */
-    const char *new_pass_file, *destroyed, *act; /* backup */
+    const char *new_pass_file, *destroyed, *tombstones, *act; /* backup */
     bool drill;
     const char *keyring, *reason, *mount_options, *key_file, *study;
     const char *pcrs; /* of a TPM slot */
@@ -32,7 +32,8 @@ struct cli {
     const char *until, *rule, *patient, *state, *from, *to, *out, *verify;
     bool yes, approve, all, before_due, held;
     bool foreground, now, allow_unlocked, generate, root, all_studies;
-    unsigned chunk_kib, rate, older_than;
+    const char *vault; /* backup: of a drill */
+    unsigned chunk_kib, rate, older_than, sample;
     struct {
         bool keyless, read_only, accept_crash, repair, remove, resume;
         const char *manifest, *against, *salvage, *state, *rate;

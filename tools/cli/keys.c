@@ -93,7 +93,7 @@ static void backups(const struct lg_keyd_status *s)
     char t[32];
     if (s->keyring.backup) {
         cli_time(s->keyring.backup, t);
-        printf("key backup    of %s; %llu studies have no key copy off this host since\n", t, (unsigned long long)s->keyring.uncovered);
+        printf("key backup    of %s; %llu studies, or new versions of their keys, have no key copy off this host since\n", t, (unsigned long long)s->keyring.uncovered);
     } else {
         printf("key backup    none: %llu studies have no key copy off this host. Make one: leadglass backup create FILE\n", (unsigned long long)s->keyring.uncovered);
     }

@@ -1,0 +1,292 @@
+/* What a restored keyring believes: not that a study lives which a signed tombstone says is gone; not what officers signed before; and it destroys nothing
+ * until they have looked. */
+#include <fcntl.h>
+
+#include "office.h"
+
+static const char pass[] = "pass";
+static struct person sec, ret;
+
+static int setup(void **state)
+{
+    (void)state;
+    make_top("lgrestore");
+    sec = person("Sam", LG_ROLE_SECURITY, 101);
+    ret = person("Ruth", LG_ROLE_RETENTION, 102);
+    return lg_keyring_create(at("k"), at("k.root"), pass, strlen(pass), 0);
+}
+
+static int teardown(void **state)
+{
+    (void)state;
+    lg_secret_free(sec.seed);
+    lg_secret_free(ret.seed);
+    remove_tree(top, true);
+    return 0;
+}
+
+static struct lg_keyring *opened(const char *name)
+{
+    struct lg_keyring *k;
+    struct lg_keyring_time t;
+    struct lg_roots r;
+    char slot[200];
+    snprintf(slot, sizeof slot, "%s.root", at(name));
+    assert_int_equal(lg_keyring_open(at(name), slot, NULL, &k), 0);
+    lg_keyring_set_clock(k, clock_read, NULL);
+    assert_int_equal(lg_slotfile_unlock(slot, LG_SLOT_PASSPHRASE, NULL, pass, strlen(pass), &r), 0);
+    assert_int_equal(lg_keyring_unlock(k, &r), 0);
+    lg_roots_done(&r);
+    assert_int_equal(lg_keyring_officers_check(k), 0); /* of a restored keyring too */
+    assert_int_equal(lg_keyring_unkept(k), 0);
+    assert_int_equal(lg_keyring_begin(k), 0);
+    assert_int_equal(lg_keyring_tick(k, &t), 0);
+    assert_int_equal(lg_keyring_commit(k), 0);
+    return k;
+}
+
+static void officers(struct lg_keyring *k)
+{
+    struct person *all[] = { &sec, &ret };
+    for (unsigned i = 0; i < 2; i++) {
+        struct lg_act a = act_of(k, LG_ACT_OFFICER_ADD, NULL);
+        assert_int_equal(lg_officer_encode(&all[i]->o, a.data, &a.data_len), 0);
+        assert_int_equal(submit(k, &a, NULL), 0);
+    }
+}
+
+static void study(struct lg_keyring *k, const char *uid)
+{
+    struct lg_study_info info = { .patient_id = "P1" };
+    struct lg_key key;
+    bool created;
+    snprintf(info.uid, sizeof info.uid, "%s", uid);
+    assert_int_equal(lg_keyring_begin(k), 0);
+    assert_int_equal(lg_keyring_study_key(k, &info, &key, &created), 0);
+    assert_int_equal(lg_keyring_commit(k), 0);
+    lg_secret_free(key.key);
+}
+
+static enum lg_key_state state_of(struct lg_keyring *k, const char *uid)
+{
+    struct lg_study s;
+    assert_int_equal(lg_keyring_study_show(k, uid, &s), 0);
+    return s.state;
+}
+
+static struct lg_act both(struct lg_keyring *k, enum lg_action action, const char *uid)
+{
+    struct lg_act a = act_of(k, action, uid);
+    assert_int_equal(submit(k, &a, &ret), 0);
+    assert_int_equal(approve(k, &a, &sec), 0);
+    return a;
+}
+
+static unsigned due(struct lg_keyring *k)
+{
+    uint8_t kids[16][LG_ID_LEN];
+    unsigned n, destroyed = 0;
+    assert_int_equal(lg_keyring_begin(k), 0);
+    assert_int_equal(lg_keyring_due(k, 16, kids, &n), 0);
+    assert_int_equal(lg_keyring_commit(k), 0);
+    if (n)
+        assert_int_equal(lg_keyring_destroy(k, &destroyed), 0);
+    assert_int_equal(n, destroyed);
+    return n;
+}
+
+static void weeks(struct lg_keyring *k, unsigned n)
+{
+    struct lg_keyring_time t;
+    for (unsigned d = 0; d < 7 * n; d++) {
+        pass_time(DAY);
+        assert_int_equal(lg_keyring_begin(k), 0);
+        assert_int_equal(lg_keyring_tick(k, &t), 0);
+        assert_int_equal(lg_keyring_commit(k), 0);
+    }
+}
+
+static size_t load(const char *path, uint8_t *b, size_t cap)
+{
+    int fd = open(path, O_RDONLY);
+    ssize_t n = fd < 0 ? -1 : read(fd, b, cap);
+    assert_true(n >= 0);
+    close(fd);
+    return (size_t)n;
+}
+
+static void test_tombstones(void **state)
+{
+    (void)state;
+    uint8_t file[8192];
+    struct copy_of c = { 0 }, early = { 0 };
+    struct stat st;
+    unsigned n;
+    struct lg_keyring *k = opened("k");
+    officers(k);
+    assert_int_equal(stat(at("k.root.tombstones"), &st), -1); /* nothing was destroyed yet */
+    for (char uid[] = "1.1"; uid[2] <= '6'; uid[2]++)
+        study(k, uid);
+    both(k, LG_ACT_REVOKE, "1.1");
+    weeks(k, 1);
+    assert_int_equal(due(k), 1); /* before the backup */
+    both(k, LG_ACT_REVOKE, "1.5");
+    assert_int_equal(copy_make(k, "early", &early), 0);
+    assert_int_equal(copy_make(k, "backup", &c), 0);
+    /* After it: two are destroyed, one of them waiting at the time; one that the backup does not know, too. */
+    study(k, "2.1");
+    both(k, LG_ACT_REVOKE, "1.2");
+    both(k, LG_ACT_REVOKE, "2.1");
+    weeks(k, 1);
+    assert_int_equal(due(k), 3);
+    lg_keyring_close(k);
+    size_t len = load(at("k.root.tombstones"), file, sizeof file);
+    assert_int_equal(len, 8 + LG_ID_LEN + 4 * LG_TOMBSTONE_LEN);
+    /* Half an append, as a crash leaves it, and the file gone: the next unlock writes it anew. */
+    for (unsigned i = 0; i < 3; i++) {
+        uint8_t again[8192];
+        if (i == 0)
+            assert_int_equal(truncate(at("k.root.tombstones"), (off_t)len - 100), 0);
+        else if (i == 1)
+            assert_int_equal(truncate(at("k.root.tombstones"), 3), 0);
+        else
+            assert_int_equal(unlink(at("k.root.tombstones")), 0);
+        lg_keyring_close(opened("k"));
+        assert_int_equal(load(at("k.root.tombstones"), again, sizeof again), len);
+        for (size_t t = 8 + LG_ID_LEN; t < len; t += LG_TOMBSTONE_LEN)
+            assert_non_null(memmem(again, len, file + t, LG_TOMBSTONE_LEN));
+    }
+
+    struct lg_backup_later later = { .tombstones = file, .tombstones_len = len };
+    assert_int_equal(copy_restore(&c, at("r"), at("r.root"), pass, &later, &n), 0);
+    assert_int_equal(n, 2);
+    k = opened("r");
+    assert_int_equal(state_of(k, "1.1"), LG_KEY_DESTROYED);
+    assert_int_equal(state_of(k, "1.2"), LG_KEY_RESTORED);
+    assert_int_equal(state_of(k, "1.3"), LG_KEY_ACTIVE);
+    assert_int_equal(state_of(k, "1.5"), LG_KEY_DESTROY_APPROVED);
+    /* Its destruction was not cancelled, whatever is signed here: it does not become readable by that. */
+    struct lg_keyring_stat s;
+    pass_time(60);
+    struct lg_act a = act_of(k, LG_ACT_CANCEL, NULL);
+    struct lg_study five;
+    assert_int_equal(lg_keyring_study_show(k, "1.5", &five), 0);
+    memcpy(a.kid, five.act, LG_ID_LEN);
+    assert_int_equal(submit(k, &a, &sec), 0);
+    assert_int_equal(state_of(k, "1.5"), LG_KEY_RESTORED);
+    assert_int_equal(lg_keyring_stat(k, &s), 0);
+    assert_true(s.restored);
+    lg_keyring_close(k);
+    remove_tree(at("r"), true), unlink(at("r.root")), unlink(at("r.root.tombstones"));
+
+    /* Every byte of it: another keyring's, no such file, not signed, or of no study here. Nothing is left behind. */
+    unsigned refused = 0, fewer = 0;
+    for (size_t i = 0; i < len; i += i < 8 + LG_ID_LEN ? 1 : 7) {
+        file[i] ^= 1;
+        int rc = copy_restore(&c, at("r"), at("r.root"), pass, &later, &n);
+        file[i] ^= 1;
+        if (i < 8)
+            assert_int_equal(rc, -ENOMSG);
+        else if (i < 8 + LG_ID_LEN)
+            assert_int_equal(rc, -EXDEV);
+        else
+            assert_true(rc == 0 || rc == -EKEYREJECTED);
+        refused += rc != 0;
+        fewer += !rc && n < 2; /* its key id was changed: whoever can do that can leave it out as well */
+        if (rc)
+            assert_true(access(at("r"), F_OK) && access(at("r.root"), F_OK));
+        remove_tree(at("r"), true), unlink(at("r.root"));
+    }
+    assert_true(refused > 40 && fewer < 12);
+    /* The list by UID, beside it. */
+    later.destroyed = "9.9\n1.3\n";
+    assert_int_equal(copy_restore(&c, at("r"), at("r.root"), pass, &later, &n), 0);
+    assert_int_equal(n, 3);
+    copy_free(&c), copy_free(&early);
+}
+
+static void test_acts(void **state)
+{
+    (void)state;
+    struct copy_of c = { 0 };
+    unsigned n;
+    struct lg_act got;
+    struct lg_keyring *k = opened("k");
+    officers(k);
+    for (char uid[] = "1.1"; uid[2] <= '6'; uid[2]++)
+        study(k, uid);
+    struct lg_act used = act_of(k, LG_ACT_HOLD, "1.1"), later = act_of(k, LG_ACT_REVOKE, "1.2"), pending = act_of(k, LG_ACT_REVOKE, "1.3");
+    struct lg_act claim = act_of(k, LG_ACT_BACKUP_VOID, NULL);
+    memcpy(claim.kid, "a backup", 8);
+    assert_int_equal(submit(k, &used, &ret), 0);
+    assert_int_equal(submit(k, &pending, &ret), 0);
+    assert_int_equal(submit(k, &claim, &ret), 0);
+    assert_int_equal(approve(k, &claim, &sec), 0);
+    struct lg_act waits = both(k, LG_ACT_REVOKE, "1.4");
+    assert_int_equal(copy_make(k, "backup", &c), 0);
+    /* After it: asked, approved and cancelled, all of which the copy does not know. */
+    assert_int_equal(submit(k, &later, &ret), 0);
+    assert_int_equal(approve(k, &later, &sec), 0);
+    assert_int_equal(approve(k, &pending, &sec), 0);
+    struct lg_act *back[] = { &later, &pending, &waits };
+    for (unsigned i = 0; i < 3; i++) {
+        struct lg_act a = act_of(k, LG_ACT_CANCEL, NULL);
+        memcpy(a.kid, back[i]->nonce, LG_ID_LEN);
+        assert_int_equal(submit(k, &a, &ret), 0);
+    }
+    weeks(k, 1);
+    assert_int_equal(due(k), 0);
+    lg_keyring_close(k);
+
+    assert_int_equal(copy_restore(&c, at("r"), at("r.root"), pass, NULL, &n), 0);
+    assert_int_equal(n, 0);
+    k = opened("r");
+    pass_time(60);
+    /* Spent before and after the backup, or signed and never handed in: none counts. */
+    assert_int_equal(submit(k, &used, &ret), -ETIME);
+    assert_int_equal(submit(k, &later, &ret), -ETIME);
+    assert_int_equal(approve(k, &pending, &sec), -ETIME);
+    assert_int_equal(lg_keyring_begin(k), 0);
+    assert_int_equal(lg_keyring_act_claim(k, claim.nonce, LG_ACT_BACKUP_VOID, NULL, &got), -ETIME);
+    lg_keyring_abort(k);
+    for (char uid[] = "1.1"; uid[2] <= '6'; uid[2]++)
+        assert_int_equal(state_of(k, uid), uid[2] == '4' ? LG_KEY_DESTROY_APPROVED : LG_KEY_ACTIVE);
+    /* Nothing is destroyed; confirming takes two, and what waits begins to wait anew. */
+    weeks(k, 2);
+    assert_int_equal(due(k), 0);
+    struct lg_act e = act_of(k, LG_ACT_DESTROY_ENABLE, NULL);
+    assert_int_equal(submit(k, &e, &ret), 0);
+    assert_int_equal(lg_keyring_begin(k), 0);
+    assert_int_equal(lg_keyring_restored_confirm(k), 0);
+    assert_int_equal(lg_keyring_act_claim(k, e.nonce, LG_ACT_DESTROY_ENABLE, NULL, &got), -EPERM);
+    lg_keyring_abort(k);
+    assert_true(lg_keyring_restored(k));
+    assert_int_equal(approve(k, &e, &ret), -ELOOP); /* nobody approves their own */
+    assert_int_equal(approve(k, &e, &sec), 0);
+    assert_int_equal(lg_keyring_begin(k), 0);
+    assert_int_equal(lg_keyring_restored_confirm(k), 0);
+    assert_int_equal(lg_keyring_act_claim(k, e.nonce, LG_ACT_DESTROY_ENABLE, NULL, &got), 0);
+    assert_int_equal(lg_keyring_commit(k), 0);
+    assert_int_equal(due(k), 0);
+    struct lg_act cancel = act_of(k, LG_ACT_CANCEL, NULL);
+    memcpy(cancel.kid, waits.nonce, LG_ID_LEN);
+    pass_time(DAY);
+    assert_int_equal(submit(k, &cancel, &ret), 0);
+    weeks(k, 2);
+    assert_int_equal(due(k), 0);
+    assert_int_equal(state_of(k, "1.4"), LG_KEY_ACTIVE);
+    /* From here on as ever. */
+    both(k, LG_ACT_REVOKE, "1.4");
+    weeks(k, 1);
+    assert_int_equal(due(k), 1);
+    lg_keyring_close(k);
+    copy_free(&c);
+}
+
+int main(void)
+{
+    if (lg_secret_init(true) || lg_crypto_init())
+        return 1;
+    const struct CMUnitTest tests[] = { cmocka_unit_test_setup_teardown(test_tombstones, setup, teardown), cmocka_unit_test_setup_teardown(test_acts, setup, teardown) };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
