@@ -14,3 +14,6 @@ lg_unit(erased_test SOURCES unit/erased_test.c OBJECTS lg_keyring lg_crypto lg_w
 target_include_directories(erased_test PRIVATE ${CMAKE_SOURCE_DIR}/keymgr/keyring)
 lg_unit(restore_test SOURCES unit/restore_test.c OBJECTS lg_keyring lg_crypto lg_wire LIBS PkgConfig::OPENSSL PkgConfig::LMDB)
 target_include_directories(restore_test PRIVATE ${CMAKE_SOURCE_DIR}/keymgr/keyring)
+lg_unit(powercut_test SOURCES unit/powercut_test.c unit/power.c OBJECTS lg_keyring lg_crypto lg_wire LIBS PkgConfig::OPENSSL PkgConfig::LMDB)
+target_include_directories(powercut_test PRIVATE ${CMAKE_SOURCE_DIR}/keymgr/keyring)
+target_compile_options(powercut_test PRIVATE -U_FORTIFY_SOURCE)
