@@ -17,3 +17,6 @@ target_include_directories(restore_test PRIVATE ${CMAKE_SOURCE_DIR}/keymgr/keyri
 lg_unit(powercut_test SOURCES unit/powercut_test.c unit/power.c OBJECTS lg_keyring lg_crypto lg_wire LIBS PkgConfig::OPENSSL PkgConfig::LMDB)
 target_include_directories(powercut_test PRIVATE ${CMAKE_SOURCE_DIR}/keymgr/keyring)
 target_compile_options(powercut_test PRIVATE -U_FORTIFY_SOURCE)
+lg_unit(keyring_model_test SOURCES unit/keyring_model_test.c unit/power.c OBJECTS lg_keyring lg_crypto lg_wire LIBS PkgConfig::OPENSSL PkgConfig::LMDB)
+target_include_directories(keyring_model_test PRIVATE ${CMAKE_SOURCE_DIR}/keymgr/keyring)
+target_compile_options(keyring_model_test PRIVATE -U_FORTIFY_SOURCE)
