@@ -75,7 +75,7 @@ static int on_pace(void *arg, const struct lg_scrub_stat *s, bool at_rest, const
 
 static int read_vault(struct drill *d, const char *vault, unsigned sample, struct lg_scrub_stat *ret)
 {
-    struct lg_key_source src = { d, src_vault, src_study, src_by_id, src_provisional, src_attach };
+    struct lg_key_source src = { .arg = d, .vault = src_vault, .study = src_study, .by_id = src_by_id, .provisional = src_provisional, .attach = src_attach };
     struct lg_vault_info info;
     struct lg_keyring_stat st;
     struct lg_keys *keys = NULL;
