@@ -4,6 +4,8 @@ lg_unit(keyring_test SOURCES unit/keyring_test.c OBJECTS lg_keyring lg_crypto lg
 target_include_directories(keyring_test PRIVATE ${CMAKE_SOURCE_DIR}/keymgr/keyring)
 lg_unit(slots_test SOURCES unit/slots_test.c OBJECTS lg_keyring lg_crypto lg_wire LIBS PkgConfig::OPENSSL PkgConfig::LMDB)
 target_include_directories(slots_test PRIVATE ${CMAKE_SOURCE_DIR}/keymgr/keyring)
+lg_unit(anchor_test SOURCES unit/anchor_test.c OBJECTS lg_keyring lg_crypto lg_wire LIBS PkgConfig::OPENSSL PkgConfig::LMDB)
+target_include_directories(anchor_test PRIVATE ${CMAKE_SOURCE_DIR}/keymgr/keyring)
 lg_unit(mirror_test SOURCES unit/mirror_test.c OBJECTS lg_keyring lg_crypto lg_wire LIBS PkgConfig::OPENSSL PkgConfig::LMDB)
 target_include_directories(mirror_test PRIVATE ${CMAKE_SOURCE_DIR}/keymgr/keyring)
 lg_unit(acts_test SOURCES unit/acts_test.c OBJECTS lg_keyring lg_crypto lg_wire LIBS PkgConfig::OPENSSL PkgConfig::LMDB)

@@ -50,13 +50,19 @@ const char *lg_slot_type_name(enum lg_slot_type t); /* "passphrase", "key-file",
 struct lg_chip {
     void *arg;
     int (*unseal)(void *arg, const uint8_t *untrusted_sealed, size_t len, struct lg_secret *ret); /* errors as lg_tpm_unseal */
+    /* The anchor's two places (nv and nv + 1), as lg_tpm_nv_...; NULL: it has none. */
+    int (*nv_make)(void *arg, const uint8_t keyring_id[LG_ID_LEN], uint32_t *ret_nv);
+    int (*nv_read)(void *arg, uint32_t nv, const uint8_t keyring_id[LG_ID_LEN], uint64_t *ret_epoch, struct lg_secret *ret);
+    int (*nv_write)(void *arg, uint32_t nv, const uint8_t keyring_id[LG_ID_LEN], uint64_t epoch, const struct lg_secret *value);
+    int (*nv_free)(void *arg, uint32_t nv, const uint8_t keyring_id[LG_ID_LEN]);
 };
 
 /* Thread-safe, slow (scrypt): reads the slot file and tries the secret on the slots of that type (LG_SLOT_PASSPHRASE, LG_SLOT_KEY_FILE), all or
  * (name not NULL) the one of that name. -EKEYREJECTED: none opens. -EPROTO: damaged file. -EPROTONOSUPPORT: newer version. -ENOENT: no such file. */
 int lg_slotfile_unlock(const char *slot_path, enum lg_slot_type type, const char *name, const void *secret, size_t len, struct lg_roots *ret) LG_MUST;
 /* The same with a TPM, or NULL. LG_SLOT_TPM takes no secret: -ENODATA: there is no such slot; else the chip's errors, of the slot that came nearest;
- * -ENODEV also without a chip. */
+ * -ENODEV also without a chip. Of an anchored slot file, whatever the type: -ENODEV; -ENOMEDIUM: this chip has no anchor of the keyring;
+ * -EKEYEXPIRED: it has another epoch's, as the slot file is an old copy. */
 int lg_slotfile_unlock_with(const char *slot_path, const struct lg_chip *chip, enum lg_slot_type type, const char *name, const void *secret, size_t len, struct lg_roots *ret) LG_MUST;
 
 struct lg_slot_info {
@@ -94,6 +100,8 @@ enum lg_mirror_news lg_keyring_mirror_news(const struct lg_keyring *k, int *ret_
 /* Which of the two slot files to read: the one that is whole and newest. mirror_slot may be NULL. Thread-safe. */
 const char *lg_slotfile_pick(const char *slot_path, const char *mirror_slot);
 void lg_keyring_close(struct lg_keyring *k);
+/* The TPM, before unlocking; borrowed until close. */
+void lg_keyring_set_chip(struct lg_keyring *k, const struct lg_chip *chip);
 
 /* Adopts root keys (copied), checks them against the keyring (-EKEYREJECTED when they do not belong to it), resumes an interrupted
  * destruction or root change from wherever a crash left it, and leaves the keyring unlocked. After that, lg_keyring_root gives the one
@@ -137,6 +145,11 @@ int lg_keyring_rotate_studies(struct lg_keyring *k, const uint8_t *after, unsign
 /* A new root: every bucket key wrapped anew, the old root forgotten. No study key changes. */
 int lg_keyring_rotate_root(struct lg_keyring *k) LG_MUST;
 
+/* Begins, or gives up, anchoring the slot file: from the new root on that this makes, every root is wrapped under a value in the chip too, which each
+ * change of root replaces and overwrites, so that copies of older slot files open nothing. -EALREADY. -ENODEV and other errors of the chip.
+ * Giving up works while the chip is dead, with an error that tells that its values could not be destroyed: then the slot file needs them no more. */
+int lg_keyring_anchor(struct lg_keyring *k, bool on) LG_MUST;
+
 /* Was this keyring restored from a backup and not confirmed since? Then nothing is destroyed. */
 bool lg_keyring_restored(struct lg_keyring *k);
 int lg_keyring_restored_confirm(struct lg_keyring *k) LG_MUST; /* needs begin; -EALREADY */
@@ -152,6 +165,7 @@ struct lg_keyring_stat {
     uint64_t backup;     /* when the newest keyring backup that is not void was made; 0: none */
     uint64_t uncovered;  /* studies that it does not know, and newer versions of the keys of those it does */
     bool restored;       /* from a backup, not confirmed yet: nothing is destroyed */
+    uint32_t anchor_nv; /* of the slot file's anchor; 0: none */
     bool mirrored;
     unsigned stale; /* LG_STALE_...: degraded, that copy fell behind and is not written; 0: in step */
 };

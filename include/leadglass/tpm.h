@@ -17,6 +17,7 @@
 
 #define LG_TPM_SEALED_MAX 768u
 #define LG_TPM_PCRS_TEXT_MAX 128u
+#define LG_TPM_ID_LEN 16u
 
 struct lg_tpm;
 /* tcti: how to reach it, as tpm2-tss names that (device:/dev/tpmrm0, swtpm:host=localhost,port=2321). Nothing is opened yet. -EINVAL: an empty name. */
@@ -38,5 +39,13 @@ int lg_tpm_seal(struct lg_tpm *t, const struct lg_tpm_pcrs *pcrs, const struct l
 int lg_tpm_unseal(struct lg_tpm *t, const uint8_t *untrusted_sealed, size_t len, struct lg_secret *ret) LG_MUST;
 /* Is this what seal made? Pure, bounded; what it was bound to. -EPROTO. */
 int lg_tpm_sealed_check(const uint8_t *untrusted_sealed, size_t len, struct lg_tpm_pcrs *ret) LG_MUST;
+
+/* Values in the chip's own memory. make defines two places, nv and nv + 1, that nobody used, and leaves them empty; each then holds a value, an epoch
+ * and whose (id) it is. write never overwrites what is another's, and has read back what it wrote. free overwrites a place and takes it away.
+ * Also: -ENODATA: there is no such place, or nothing was written there; -EBADMSG: a write there was torn (write goes over it); -EXDEV: what stands there is another's; -ENOSPC: no place can be found. */
+int lg_tpm_nv_make(struct lg_tpm *t, uint32_t *ret_nv) LG_MUST;
+int lg_tpm_nv_read(struct lg_tpm *t, uint32_t nv, const uint8_t id[LG_TPM_ID_LEN], uint64_t *ret_epoch, struct lg_secret *ret) LG_MUST;
+int lg_tpm_nv_write(struct lg_tpm *t, uint32_t nv, const uint8_t id[LG_TPM_ID_LEN], uint64_t epoch, const struct lg_secret *value) LG_MUST;
+int lg_tpm_nv_free(struct lg_tpm *t, uint32_t nv, const uint8_t id[LG_TPM_ID_LEN]) LG_MUST;
 
 #endif

@@ -222,6 +222,12 @@ int lg_client_unlock_tpm(struct lg_client *c)
     struct lg_answer a = { 0 };
     return call(c, &q, &a, UNLOCK_MS);
 }
+int lg_client_slot_anchor(struct lg_client *c, bool on)
+{
+    struct lg_request q = { .type = LG_MSG_SLOT_ANCHOR, .now = on };
+    struct lg_answer a = { 0 };
+    return call(c, &q, &a, UNLOCK_MS);
+}
 int lg_client_slot_add(struct lg_client *c, enum lg_slot_type type, const char *name, const void *secret, size_t len)
 {
     return slot_call(c, LG_MSG_SLOT_ADD, type, name, secret, len, NULL);

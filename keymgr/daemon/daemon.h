@@ -100,6 +100,7 @@ struct lg_op {
     size_t pass_len;
     enum lg_slot_type slot_type;
     char slot_name[LG_SLOT_NAME_MAX + 1];
+    bool now; /* slot anchor: on */
     bool written; /* slot add, change: now it is tried */
     uint8_t kid[LG_ID_LEN], study[LG_ID_LEN]; /* acts: the act's id, the key id of the study that mounts drop */
 };

@@ -47,6 +47,7 @@ static const struct {
     [LG_MSG_UNLOCK_KEY] = { on_later, ADMIN, false, false },
     [LG_MSG_UNLOCK_TPM] = { on_later, ADMIN, false, false },
     [LG_MSG_SLOT_TEST] = { on_later, ADMIN, true, false },
+    [LG_MSG_SLOT_ANCHOR] = { on_later, ADMIN, true, false },
     [LG_MSG_ROTATE_ROOT] = { on_later, ADMIN, true, false },
     [LG_MSG_BACKUP_BEGIN] = { lg_on_backup_begin, ADMIN, true, false },
     [LG_MSG_BACKUP_NEXT] = { lg_on_backup_next, ADMIN, true, false },
@@ -383,6 +384,7 @@ static void on_later(struct lg_worker *w, struct lg_conn *c, const struct lg_req
         op->pass_len = q->pass_len;
     }
     memcpy(op->kid, q->kid, LG_ID_LEN);
+    op->now = q->now;
     op->slot_type = q->type == LG_MSG_UNLOCK       ? LG_SLOT_PASSPHRASE
                     : q->type == LG_MSG_UNLOCK_KEY ? LG_SLOT_KEY_FILE
                     : q->type == LG_MSG_UNLOCK_TPM ? LG_SLOT_TPM
@@ -602,6 +604,7 @@ static const struct {
     [LG_MSG_SLOT_CHANGE] = { lg_slot_begin, lg_slot_end },
     [LG_MSG_SLOT_REMOVE] = { lg_slot_begin, lg_slot_end },
     [LG_MSG_SLOT_TEST] = { lg_slot_begin, lg_slot_end },
+    [LG_MSG_SLOT_ANCHOR] = { lg_slot_begin, lg_slot_end },
     [LG_MSG_ROTATE_ROOT] = { lg_slot_begin, lg_slot_end },
     [LG_MSG_ACT_SUBMIT] = { lg_act_begin, lg_act_end },
     [LG_MSG_ACT_APPROVE] = { lg_act_begin, lg_act_end },

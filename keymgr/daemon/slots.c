@@ -45,6 +45,18 @@ static int rotate_root(struct lg_worker *w, const struct lg_op *op)
     return rc;
 }
 
+static int anchor(struct lg_worker *w, const struct lg_op *op)
+{
+    lg_keyd_cosign(w);
+    int rc = after_root_change(w, lg_keyring_anchor(w->keyring, op->now));
+    if (rc)
+        lg_log(LOG_ERR, "the slot file's anchor was not %s: %s%s%s", op->now ? "begun" : "given up and destroyed", strerror(-rc), w->tpm && *lg_tpm_why(w->tpm) ? ", " : "",
+               w->tpm ? lg_tpm_why(w->tpm) : "");
+    else
+        lg_log(LOG_NOTICE, op->now ? "the slot file is anchored in the TPM, by user %u" : "the slot file's anchor was given up, by user %u", (unsigned)op->uid);
+    return rc;
+}
+
 void lg_slot_begin(struct lg_worker *w, struct lg_op *op)
 {
     struct lg_answer a = { 0 };
@@ -55,6 +67,8 @@ void lg_slot_begin(struct lg_worker *w, struct lg_op *op)
         a.status = remove_slot(w, op);
     } else if (op->type == LG_MSG_ROTATE_ROOT) {
         a.status = rotate_root(w, op);
+    } else if (op->type == LG_MSG_SLOT_ANCHOR) {
+        a.status = anchor(w, op);
     } else if (op->type == LG_MSG_SLOT_TEST) {
         later = !lg_op_too_early(w, op, &a) && !(a.status = lg_op_derive(w, op, lg_derive_unlock));
     } else {

@@ -13,13 +13,24 @@ enum { ALONE_MS = 30000 }; /* how long a start waits for the chip before it serv
 
 static int unseal(void *arg, const uint8_t *untrusted_sealed, size_t len, struct lg_secret *ret) { return lg_tpm_unseal(arg, untrusted_sealed, len, ret); }
 
+static int nv_make(void *arg, const uint8_t id[LG_ID_LEN], uint32_t *ret_nv)
+{
+    (void)id;
+    return lg_tpm_nv_make(arg, ret_nv);
+}
+static int nv_read(void *arg, uint32_t nv, const uint8_t id[LG_ID_LEN], uint64_t *ret_epoch, struct lg_secret *ret) { return lg_tpm_nv_read(arg, nv, id, ret_epoch, ret); }
+static int nv_write(void *arg, uint32_t nv, const uint8_t id[LG_ID_LEN], uint64_t epoch, const struct lg_secret *v) { return lg_tpm_nv_write(arg, nv, id, epoch, v); }
+static int nv_free(void *arg, uint32_t nv, const uint8_t id[LG_ID_LEN]) { return lg_tpm_nv_free(arg, nv, id); }
+
 int lg_keyd_tpm_start(struct lg_worker *w)
 {
     if (!w->o.tpm)
         return 0;
     setenv("TSS2_LOG", "all+none", 0); /* the library's own lines on standard error: what they say is in lg_tpm_why */
     int rc = lg_tpm_new(w->o.tpm, &w->tpm);
-    w->chip = (struct lg_chip){ .arg = w->tpm, .unseal = unseal };
+    w->chip = (struct lg_chip){ .arg = w->tpm, .unseal = unseal, .nv_make = nv_make, .nv_read = nv_read, .nv_write = nv_write, .nv_free = nv_free };
+    if (!rc)
+        lg_keyring_set_chip(w->keyring, &w->chip);
     return rc;
 }
 
@@ -46,6 +57,8 @@ static const char *explained(int rc)
     case -EXDEV: return "the slot was sealed by another machine's TPM, or this one was cleared since";
     case -EBADE: return "its PCRs are not as they were when the slot was made (firmware, boot loader or Secure Boot changed)";
     case -EOPNOTSUPP: return "its owner hierarchy has a password or is disabled";
+    case -ENOMEDIUM: return "it does not have the value that the root-slot file is anchored in (another machine, or cleared)";
+    case -EKEYEXPIRED: return "the root-slot file is an old copy: the value that it is anchored in was overwritten";
     case -EPROTO: return "the slot's sealed secret is damaged";
     case -EKEYREJECTED: return "the root-slot file does not belong to this keyring, or is older than it";
     default: return strerror(-rc);

@@ -316,7 +316,7 @@ static int on_pending(struct lg_checking *x, const uint8_t *key, size_t key_len,
 
 static const char *state_purpose(const uint8_t *key, size_t len)
 {
-    static const struct { const char *name, *purpose; } by_name[] = { { "officers", "offmode." }, { "officers dirty", "offdirty" }, { "policy", "policy.." }, { "signkey", "signkey." }, { "time", "time...." } };
+    static const struct { const char *name, *purpose; } by_name[] = { { "anchor", "anchor.." }, { "officers", "offmode." }, { "officers dirty", "offdirty" }, { "policy", "policy.." }, { "signkey", "signkey." }, { "time", "time...." } };
     for (size_t i = 0; i < sizeof by_name / sizeof *by_name; i++)
         if (len == strlen(by_name[i].name) && memcmp(key, by_name[i].name, len) == 0)
             return by_name[i].purpose;

@@ -211,6 +211,8 @@ int lg_keyring_destroy(struct lg_keyring *k, unsigned *ret_destroyed)
         rc = all_gone(k, &v, &gone);
     if (!rc && ((v.n && !gone) || left)) /* left: a change of root that had only just begun is ended too */
         rc = lg_root_change(k, &c);
+    if (!rc) /* before anything is called destroyed; after a crash also when nothing is */
+        rc = lg_anchor_settle(k, false);
     if (!rc && v.n)
         rc = mark_destroyed(k, &v, &n);
     if (!rc && v.n) /* they are destroyed, whether that can be written down or not */

@@ -88,6 +88,6 @@ uint64_t lg_incarnation(struct lg_keyring *k);
 /* Keyring backups made before a destruction, that hold its key and are not void. -E2BIG when there are more than max. */
 int lg_backups_outstanding(struct lg_keyring *k, uint64_t destroyed, struct lg_cert_backup *ret, unsigned max, unsigned *ret_n) LG_MUST;
 /* Does a value outside the slot file, overwritten at every root change, make older slot files useless? */
-int lg_anchor_overwritten(struct lg_keyring *k, bool *ret) LG_MUST;
+int lg_anchor_overwritten(struct lg_keyring *k, uint64_t created, bool *ret) LG_MUST;
 
 #endif

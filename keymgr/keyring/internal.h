@@ -27,8 +27,8 @@ struct lg_slotfile {
     unsigned n_roots, n_slots; /* slots ascend by number */
     uint64_t epoch[2];
     bool anchored[2];                   /* this root is wrapped under slot key and anchor together */
-    const struct lg_secret *anchor[2];  /* borrowed, not in the file: the anchor's value of that epoch */
-    uint32_t anchor_nv;                 /* TPM NV index; 0: no anchor */
+    uint32_t anchor_nv;                 /* the first of two TPM NV indexes; 0: none. Also while an anchor that was given up is still to be destroyed */
+    const struct lg_chip *chip;         /* borrowed, not in the file: has the anchors; NULL: none */
     struct lg_slot slots[LG_SLOTS_MAX];
     uint64_t generation_floor;
     uint8_t tombstones[LG_MAC_LEN], audit_head[LG_MAC_LEN], officers[LG_MAC_LEN];
@@ -51,7 +51,7 @@ int lg_slotfile_make(struct lg_slotfile *s, const uint8_t keyring_id[LG_ID_LEN],
 /* Gives every slot a second root, and afterwards forgets the first. */
 int lg_slotfile_root_add(struct lg_slotfile *s, const struct lg_root *old, const struct lg_root *fresh) LG_MUST;
 void lg_slotfile_root_drop(struct lg_slotfile *s);
-/* All roots of the file, given any one of them. -EKEYREJECTED: it is none of this file's. */
+/* The roots of the file from one of them on. -EKEYREJECTED: it is none of this file's. Of a single root no anchor is needed. */
 int lg_slotfile_roots(const struct lg_slotfile *s, const struct lg_root *have, struct lg_roots *ret) LG_MUST;
 /* Do the wraps of one slot give these roots, which are all of the file's? Only the slot's own secret can tell the rest. -EBADMSG; -ENODEV: an anchor is needed. */
 int lg_slotfile_slot_check(const struct lg_slotfile *s, unsigned i, const struct lg_roots *roots) LG_MUST;
@@ -64,7 +64,9 @@ int lg_slotfile_remove(struct lg_slotfile *s, const char *name) LG_MUST;
 
 /* ---- rotate.c: a new root in four steps, each of which a crash may follow ---- */
 struct lg_rooted;
+enum lg_anchoring { LG_ANCHOR_AS_IT_IS = 0, LG_ANCHOR_BEGIN, LG_ANCHOR_END };
 struct lg_root_change {
+    enum lg_anchoring anchor; /* of the new root */
     /* step 1: changes the slots of the file that is about to hold both roots (NULL: none) */
     int (*edit)(struct lg_slotfile *s, const struct lg_root *root, void *arg);
     void *edit_arg;
@@ -87,6 +89,15 @@ struct lg_record;
 int lg_bucket_walk(struct lg_keyring *k, unsigned bucket, int (*each)(struct lg_keyring *k, struct lg_record *r, void *arg), void *arg) LG_MUST;
 int lg_slotfile_load(const struct lg_keyring *k, struct lg_slotfile *s) LG_MUST;
 int lg_keyring_step(struct lg_keyring *k, const char *name) LG_MUST; /* the hook */
+
+/* ---- anchor.c ---- */
+/* The anchor's value of root e; NULL when it has none. Errors as lg_slotfile_unlock_with. The caller frees. */
+int lg_anchor_read(const struct lg_slotfile *s, unsigned e, struct lg_secret **ret) LG_MUST;
+/* Before step 1: a new value for the epoch to come. */
+int lg_anchor_next(struct lg_keyring *k, const struct lg_slotfile *s, uint64_t epoch) LG_MUST;
+/* After step 4, and whatever a crash left: the value of every other epoch is overwritten; of an anchor given up everything is destroyed, of which failure
+ * is an error only if it must. Without an open transaction. */
+int lg_anchor_settle(struct lg_keyring *k, bool must) LG_MUST;
 
 /* ---- mirror.c: the second copy ---- */
 /* Opens both copies of k (mirror_dir set), brings them in step. -ESTALE: only the one that fell behind is there. -EXDEV: another keyring's.

@@ -192,6 +192,7 @@ int lg_keyring_unlock(struct lg_keyring *k, const struct lg_roots *roots)
         rc = lg_slotfile_decode(bytes, len, &s);
     if (!rc && (memcmp(s.keyring_id, k->meta.keyring_id, LG_ID_LEN) != 0 || s.generation < k->meta.generation))
         rc = -EKEYREJECTED;
+    s.chip = k->chip;
     if (!rc)
         rc = -EKEYREJECTED;
     for (unsigned i = 0; rc == -EKEYREJECTED && i < roots->n; i++)
@@ -301,8 +302,16 @@ int lg_keyring_stat(struct lg_keyring *k, struct lg_keyring_stat *ret)
     memcpy(ret->keyring_id, k->meta.keyring_id, LG_ID_LEN);
     lg_backup_age(k, &ret->backup, &ret->uncovered);
     ret->restored = lg_keyring_restored(k);
+    struct lg_slotfile *s = malloc(sizeof *s);
+    uint8_t bytes[LG_SLOTFILE_MAX];
+    size_t len;
+    if (s && lg_slots_read(k, bytes, &len) == 0 && lg_slotfile_decode(bytes, len, s) == 0 && s->anchored[s->n_roots - 1])
+        ret->anchor_nv = s->anchor_nv;
+    free(s);
     return 0;
 }
+
+void lg_keyring_set_chip(struct lg_keyring *k, const struct lg_chip *chip) { k->chip = chip; }
 
 void lg_keyring_set_hook(struct lg_keyring *k, lg_keyring_hook hook, void *arg)
 {

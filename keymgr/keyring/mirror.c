@@ -301,8 +301,10 @@ int lg_mirror_ready(struct lg_keyring *k)
     int rc = s ? lg_slots_read(k, bytes, &len) : -ENOMEM;
     if (!rc)
         rc = lg_slotfile_decode(bytes, len, s);
-    if (!rc)
+    if (!rc) {
+        s->chip = k->chip;
         rc = lg_slotfile_roots(s, &k->root, &all);
+    }
     if (!rc)
         rc = lg_slotfile_verify(bytes, len, all.r[all.n - 1].key);
     if (!rc)

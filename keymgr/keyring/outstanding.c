@@ -1,4 +1,4 @@
-/* What a certificate has to know from elsewhere in the keyring: the inventory of keyring backups, and the anchor. */
+/* What a certificate has to know from elsewhere in the keyring: the inventory of keyring backups. */
 #include <stdlib.h>
 
 #include "govern.h"
@@ -23,11 +23,4 @@ int lg_backups_outstanding(struct lg_keyring *k, uint64_t destroyed, struct lg_c
     if (!rc)
         *ret_n = n;
     return rc;
-}
-
-int lg_anchor_overwritten(struct lg_keyring *k, bool *ret)
-{
-    (void)k;
-    *ret = false; /* there are no anchors in this version */
-    return 0;
 }

@@ -73,6 +73,7 @@ struct lg_keyring {
     bool officers_bad; /* the set is not the one that the slot file vouches for: no act is taken */
     bool ticked;       /* running time is counted from ticked_run on */
     uint64_t ticked_run;
+    const struct lg_chip *chip; /* borrowed; NULL: none */
     lg_keyring_clock clock;
     void *clock_arg;
     lg_keyring_hook hook;

@@ -19,8 +19,10 @@ int lg_slotfile_load(const struct lg_keyring *k, struct lg_slotfile *s)
     int rc = lg_slots_read(k, bytes, &len);
     if (!rc)
         rc = lg_slotfile_decode(bytes, len, s);
-    if (!rc)
+    if (!rc) {
+        s->chip = k->chip;
         rc = lg_slotfile_roots(s, &k->root, &all);
+    }
     if (!rc) /* what we write next would be believed: nothing of somebody else's may get into it */
         rc = lg_slotfile_verify(bytes, len, all.r[all.n - 1].key);
     lg_roots_done(&all);
@@ -97,6 +99,10 @@ static int new_root(struct lg_keyring *k, const struct lg_root_change *c, struct
     int rc = s ? lg_slotfile_load(k, s) : -ENOMEM;
     if (!rc && s->n_roots == 2) {
         rc = c->edit || s->epoch[0] != k->root.epoch ? -EPROTO : lg_slotfile_roots(s, &k->root, &all);
+        if (!rc && all.n != 2) {
+            lg_roots_done(&all);
+            rc = -EPROTO;
+        }
         if (!rc) {
             fresh = all.r[1];
             all.r[1].key = NULL;
@@ -106,7 +112,12 @@ static int new_root(struct lg_keyring *k, const struct lg_root_change *c, struct
         if (c->edit)
             rc = c->edit(s, &k->root, c->edit_arg);
         if (!rc)
-            rc = (fresh.key = lg_secret_random()) ? lg_keyring_step(k, "slot-both") : -ENOMEM;
+            rc = (fresh.key = lg_secret_random()) ? 0 : -ENOMEM;
+        s->anchored[1] = c->anchor == LG_ANCHOR_BEGIN || (c->anchor == LG_ANCHOR_AS_IT_IS && s->anchored[0]);
+        if (!rc && s->anchored[1]) /* durable in the chip before any file relies on it */
+            rc = lg_anchor_next(k, s, fresh.epoch);
+        if (!rc)
+            rc = lg_keyring_step(k, "slot-both");
         if (!rc)
             rc = lg_slotfile_root_add(s, &k->root, &fresh);
         if (!rc)
@@ -200,6 +211,8 @@ int lg_root_change(struct lg_keyring *k, const struct lg_root_change *c)
         adopt(k, &root, &rooted);
         rc = forget_old_root(k, c);
     }
+    if (!rc)
+        rc = lg_anchor_settle(k, false);
     lg_siv_free(rooted.siv);
     lg_secret_free(root.key);
     return rc;

@@ -25,21 +25,20 @@ static struct slot_ad slot_ad(const char purpose[8], const struct lg_slotfile *s
     return ad;
 }
 
-/* What wraps a root: the slot key, or slot key and anchor together. */
-static int root_kek(const struct lg_slotfile *s, unsigned e, const struct lg_secret *slot_key, struct lg_secret *ret)
+/* What wraps a root: the slot key, or slot key and the anchor of its epoch (NULL: it has none) together. */
+static int root_kek(const struct lg_secret *anchor, const struct lg_secret *slot_key, struct lg_secret *ret)
 {
-    if (!s->anchored[e]) {
-        memcpy(ret->b, slot_key->b, LG_KEY_LEN);
-        return 0;
-    }
-    return s->anchor[e] ? lg_derive(slot_key, "leadglass anchored root", s->anchor[e]->b, LG_KEY_LEN, ret) : -ENODEV;
+    if (anchor)
+        return lg_derive(slot_key, "leadglass anchored root", anchor->b, LG_KEY_LEN, ret);
+    memcpy(ret->b, slot_key->b, LG_KEY_LEN);
+    return 0;
 }
 
-static int slot_wrap(struct lg_slotfile *s, unsigned i, unsigned e, const struct lg_secret *slot_key, const struct lg_secret *root)
+static int slot_wrap(struct lg_slotfile *s, unsigned i, unsigned e, const struct lg_secret *anchor, const struct lg_secret *slot_key, const struct lg_secret *root)
 {
     LG_SECRET_AUTO kek = lg_secret_new();
     struct slot_ad down = slot_ad("rootkey", s, i, s->epoch[e]), up = slot_ad("slotkey", s, i, s->epoch[e]);
-    int rc = kek ? root_kek(s, e, slot_key, kek) : -ENOMEM;
+    int rc = kek ? root_kek(anchor, slot_key, kek) : -ENOMEM;
     if (!rc)
         rc = lg_key_wrap(kek, down.b, sizeof down.b, root, s->slots[i].root[e]);
     return rc ? rc : lg_key_wrap(root, up.b, sizeof up.b, slot_key, s->slots[i].root_slot[e]);
@@ -48,20 +47,34 @@ static int slot_wrap(struct lg_slotfile *s, unsigned i, unsigned e, const struct
 static int root_unwrap(const struct lg_slotfile *s, unsigned i, unsigned e, const struct lg_secret *slot_key, struct lg_secret *ret)
 {
     LG_SECRET_AUTO kek = lg_secret_new();
+    LG_SECRET_AUTO anchor = NULL;
     struct slot_ad down = slot_ad("rootkey", s, i, s->epoch[e]);
-    int rc = kek ? root_kek(s, e, slot_key, kek) : -ENOMEM;
+    int rc = kek ? lg_anchor_read(s, e, &anchor) : -ENOMEM;
+    if (!rc)
+        rc = root_kek(anchor, slot_key, kek);
     return rc ? rc : lg_key_unwrap(kek, down.b, sizeof down.b, s->slots[i].root[e], ret);
 }
 
-/* All roots, given the slot key. */
-static int roots_of(const struct lg_slotfile *s, unsigned i, const struct lg_secret *slot_key, struct lg_roots *ret)
+/* Roots, given the slot key: all, or those from a known one on. The older of two is left out when its anchor is not to be had, so that an anchor can be
+ * given up whose chip is dead. */
+static int roots_of(const struct lg_slotfile *s, unsigned i, const struct lg_secret *slot_key, const struct lg_root *have, struct lg_roots *ret)
 {
     struct lg_roots out = { .slot = s->slots[i].number };
     int rc = 0;
     for (unsigned e = 0; !rc && e < s->n_roots; e++) {
-        out.r[e] = (struct lg_root){ s->epoch[e], lg_secret_new() };
-        out.n = e + 1;
-        rc = out.r[e].key ? root_unwrap(s, i, e, slot_key, out.r[e].key) : -ENOMEM;
+        if (have && s->epoch[e] < have->epoch)
+            continue;
+        struct lg_root *r = &out.r[out.n];
+        bool known = have && s->epoch[e] == have->epoch;
+        *r = (struct lg_root){ s->epoch[e], known ? lg_secret_dup(have->key) : lg_secret_new() };
+        rc = !r->key ? -ENOMEM : known ? 0 : root_unwrap(s, i, e, slot_key, r->key);
+        bool lost = rc == -ENODEV || rc == -ENOMEDIUM || rc == -EKEYEXPIRED;
+        if (lost && e + 1 < s->n_roots) {
+            lg_secret_free(r->key);
+            rc = 0;
+        } else {
+            out.n++;
+        }
     }
     if (rc)
         lg_roots_done(&out);
@@ -98,7 +111,10 @@ static int slot_fill(struct lg_slotfile *s, unsigned i, unsigned number, const s
     t->created = (uint64_t)time(NULL);
     struct slot_ad ad = slot_ad("slotpass", s, i, 0);
     int rc = lg_key_wrap(d->kek, ad.b, sizeof ad.b, slot_key, t->slot_key);
-    return rc ? rc : slot_wrap(s, i, 0, slot_key, root->key);
+    LG_SECRET_AUTO anchor = NULL;
+    if (!rc)
+        rc = lg_anchor_read(s, 0, &anchor);
+    return rc ? rc : slot_wrap(s, i, 0, anchor, slot_key, root->key);
 }
 
 int lg_slotfile_make(struct lg_slotfile *s, const uint8_t keyring_id[LG_ID_LEN], const struct lg_root *root, const void *pass,
@@ -241,14 +257,18 @@ int lg_slotfile_root_add(struct lg_slotfile *s, const struct lg_root *old, const
     if (s->n_roots != 1 || s->epoch[0] != old->epoch || fresh->epoch != old->epoch + 1)
         return -EINVAL;
     LG_SECRET_AUTO slot_key = lg_secret_new();
+    LG_SECRET_AUTO anchor = NULL;
     if (!slot_key)
         return -ENOMEM;
     s->epoch[1] = fresh->epoch;
+    int e = lg_anchor_read(s, 1, &anchor);
+    if (e)
+        return e;
     for (unsigned i = 0; i < s->n_slots; i++) {
         struct slot_ad up = slot_ad("slotkey", s, i, old->epoch);
         int rc = lg_key_unwrap(old->key, up.b, sizeof up.b, s->slots[i].root_slot[0], slot_key);
         if (!rc)
-            rc = slot_wrap(s, i, 1, slot_key, fresh->key);
+            rc = slot_wrap(s, i, 1, anchor, slot_key, fresh->key);
         if (rc)
             return rc;
     }
@@ -265,8 +285,7 @@ void lg_slotfile_root_drop(struct lg_slotfile *s)
     }
     s->epoch[0] = s->epoch[1];
     s->anchored[0] = s->anchored[1];
-    s->anchor[0] = s->anchor[1];
-    s->anchor[1] = NULL;
+    s->anchored[1] = false;
     s->n_roots = 1;
     s->generation++;
     s->generation_floor = s->generation;
@@ -285,7 +304,7 @@ int lg_slotfile_roots(const struct lg_slotfile *s, const struct lg_root *have, s
     struct slot_ad up = slot_ad("slotkey", s, 0, have->epoch);
     int rc = lg_key_unwrap(have->key, up.b, sizeof up.b, s->slots[0].root_slot[h], slot_key);
     if (!rc)
-        rc = roots_of(s, 0, slot_key, ret);
+        rc = roots_of(s, 0, slot_key, have, ret);
     return rc == -EBADMSG ? -EKEYREJECTED : rc;
 }
 
@@ -293,7 +312,7 @@ int lg_slotfile_slot_check(const struct lg_slotfile *s, unsigned i, const struct
 {
     LG_SECRET_AUTO slot_key = lg_secret_new();
     LG_SECRET_AUTO root = lg_secret_new();
-    int rc = slot_key && root && roots->n == s->n_roots ? 0 : -ENOMEM;
+    int rc = !slot_key || !root ? -ENOMEM : roots->n == s->n_roots ? 0 : -ENODEV; /* the anchor of the older is not to be had */
     for (unsigned e = 0; !rc && e < s->n_roots; e++) {
         struct slot_ad up = slot_ad("slotkey", s, i, s->epoch[e]);
         rc = lg_key_unwrap(roots->r[e].key, up.b, sizeof up.b, s->slots[i].root_slot[e], slot_key);
@@ -314,7 +333,7 @@ void lg_roots_done(struct lg_roots *r)
 
 /* ---- unlocking --------------------------------------------------------------------------------------------------------------------------------------- */
 
-static int slot_open(const struct lg_slotfile *s, const struct lg_chip *chip, unsigned i, const void *secret, size_t len, struct lg_roots *out)
+static int slot_open(const struct lg_slotfile *s, unsigned i, const void *secret, size_t len, struct lg_roots *out)
 {
     LG_SECRET_AUTO kek = lg_secret_new();
     LG_SECRET_AUTO slot_key = lg_secret_new();
@@ -322,13 +341,13 @@ static int slot_open(const struct lg_slotfile *s, const struct lg_chip *chip, un
         return -ENOMEM;
     const struct lg_slot *t = &s->slots[i];
     bool tpm = t->type == LG_SLOT_TPM;
-    int rc = !tpm ? lg_scrypt_derive(&t->scrypt, secret, len, kek) : chip ? chip->unseal(chip->arg, t->sealed, t->sealed_len, kek) : -ENODEV;
+    int rc = !tpm ? lg_scrypt_derive(&t->scrypt, secret, len, kek) : s->chip ? s->chip->unseal(s->chip->arg, t->sealed, t->sealed_len, kek) : -ENODEV;
     struct slot_ad ad = slot_ad("slotpass", s, i, 0);
     if (!rc)
         rc = lg_key_unwrap(kek, ad.b, sizeof ad.b, t->slot_key, slot_key);
     if (rc)
         return rc != -EBADMSG ? rc : tpm ? -EPROTO : -EKEYREJECTED;
-    rc = roots_of(s, i, slot_key, out);
+    rc = roots_of(s, i, slot_key, NULL, out);
     return rc == -EBADMSG ? -EPROTO : rc; /* the secret was right: the file is not */
 }
 
@@ -348,13 +367,14 @@ int lg_slotfile_unlock_with(const char *slot_path, const struct lg_chip *chip, e
         rc = lg_slotfile_decode(bytes, n, &s);
     if (rc)
         return rc;
+    s.chip = chip;
     const int none = type == LG_SLOT_TPM ? -ENODATA : -EKEYREJECTED;
     bool found = false;
     rc = none;
     for (unsigned i = 0; !found && i < s.n_slots; i++) {
         if (s.slots[i].type != type || (name && strcmp(name, s.slots[i].name) != 0))
             continue;
-        int one = slot_open(&s, chip, i, secret, len, &roots);
+        int one = slot_open(&s, i, secret, len, &roots);
         found = !one || (type != LG_SLOT_TPM && one != -EKEYREJECTED);
         if (found || rc == none || one == -EBADE) /* of several chips' slots one is ours at most: PCRs tell more than "another's" */
             rc = one;

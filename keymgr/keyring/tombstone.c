@@ -284,7 +284,7 @@ int lg_keyring_certificate(struct lg_keyring *k, const char *uid, uint8_t *ret_d
     memcpy(c.uid, uid, strlen(uid) + 1);
     rc = lg_backups_outstanding(k, c.tombstone.destroyed, c.backups, LG_CERT_BACKUPS_MAX, &c.n_backups);
     if (!rc)
-        rc = lg_anchor_overwritten(k, &c.anchored);
+        rc = lg_anchor_overwritten(k, c.tombstone.created, &c.anchored);
     if (!rc)
         rc = sign_key(k, seed);
     if (!rc)

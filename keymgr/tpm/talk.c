@@ -47,6 +47,7 @@ int lg_talk_rc(struct lg_talk *k, TSS2_RC rc)
     case TPM2_RC_POLICY_FAIL:
     case TPM2_RC_PCR_CHANGED: return -EBADE;
     case TPM2_RC_HIERARCHY: return -EOPNOTSUPP;
+    case TPM2_RC_NV_SPACE: return -ENOSPC;
     default: return -EIO;
     }
 }

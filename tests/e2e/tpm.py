@@ -1,79 +1,10 @@
 """Slots sealed to a TPM, with the software TPM over its socket: a server starts unattended, and nothing opens on another machine."""
-import errno, json, os, shutil, socket, subprocess
-from lib import *
-
-for tool in ("swtpm", "tpm2_pcrextend"):
-    if not shutil.which(tool):
-        skip("%s is not installed (tools/bootstrap)" % tool)
-
-
-class Tpm:
-    """A software TPM; its directory is what makes it that chip. Restarted, it has booted again."""
-    def __init__(self, w, name):
-        self.w, self.state, self.p = w, w.path(name), None
-        os.makedirs(self.state)
-        self.start()
-
-    def start(self):
-        for _ in range(20):  # two ports in a row: tpm2-tss looks for the control channel at the next one
-            self.port = free_port()
-            self.p = self.w.spawn(["swtpm", "socket", "--tpm2", "--tpmstate", "dir=" + self.state, "--server", "type=tcp,port=%d" % self.port,
-                                   "--ctrl", "type=tcp,port=%d" % (self.port + 1), "--flags", "not-need-init,startup-clear"], stderr=subprocess.DEVNULL)
-            for _ in range(100):
-                if self.p.poll() is not None:
-                    break
-                try:
-                    socket.create_connection(("127.0.0.1", self.port + 1)).close()
-                    self.tcti = "swtpm:host=127.0.0.1,port=%d" % self.port
-                    return
-                except OSError:
-                    time.sleep(0.05)
-            self.w.children.remove(self.p)
-        raise AssertionError("swtpm does not start")
-
-    def stop(self):
-        self.w.stop(self.p)
-
-    def reboot(self):
-        self.stop()
-        self.start()
-
-    def tool(self, *args):
-        return subprocess.run([*args, "-T", self.tcti], check=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True).stdout
-
-
-class Server(World):
-    """Its key manager stays in the foreground, so that what it logs can be read."""
-    def __init__(self):
-        super().__init__(start=False)
-        self.ok("leadglass-keyd", "--init", "--keyring", self.path("keyring"), "--passphrase-file", self.passphrase, "--scrypt-ms", "20")
-        self.log = self.path("log")
-
-    def keyd(self, tcti, wait=True):
-        with open(self.log, "wb") as log:
-            self.p = self.spawn([os.path.join(BIN, "leadglass-keyd"), "--keyring", self.path("keyring"), "--tpm", tcti, "--foreground"], stderr=log)
-        wait_for(lambda: self.run("leadglass", "status").returncode in (0, 15))
-
-    def unlocked(self):
-        return self.status()["unlocked"]
-
-    def said(self):
-        return read(self.log).decode()
-
-    def stop_keyd(self):
-        self.stop(self.p)
-
-    def restart(self, tcti):
-        self.stop_keyd()
-        self.keyd(tcti)
+import errno, hashlib, json, os, subprocess
+from swtpm import *
 
 
 def slots():
     return {s["name"]: s for s in json.loads(w.cli("slot", "list", "--json"))}
-
-
-def readable():
-    wait_for(lambda: subprocess.run(["cmp", "-s", ct, data_files()[0]]).returncode == 0)  # the mount finds the key manager again by itself
 
 
 w = Server()
@@ -101,7 +32,7 @@ for _ in range(2):
     here.reboot()
     w.keyd(here.tcti)
     assert w.unlocked() and "by itself" in w.said(), w.said()
-    readable()
+    w.readable(ct, data_files()[0])
 
 # Locked on purpose it stays locked, also when the worker dies or is started anew; only another start of the key manager opens it.
 wait_for(lambda: w.status()["mounts"])  # it has come back by itself
@@ -112,7 +43,7 @@ os.kill(worker, signal.SIGKILL)
 wait_for(lambda: w.run("leadglass", "status").returncode == 0 and w.status()["pid"] != worker)
 assert not w.unlocked()
 w.cli("unlock", "--tpm")
-readable()
+w.readable(ct, data_files()[0])
 
 # A TPM slot is never the last that counts, removed or changed into.
 w.fails(1, ["last slot"], "leadglass", "slot", "remove", "passphrase")
@@ -168,7 +99,6 @@ assert not w.unlocked() and "older" in w.said(), w.said()
 w.stop_keyd()
 
 # A slot whose sealed bytes were altered (the damage hash made good) opens nothing, and the passphrase is refused too: the file is not ours.
-import hashlib
 at = now.index(b"boot") + 4 + 16 + 2 + 60
 bad = now[:at] + bytes([now[at] ^ 1]) + now[at + 1:-32]
 write(w.path("keyring.root"), bad + hashlib.sha256(bad).digest())

@@ -314,7 +314,7 @@ static int add_sealed(struct lg_keyring *k, const char *name, const struct chip 
 
 static int opens_with(struct chip *c, const char *name, unsigned *ret_slot)
 {
-    struct lg_chip chip = { c, chip_unseal };
+    struct lg_chip chip = { .arg = c, .unseal = chip_unseal };
     struct lg_roots r;
     int rc = lg_slotfile_unlock_with(slot, c ? &chip : NULL, LG_SLOT_TPM, name, NULL, 0, &r);
     if (!rc && ret_slot)

@@ -26,7 +26,7 @@ struct cli {
     bool drill;
     const char *keyring, *reason, *mount_options, *key_file, *study;
     const char *pcrs; /* of a TPM slot */
-    bool tpm;
+    bool tpm, none;
     /* of officers (act.h) */
     const char *sign, *offline, *as, *key, *role, *account, *raw, *waiting;
     const char *until, *rule, *patient, *state, *from, *to, *out, *verify;

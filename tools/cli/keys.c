@@ -18,7 +18,7 @@ static int unlock_with(const struct cli *c, struct lg_client *k)
     int rc = type == LG_SLOT_TPM ? lg_client_unlock_tpm(k) : type == LG_SLOT_KEY_FILE ? lg_client_unlock_key(k, (uint8_t *)secret, &wait) : lg_client_unlock(k, secret, len, &wait);
     if (rc == -EKEYREJECTED || rc == -EAGAIN)
         return cli_rejected(rc, type, wait);
-    if (type == LG_SLOT_TPM && cli_tpm_error(rc))
+    if ((type == LG_SLOT_TPM || rc == -ENODEV || rc == -ENOMEDIUM || rc == -EKEYEXPIRED) && cli_tpm_error(rc)) /* the others: an anchored slot file */
         return cli_fail(CLI_FAILED, "%s", cli_tpm_error(rc));
     if (rc == -ENOENT)
         return cli_fail(CLI_FAILED, "the key manager does not find its root-slot file; see `leadglass status` for where it looks");
@@ -167,6 +167,7 @@ static int run_status(struct cli *c)
         cJSON_AddStringToObject(kr, "id", id);
         cJSON_AddStringToObject(kr, "directory", s->keyring_dir);
         cJSON_AddStringToObject(kr, "root_slot", s->slot_path);
+        cJSON_AddBoolToObject(kr, "anchored", s->keyring.anchor_nv != 0);
         if (s->mirror_dir[0]) {
             cJSON_AddStringToObject(kr, "mirror", s->mirror_dir);
             cJSON_AddStringToObject(kr, "copies", copies(s));
@@ -204,7 +205,10 @@ static int run_status(struct cli *c)
     } else {
         printf("key manager   %s, version %s, process %u, up %llu s, at %s\n", s->unlocked ? "unlocked" : "locked", s->version, s->pid, (unsigned long long)s->uptime_s, c->socket);
         printf("keyring       %s (%s), epoch %llu\n", s->keyring_dir, id, (unsigned long long)s->keyring.epoch);
-        printf("root slot     %s\n", s->slot_path);
+        printf("root slot     %s", s->slot_path);
+        if (s->keyring.anchor_nv)
+            printf(", anchored in the TPM (NV 0x%08x)", s->keyring.anchor_nv);
+        putchar('\n');
         if (s->mirror_dir[0])
             printf("mirror        %s, %s\n", s->mirror_dir, copies(s));
         printf("studies       %llu, and %llu destroyed\n", (unsigned long long)s->keyring.studies, (unsigned long long)s->keyring.destroyed);

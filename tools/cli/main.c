@@ -67,6 +67,8 @@ int cli_explain(const struct cli *c, int rc, const char *what)
         return cli_fail(CLI_REVOKED, "%s: its key was revoked or destroyed already", what);
     case -ESTALE:
         return cli_fail(CLI_DEGRADED, "%s: not while a copy of the keyring is behind; see leadglass status", what);
+    case -ENODEV:
+        return cli_fail(CLI_FAILED, "%s: no new root key can be made, as the root-slot file is anchored in a TPM that does not answer. If it is broken, give the anchor up while the keyring is still unlocked: leadglass slot anchor --none", what);
     case -EPROTONOSUPPORT:
         return cli_fail(CLI_FAILED, "%s: the key manager speaks another version of the protocol; use programs of one version", what);
     default:

@@ -120,6 +120,8 @@ const char *cli_tpm_error(int rc)
     case -EBADE: return "the TPM's PCRs are not as they were when the slot was made: firmware, boot loader or Secure Boot changed. Unlock with a passphrase; leadglass slot change NAME --tpm seals it anew";
     case -EOPNOTSUPP: return "the TPM's owner hierarchy has a password or is disabled; Leadglass needs it without";
     case -ENODATA: return "there is no such TPM slot; see leadglass slot list";
+    case -ENOMEDIUM: return "the root-slot file is anchored in a TPM, and this one does not have its value: another machine's, or it was cleared. Restore a keyring backup";
+    case -EKEYEXPIRED: return "this root-slot file is an old copy: the value in the TPM that it needs was overwritten. Put the present one back";
     default: return NULL;
     }
 }
@@ -200,6 +202,44 @@ static int slot_secret(const struct cli *c, struct lg_client *k, const char *wha
     return CLI_OK;
 }
 
+static int anchor_sure(const struct cli *c, const struct lg_keyd_status *s)
+{
+    char line[16];
+    if (c->yes)
+        return CLI_OK;
+    fputs("From now on the root-slot file opens only together with a value in this machine's TPM. When the TPM breaks or is cleared, or the machine is lost,\n"
+          "no passphrase opens this keyring any more: a keyring backup (leadglass backup) is then the only way back, and without one EVERY IMAGE IS LOST.\n", stderr);
+    fprintf(stderr, s->keyring.backup ? "There is a keyring backup; %llu studies are newer than it.\n" : "There is NO keyring backup, and there are %llu studies. Make one first: leadglass backup create FILE\n",
+            (unsigned long long)s->keyring.uncovered);
+    if (!isatty(STDIN_FILENO))
+        return cli_fail(CLI_USAGE, "there is no terminal to ask on; say --yes to accept that");
+    fputs("Type yes: ", stderr);
+    return fgets(line, sizeof line, stdin) && strcmp(line, "yes\n") == 0 ? CLI_OK : cli_fail(CLI_FAILED, "not anchored");
+}
+
+static int slot_anchor(const struct cli *c, struct lg_client *k)
+{
+    if (c->tpm == c->none)
+        return cli_fail(CLI_USAGE, "slot anchor: expected --tpm, or --none to give it up");
+    struct lg_keyd_status *s = calloc(1, sizeof *s);
+    int rc = s ? lg_client_status(k, s) : -ENOMEM;
+    int code = rc ? cli_explain(c, rc, "slot anchor") : !s->unlocked ? cli_explain(c, -ENOKEY, "slot anchor") : c->tpm && !s->keyring.anchor_nv ? anchor_sure(c, s) : CLI_OK;
+    bool was = s && s->keyring.anchor_nv;
+    if (!code)
+        rc = lg_client_slot_anchor(k, c->tpm);
+    if (!code && rc == 0)
+        puts(c->tpm ? "the root-slot file is anchored in the TPM; the keyring has a new root key, and each one to come makes copies of older slot files useless"
+                    : "the root-slot file is anchored no more; the keyring has a new root key");
+    else if (!code && rc == -EALREADY)
+        code = cli_fail(CLI_FAILED, c->tpm ? "it is anchored already" : "it is not anchored");
+    else if (!code && c->none && was && !lg_client_status(k, s) && !s->keyring.anchor_nv)
+        code = cli_fail(CLI_FAILED, "the root-slot file needs the TPM no more, but the values in it could not be destroyed (%s): copies of the slot file from before still open with them", strerror(-rc));
+    else if (!code)
+        code = cli_tpm_error(rc) ? cli_fail(CLI_FAILED, "slot anchor: %s", cli_tpm_error(rc)) : rc == -ENOSPC ? cli_fail(CLI_FAILED, "slot anchor: the TPM has no room for two more values of 68 bytes, or the disk is full") : cli_explain(c, rc, "slot anchor");
+    free(s);
+    return code;
+}
+
 static int slot_remove(const struct cli *c, struct lg_client *k, const char *name)
 {
     int rc = lg_client_slot_remove(k, name);
@@ -211,32 +251,36 @@ static int slot_remove(const struct cli *c, struct lg_client *k, const char *nam
 
 static int run_slot(struct cli *c)
 {
-    static const char *const verbs[] = { "list", "add", "change", "remove", "test" };
+    static const char *const verbs[] = { "list", "add", "change", "remove", "test", "anchor" };
     struct lg_client *k;
     const char *what = c->argc ? c->argv[0] : "";
-    bool known = false, list = strcmp(what, "list") == 0;
+    bool known = false, list = strcmp(what, "list") == 0, anchor = strcmp(what, "anchor") == 0;
     for (size_t i = 0; i < sizeof verbs / sizeof *verbs; i++)
         known = known || strcmp(what, verbs[i]) == 0;
-    if (!known || c->argc != (list ? 1 : 2))
-        return cli_fail(CLI_USAGE, "expected list, or add, change, remove or test with NAME; see leadglass slot --help");
+    if (!known || c->argc != (list || anchor ? 1 : 2))
+        return cli_fail(CLI_USAGE, "expected list, anchor, or add, change, remove or test with NAME; see leadglass slot --help");
     int code = cli_client(c, &k);
     if (code)
         return code;
-    code = list ? slot_list(c, k) : strcmp(what, "remove") == 0 ? slot_remove(c, k, c->argv[1]) : slot_secret(c, k, what, c->argv[1]);
+    code = list ? slot_list(c, k) : anchor ? slot_anchor(c, k) : strcmp(what, "remove") == 0 ? slot_remove(c, k, c->argv[1]) : slot_secret(c, k, what, c->argv[1]);
     lg_client_free(k);
     return code;
 }
 
 static const struct cli_option slot_options[] = {
     { "generate", NULL, "for add and change: make the key file, which must not exist, of random bytes", CLI_FLAG, CLI_INTO(generate), 0 },
-    { "pcrs", "LIST", "for add and change with --tpm: only while these PCRs are as they are now, such as 7 or sha384:0,7 (default: none)", CLI_TEXT, CLI_INTO(pcrs), 0 }, { 0 }
+    { "pcrs", "LIST", "for add and change with --tpm: only while these PCRs are as they are now, such as 7 or sha384:0,7 (default: none)", CLI_TEXT, CLI_INTO(pcrs), 0 },
+    { "none", NULL, "for anchor: give it up", CLI_FLAG, CLI_INTO(none), 0 },
+    { "yes", NULL, "for anchor: do not ask", CLI_FLAG, CLI_INTO(yes), 0 }, { 0 }
 };
 const struct cli_command cli_slot = {
-    "slot", "list | add NAME | change NAME | remove NAME | test NAME", "show and change what unlocks the keyring",
+    "slot", "list | add NAME | change NAME | remove NAME | test NAME | anchor --tpm | anchor --none", "show and change what unlocks the keyring",
     "The keyring must be unlocked; no other slot's secret is needed. The secret of add, change and test is a passphrase (asked for), a key file,\n"
     "or (--tpm) one that the TPM of the key manager's machine keeps: then the key manager unlocks by itself when it starts.\n"
     "change and remove give the keyring a new root key, so that the old secret opens nothing of what comes. A copy of the slot file from before,\n"
     "with the old secret, still opens copies of the keyring from before; see docs/KEYS.md for what to do when both have leaked.\n"
-    "test tells whether a secret opens its slot. The last slot that was proved to work cannot be removed; a TPM slot does not count.\n",
+    "test tells whether a secret opens its slot. The last slot that was proved to work cannot be removed; a TPM slot does not count.\n"
+    "anchor makes the slot file useless without a value in the TPM that every new root key overwrites: older copies of it open nothing then. When the TPM\n"
+    "breaks or is cleared, a keyring backup is the only way back.\n",
     "list|add|change|...", { cli_key_file_options, cli_tpm_options, cli_pass_options, slot_options, cli_json_options }, run_slot, false,
 };

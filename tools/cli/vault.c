@@ -161,7 +161,7 @@ int cli_need_keyd(struct cli *c, bool create, struct lg_client **ret)
             if (rc == -EKEYREJECTED || rc == -EAGAIN)
                 code = cli_fail(CLI_PASSPHRASE, "%s. The next attempt is taken in %u s", rc == -EAGAIN ? "not tried after wrong passphrases" : "wrong passphrase", wait);
             else if (rc)
-                code = cli_explain(c, rc, "unlock");
+                code = cli_tpm_error(rc) ? cli_fail(CLI_FAILED, "%s", cli_tpm_error(rc)) : cli_explain(c, rc, "unlock");
         }
     }
     free(s);
