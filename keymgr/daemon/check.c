@@ -120,7 +120,16 @@ static int secret(const struct lg_check_options *o, const char *mirror_slot, str
         lg_log(LOG_ERR, "%s: %s", o->key_file ? o->key_file : "passphrase", rc == -EINVAL ? "is empty or too short" : rc == -E2BIG || rc == -EFBIG ? "is too long" : strerror(-rc));
         return LG_EXIT_PASSPHRASE;
     }
-    rc = lg_slotfile_unlock(lg_slotfile_pick(o->slot, o->mirror ? mirror_slot : NULL), o->key_file ? LG_SLOT_KEY_FILE : LG_SLOT_PASSPHRASE, NULL, s, len, ret);
+    struct lg_tpm *tpm = NULL;
+    struct lg_chip chip;
+    rc = o->tpm ? lg_keyd_tpm_new(o->tpm, &tpm, &chip) : 0;
+    if (!rc)
+        rc = lg_slotfile_unlock_with(lg_slotfile_pick(o->slot, o->mirror ? mirror_slot : NULL), tpm ? &chip : NULL, o->key_file ? LG_SLOT_KEY_FILE : LG_SLOT_PASSPHRASE, NULL, s, len, ret);
+    lg_tpm_free(tpm);
+    if (rc == -ENODEV || rc == -ENOMEDIUM || rc == -EKEYEXPIRED) { /* the secret is right, and alone it opens nothing */
+        lg_log(LOG_ERR, "the root-slot file is anchored in a TPM (--tpm): %s. Without a secret, everything is checked that can be told without one", lg_tpm_explain(rc));
+        return LG_EXIT_PASSPHRASE;
+    }
     if (rc == -EKEYREJECTED) {
         lg_log(LOG_ERR, "no slot opens with this %s. Without one, everything is checked that can be told without a secret", o->key_file ? "key file" : "passphrase");
         return LG_EXIT_PASSPHRASE;

@@ -37,6 +37,7 @@ int lg_keyd_run(int argc, char **argv); /* the whole program; returns the exit c
 
 /* ---- check.c ---- */
 struct lg_check_options {
+    const char *tpm; /* for an anchored slot file; NULL: never */
     const char *keyring, *slot, *mirror, *key_file; /* NULL: none */
     struct lg_passphrase_source pass; /* none: what can be told without a secret */
     bool json;
@@ -219,7 +220,9 @@ void lg_on_rotate_study(struct lg_worker *w, struct lg_conn *c, const struct lg_
 void lg_on_rotate_studies(struct lg_worker *w, struct lg_conn *c, const struct lg_request *q);
 
 /* ---- tpm.c ---- */
+int lg_keyd_tpm_new(const char *tcti, struct lg_tpm **ret, struct lg_chip *ret_chip) LG_MUST; /* call before there are threads */
 int lg_keyd_tpm_start(struct lg_worker *w) LG_MUST;
+const char *lg_tpm_explain(int rc);
 void lg_keyd_tpm_stop(struct lg_worker *w);
 void lg_derive_tpm(struct lg_derivation *d);
 void lg_tpm_report(const struct lg_worker *w, int rc); /* logs why it does not unlock */

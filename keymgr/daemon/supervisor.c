@@ -474,7 +474,7 @@ int lg_keyd_run(int argc, char **argv)
     if (o.init)
         return init(&o);
     if (o.check)
-        return lg_keyd_check(&(struct lg_check_options){ .keyring = o.keyring, .slot = o.slot, .mirror = o.mirror[0] ? o.mirror : NULL, .key_file = o.key_file, .pass = o.pass, .json = o.json });
+        return lg_keyd_check(&(struct lg_check_options){ .keyring = o.keyring, .slot = o.slot, .mirror = o.mirror[0] ? o.mirror : NULL, .key_file = o.key_file, .pass = o.pass, .json = o.json, .tpm = o.tpm });
     if (o.worker) {
         struct lg_worker_options w = { .keyring = o.keyring, .slot = o.slot, .socket = o.socket, .mirror = o.mirror[0] ? o.mirror : NULL, .tpm = o.tpm, .listen_fd = LISTEN_FD, .super_fd = SUPER_FD, .to_syslog = o.syslogging,
                                        .audit = o.no_audit ? NULL : o.audit, .audit_keep = o.audit_keep, .audit_continue = o.audit_continue };

@@ -22,14 +22,19 @@ static int nv_read(void *arg, uint32_t nv, const uint8_t id[LG_ID_LEN], uint64_t
 static int nv_write(void *arg, uint32_t nv, const uint8_t id[LG_ID_LEN], uint64_t epoch, const struct lg_secret *v) { return lg_tpm_nv_write(arg, nv, id, epoch, v); }
 static int nv_free(void *arg, uint32_t nv, const uint8_t id[LG_ID_LEN]) { return lg_tpm_nv_free(arg, nv, id); }
 
+int lg_keyd_tpm_new(const char *tcti, struct lg_tpm **ret, struct lg_chip *ret_chip)
+{
+    setenv("TSS2_LOG", "all+none", 0); /* the library's own lines on standard error: what they say is in lg_tpm_why */
+    int rc = lg_tpm_new(tcti, ret);
+    if (!rc)
+        *ret_chip = (struct lg_chip){ .arg = *ret, .unseal = unseal, .nv_make = nv_make, .nv_read = nv_read, .nv_write = nv_write, .nv_free = nv_free };
+    return rc;
+}
+
 int lg_keyd_tpm_start(struct lg_worker *w)
 {
-    if (!w->o.tpm)
-        return 0;
-    setenv("TSS2_LOG", "all+none", 0); /* the library's own lines on standard error: what they say is in lg_tpm_why */
-    int rc = lg_tpm_new(w->o.tpm, &w->tpm);
-    w->chip = (struct lg_chip){ .arg = w->tpm, .unseal = unseal, .nv_make = nv_make, .nv_read = nv_read, .nv_write = nv_write, .nv_free = nv_free };
-    if (!rc)
+    int rc = w->o.tpm ? lg_keyd_tpm_new(w->o.tpm, &w->tpm, &w->chip) : 0;
+    if (!rc && w->tpm)
         lg_keyring_set_chip(w->keyring, &w->chip);
     return rc;
 }
@@ -50,7 +55,7 @@ void lg_derive_tpm(struct lg_derivation *d)
         d->rc = lg_slot_draft_tpm(d->name, secret, sealed, len, &d->draft);
 }
 
-static const char *explained(int rc)
+const char *lg_tpm_explain(int rc)
 {
     switch (rc) {
     case -ENODEV: return "no TPM answers";
@@ -68,7 +73,7 @@ static const char *explained(int rc)
 void lg_tpm_report(const struct lg_worker *w, int rc)
 {
     const char *why = w->tpm ? lg_tpm_why(w->tpm) : "";
-    lg_log(LOG_ERR, "the TPM (%s) does not unlock the keyring: %s%s%s%s. Waiting for a passphrase or key file: leadglass unlock", w->o.tpm ? w->o.tpm : "--tpm off", explained(rc),
+    lg_log(LOG_ERR, "the TPM (%s) does not unlock the keyring: %s%s%s%s. Waiting for a passphrase or key file: leadglass unlock", w->o.tpm ? w->o.tpm : "--tpm off", lg_tpm_explain(rc),
            *why ? " (" : "", why, *why ? ")" : "");
 }
 

@@ -100,6 +100,8 @@ w.stop_keyd()
 
 # Today's files open here, and nowhere else.
 put("today2")
+w.ok("leadglass-keyd", "--keyring", keyring, "--check", "--passphrase-file", w.passphrase, "--tpm", here.tcti)
+w.fails(3, ["anchored in a TPM", "another machine"], "leadglass-keyd", "--keyring", keyring, "--check", "--passphrase-file", w.passphrase, "--tpm", there.tcti)
 for tcti, words in ((there.tcti, "does not have its value"), ("swtpm:host=127.0.0.1,port=1", "finds no TPM")):
     w.keyd(tcti)
     w.fails(1, [words], "leadglass", "unlock", "--passphrase-file", w.passphrase)
