@@ -27,6 +27,7 @@ struct lg_keyd_status {
     uint32_t pid;
     uint64_t uptime_s;
     struct lg_keyring_stat keyring;
+    uint32_t anchor_nv; /* of the slot file's anchor; 0: none */
     char keyring_dir[4096], slot_path[4096], mirror_dir[4096]; /* mirror_dir: empty without a mirror; keyring.stale tells whether it is in step */
     bool memory_unlocked;  /* --allow-unlocked-memory took effect */
     unsigned officers;     /* registered; 0 too while locked */

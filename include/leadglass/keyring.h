@@ -150,6 +150,9 @@ int lg_keyring_rotate_root(struct lg_keyring *k) LG_MUST;
  * Giving up works while the chip is dead, with an error that tells that its values could not be destroyed: then the slot file needs them no more. */
 int lg_keyring_anchor(struct lg_keyring *k, bool on) LG_MUST;
 
+/* Of the slot file as it stands on the disk: the first NV index of its anchor; 0: it is not anchored. Works while locked; reads the file. */
+uint32_t lg_keyring_anchor_nv(const struct lg_keyring *k);
+
 /* Was this keyring restored from a backup and not confirmed since? Then nothing is destroyed. */
 bool lg_keyring_restored(struct lg_keyring *k);
 int lg_keyring_restored_confirm(struct lg_keyring *k) LG_MUST; /* needs begin; -EALREADY */
@@ -165,7 +168,6 @@ struct lg_keyring_stat {
     uint64_t backup;     /* when the newest keyring backup that is not void was made; 0: none */
     uint64_t uncovered;  /* studies that it does not know, and newer versions of the keys of those it does */
     bool restored;       /* from a backup, not confirmed yet: nothing is destroyed */
-    uint32_t anchor_nv; /* of the slot file's anchor; 0: none */
     bool mirrored;
     unsigned stale; /* LG_STALE_...: degraded, that copy fell behind and is not written; 0: in step */
 };

@@ -122,6 +122,7 @@ static void on_status(struct lg_worker *w, struct lg_conn *c, const struct lg_re
     struct lg_answer a = answer(q, s ? 0 : -ENOMEM);
     if (s) {
         a.status = lg_keyring_stat(w->keyring, &s->keyring);
+        s->anchor_nv = lg_keyring_anchor_nv(w->keyring);
         s->unlocked = lg_keyring_unlocked(w->keyring);
         snprintf(s->version, sizeof s->version, "%s", LEADGLASS_VERSION);
         s->pid = (uint32_t)getpid();

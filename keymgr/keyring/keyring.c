@@ -302,13 +302,17 @@ int lg_keyring_stat(struct lg_keyring *k, struct lg_keyring_stat *ret)
     memcpy(ret->keyring_id, k->meta.keyring_id, LG_ID_LEN);
     lg_backup_age(k, &ret->backup, &ret->uncovered);
     ret->restored = lg_keyring_restored(k);
+    return 0;
+}
+
+uint32_t lg_keyring_anchor_nv(const struct lg_keyring *k)
+{
     struct lg_slotfile *s = malloc(sizeof *s);
     uint8_t bytes[LG_SLOTFILE_MAX];
     size_t len;
-    if (s && lg_slots_read(k, bytes, &len) == 0 && lg_slotfile_decode(bytes, len, s) == 0 && s->anchored[s->n_roots - 1])
-        ret->anchor_nv = s->anchor_nv;
+    uint32_t nv = s && lg_slots_read(k, bytes, &len) == 0 && lg_slotfile_decode(bytes, len, s) == 0 && s->anchored[s->n_roots - 1] ? s->anchor_nv : 0;
     free(s);
-    return 0;
+    return nv;
 }
 
 void lg_keyring_set_chip(struct lg_keyring *k, const struct lg_chip *chip) { k->chip = chip; }

@@ -387,7 +387,7 @@ static void wr_keyd(struct lg_wr *w, const struct lg_keyd_status *s)
     lg_wr_u64(w, s->keyring.backup);
     lg_wr_u64(w, s->keyring.uncovered);
     lg_wr_u8(w, s->keyring.restored);
-    lg_wr_u32(w, s->keyring.anchor_nv);
+    lg_wr_u32(w, s->anchor_nv);
 }
 static void rd_keyd(struct lg_rd *r, struct lg_keyd_status *s)
 {
@@ -428,7 +428,7 @@ static void rd_keyd(struct lg_rd *r, struct lg_keyd_status *s)
     s->keyring.backup = lg_rd_u64(r);
     s->keyring.uncovered = lg_rd_u64(r);
     s->keyring.restored = rd_bool(r);
-    s->keyring.anchor_nv = lg_rd_u32(r);
+    s->anchor_nv = lg_rd_u32(r);
 }
 
 static void wr_audit(struct lg_wr *w, const struct lg_audit_info *i)

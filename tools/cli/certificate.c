@@ -132,7 +132,7 @@ static void html_of(FILE *f, const struct lg_certificate *x, const uint8_t sig[L
     else
         row(f, "Files", "%llu, %llu bytes of ciphertext", (unsigned long long)x->files, (unsigned long long)x->bytes);
     row(f, "Older slot files", "%s", x->anchored ? "useless: a value that they need was overwritten (anchor)" :
-        "the study stays destroyed as long as no copy of a root-slot file from before the destruction meets a secret valid for it; there is no anchor that makes such copies useless");
+        "the study stays destroyed as long as no copy of a root-slot file from before the destruction meets a secret valid for it; no anchor in a TPM was in force for all of its life");
     if (!x->n_backups)
         row(f, "Keyring backups", "none outstanding");
     for (unsigned i = 0; i < x->n_backups; i++) {

@@ -167,7 +167,7 @@ static int run_status(struct cli *c)
         cJSON_AddStringToObject(kr, "id", id);
         cJSON_AddStringToObject(kr, "directory", s->keyring_dir);
         cJSON_AddStringToObject(kr, "root_slot", s->slot_path);
-        cJSON_AddBoolToObject(kr, "anchored", s->keyring.anchor_nv != 0);
+        cJSON_AddBoolToObject(kr, "anchored", s->anchor_nv != 0);
         if (s->mirror_dir[0]) {
             cJSON_AddStringToObject(kr, "mirror", s->mirror_dir);
             cJSON_AddStringToObject(kr, "copies", copies(s));
@@ -206,8 +206,8 @@ static int run_status(struct cli *c)
         printf("key manager   %s, version %s, process %u, up %llu s, at %s\n", s->unlocked ? "unlocked" : "locked", s->version, s->pid, (unsigned long long)s->uptime_s, c->socket);
         printf("keyring       %s (%s), epoch %llu\n", s->keyring_dir, id, (unsigned long long)s->keyring.epoch);
         printf("root slot     %s", s->slot_path);
-        if (s->keyring.anchor_nv)
-            printf(", anchored in the TPM (NV 0x%08x)", s->keyring.anchor_nv);
+        if (s->anchor_nv)
+            printf(", anchored in the TPM (NV 0x%08x)", s->anchor_nv);
         putchar('\n');
         if (s->mirror_dir[0])
             printf("mirror        %s, %s\n", s->mirror_dir, copies(s));

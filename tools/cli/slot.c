@@ -223,8 +223,8 @@ static int slot_anchor(const struct cli *c, struct lg_client *k)
         return cli_fail(CLI_USAGE, "slot anchor: expected --tpm, or --none to give it up");
     struct lg_keyd_status *s = calloc(1, sizeof *s);
     int rc = s ? lg_client_status(k, s) : -ENOMEM;
-    int code = rc ? cli_explain(c, rc, "slot anchor") : !s->unlocked ? cli_explain(c, -ENOKEY, "slot anchor") : c->tpm && !s->keyring.anchor_nv ? anchor_sure(c, s) : CLI_OK;
-    bool was = s && s->keyring.anchor_nv;
+    int code = rc ? cli_explain(c, rc, "slot anchor") : !s->unlocked ? cli_explain(c, -ENOKEY, "slot anchor") : c->tpm && !s->anchor_nv ? anchor_sure(c, s) : CLI_OK;
+    bool was = s && s->anchor_nv;
     if (!code)
         rc = lg_client_slot_anchor(k, c->tpm);
     if (!code && rc == 0)
@@ -232,7 +232,7 @@ static int slot_anchor(const struct cli *c, struct lg_client *k)
                     : "the root-slot file is anchored no more; the keyring has a new root key");
     else if (!code && rc == -EALREADY)
         code = cli_fail(CLI_FAILED, c->tpm ? "it is anchored already" : "it is not anchored");
-    else if (!code && c->none && was && !lg_client_status(k, s) && !s->keyring.anchor_nv)
+    else if (!code && c->none && was && !lg_client_status(k, s) && !s->anchor_nv)
         code = cli_fail(CLI_FAILED, "the root-slot file needs the TPM no more, but the values in it could not be destroyed (%s): copies of the slot file from before still open with them", strerror(-rc));
     else if (!code)
         code = cli_tpm_error(rc) ? cli_fail(CLI_FAILED, "slot anchor: %s", cli_tpm_error(rc)) : rc == -ENOSPC ? cli_fail(CLI_FAILED, "slot anchor: the TPM has no room for two more values of 68 bytes, or the disk is full") : cli_explain(c, rc, "slot anchor");
