@@ -106,7 +106,7 @@ void lg_front_audit_event(struct lg_front_audit *a, const char *event)
 {
     if (!a)
         return;
-    put_mount(a, event, 0, "");
+    put_mount(a, event, 0, "the mount was told, and drops it");
     if (lg_audit_flush(a->log, false) == 0)
         cosign(a);
 }
@@ -180,7 +180,7 @@ int lg_front_audit_open(const struct lg_front_audit_options *o, const char *sock
     else
         rc = open_log(a, o, mountpoint, info, error, cap);
     if (!rc) {
-        snprintf(text, sizeof text, "audit.names=%s audit.window=%u audit.on-failure=%s", o->names ? "on" : "off", o->window_s, o->keep_going ? "continue" : "refuse");
+        snprintf(text, sizeof text, "audit.names=%s audit.window=%u audit.keep=%u audit.on-failure=%s", o->names ? "on" : "off", o->window_s, o->keep_days, o->keep_going ? "continue" : "refuse");
         put_mount(a, "mount", 0, text);
         if (o->keep_going || o->names)
             put_mount(a, "config", 0, text);

@@ -106,12 +106,10 @@ int lg_keyd_audit_start(struct lg_worker *w)
     snprintf(r.event, sizeof r.event, "start");
     snprintf(r.text, sizeof r.text, "leadglass-keyd %s", LEADGLASS_VERSION);
     lg_audit_put(w->audit, &r);
-    if (w->o.audit_continue) {
-        lg_audit_record_init(&r);
-        snprintf(r.event, sizeof r.event, "config");
-        snprintf(r.text, sizeof r.text, "audit.on-failure=continue");
-        lg_audit_put(w->audit, &r);
-    }
+    lg_audit_record_init(&r); /* at every start, so that a change shows */
+    snprintf(r.event, sizeof r.event, "config");
+    snprintf(r.text, sizeof r.text, "audit.keep=%u audit.on-failure=%s", w->o.audit_keep, w->o.audit_continue ? "continue" : "refuse");
+    lg_audit_put(w->audit, &r);
     write_pub(w);
     return 0;
 }

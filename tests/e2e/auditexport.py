@@ -312,14 +312,18 @@ receiver.stop()
 m = w.remount()
 configure(spool_mib=1)
 with Exporter() as e:
-    for i in range(800):  # each another process: a record of its own
+    for i in range(200):  # each another process: four records of its own
         pid = os.fork()
         if not pid:
             try:
                 read(os.path.join(m, "ct"))
+                os.chmod(os.path.join(m, "ct"), 0o640)
+                write(os.path.join(m, "new%d" % i), b"x")
+                os.unlink(os.path.join(m, "new%d" % i))
             finally:
                 os._exit(0)
         os.waitpid(pid, 0)
+    read(os.path.join(m, "ct"))
     e.says("spool is full")
     assert state()["spool_full"] and sum(os.path.getsize(f) for f in glob.glob(spool + "/*.spool")) <= 1 << 20
     last = newest()

@@ -40,6 +40,8 @@ assert query("--from", "1h") != [] and query("--to", "2001-01-01") == [] and que
 assert len(query("--limit", "2")) == 2
 assert all(r["event"].startswith("key.") for r in query("--event", "key."))
 rows = list(csv.DictReader(io.StringIO(w.cli("audit", "query", "--csv", "--event", "file.open"))))
+assert all(r["uid"].isdigit() and r["pid"].isdigit() for r in rows) and any(r["us"].isdigit() for r in rows)
+assert "no record matches" in w.run("leadglass", "audit", "query", "--study", "1.2.3.4").stderr
 assert {r["study"] for r in rows} >= {studies["CT"]["uid"], studies["MR"]["uid"]} and all(int(r["count"]) >= 1 for r in rows)
 assert studies["CT"]["uid"] in w.cli("audit", "query", "--event", "file.open")
 assert query("--event", "log.read")[-1]["how"] == "query"  # every one of these is on record
@@ -61,10 +63,13 @@ gone = query("--event", "file.", "--study", studies["CT"]["key_id"])
 assert gone and not any(r.get("study") or r.get("patient") for r in gone)
 assert any(r["outcome"] == "EKEYREVOKED" for r in query("--outcome", "failed"))
 
+assert subprocess.run(["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups", os.path.join(BIN, "leadglass"), "study", "list"], env=w.env, stderr=subprocess.DEVNULL).returncode
 page = w.cli("audit", "report", "--html")
 numbers = json.loads(w.cli("audit", "report", "--json"))
 assert numbers["opens"] >= 8 and numbers["refused"] >= 1 and numbers["key_actions"] >= 1
 assert len(numbers["denied"]) >= 1 and all(e["outcome"] != "ok" for e in numbers["denied"])
+if os.access("/dev/shm", os.X_OK) and subprocess.run(["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups", "test", "-x", os.path.join(BIN, "leadglass")]).returncode == 0:
+    assert [e for e in numbers["denied"] if e["event"] == "study.list" and e["outcome"] == "EACCES" and e["user"] == "nobody"], numbers["denied"]
 assert any(e["event"] == "unlock" for e in numbers["key_events"]) and numbers["findings"] == [] and isinstance(numbers["holds_and_destructions"], list)
 counts = list(csv.DictReader(io.StringIO(w.cli("audit", "report", "--csv"))))
 of = lambda section: [r for r in counts if r["section"] == section]

@@ -1,9 +1,10 @@
-"""What the access log costs: the slices workload (bench_workload) with the log and without, in turn, and the medians of the pairs' ratios.
+"""What the access log costs: the slices workload (bench_workload) with the log and without, in turn, and the medians of the pairs' ratios: rates, and the processor time of everything
+that takes part during the phase (the workload, leadglass-fs, the key manager), which other work on the machine disturbs far less.
 
     audit_cost.py BIN WORKLOAD [PAIRS [STUDIES SLICES BYTES THREADS]]
 
 BIN: where the leadglass programs are; WORKLOAD: build/release/bin/bench_workload. Store and log on /dev/shm. Needs root."""
-import os, re, shutil, statistics, subprocess, sys, tempfile
+import os, re, resource, shutil, statistics, subprocess, sys, tempfile, time
 
 BIN, WORK = sys.argv[1:3]
 PAIRS = int((sys.argv[3:4] or ["5"])[0])
@@ -13,6 +14,12 @@ PHASES = ("create", "stat", "head", "read", "unlink")
 
 def run(env, *argv):
     return subprocess.run(argv, env=env, check=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, text=True).stdout
+
+
+def used(pids):
+    """Processor time of these and of all children that have ended, in seconds."""
+    r = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return r.ru_utime + r.ru_stime + sum(time.clock_gettime((~p << 3) | 2) for p in pids)
 
 
 def once(log):
@@ -33,16 +40,11 @@ def once(log):
         for phase in PHASES:
             with open(top + "/out", "w") as f:
                 subprocess.run([lg, "mount"] + ([] if log else ["-o", "audit=off"]) + [top + "/vault", mnt], env=env, check=True, stdin=subprocess.DEVNULL, stdout=f, stderr=f)
+            pids = [int(p) for p in subprocess.run(["pgrep", "-f", "leadglass-(fs|keyd).*" + top], stdout=subprocess.PIPE, text=True).stdout.split()]
+            before = used(pids)
             said = run(env, WORK, mnt, phase, STUDIES, SLICES, BYTES, THREADS)
+            out[phase + " cpu"] = used(pids) - before
             out[phase] = float(re.search(r"files/s=([\d.]+)", said).group(1))
-            cpu = 0.0
-            for p in subprocess.run(["pgrep", "-f", "leadglass-(fs|keyd).*" + top], stdout=subprocess.PIPE, text=True).stdout.split():
-                try:
-                    f = open("/proc/%s/stat" % p).read().rsplit(")", 1)[1].split()
-                    cpu += (int(f[11]) + int(f[12])) / os.sysconf("SC_CLK_TCK")
-                except OSError:
-                    pass
-            out[phase + " cpu"] = cpu - out.get("_keyd", 0)
             run(env, lg, "umount", mnt)
     finally:
         subprocess.run(["umount", "-l", mnt], stderr=subprocess.DEVNULL)
@@ -65,7 +67,7 @@ for phase in PHASES:
     on, off = [p[0][phase] for p in pairs], [p[1][phase] for p in pairs]
     print("%-8s %12.0f %12.0f %8.3f" % (phase, statistics.median(on), statistics.median(off), statistics.median(a / b for a, b in zip(on, off))))
 
-print("%-8s %12s %12s %8s" % ("phase", "cpu s with", "without", "ratio"))
+print("%-8s %12s %12s %8s" % ("phase", "cpu s with", "without", "with/wo"))
 for phase in PHASES:
     on, off = [p[0][phase + " cpu"] for p in pairs], [p[1][phase + " cpu"] for p in pairs]
-    print("%-8s %12.2f %12.2f %8.3f" % (phase, statistics.median(on), statistics.median(off), statistics.median(a / b for a, b in zip(on, off))))
+    print("%-8s %12.3f %12.3f %8.3f" % (phase, statistics.median(on), statistics.median(off), statistics.median(a / b for a, b in zip(on, off))))

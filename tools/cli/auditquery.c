@@ -54,10 +54,14 @@ static cJSON *json(const struct query *q, const char *chain, const struct lg_aud
         cJSON_AddNumberToObject(j, "read", (double)r->read);
         cJSON_AddNumberToObject(j, "written", (double)r->written);
     }
+    if (r->has & LG_AUDIT_US)
+        cJSON_AddNumberToObject(j, "us", (double)r->us);
     if (r->text[0])
         cJSON_AddStringToObject(j, "text", r->text);
     if (r->path[0])
         cJSON_AddStringToObject(j, "path", r->path);
+    if (r->target[0])
+        cJSON_AddStringToObject(j, "target", r->target);
     return j;
 }
 
@@ -81,7 +85,8 @@ void cli_audit_csv(FILE *f, const char *s)
 static char *format(const struct query *q, const cJSON *j)
 {
     static const char *const columns[] = { "time", "event", "how", "outcome", "user", "program", "study", "patient", "key_id", "file", "text", "log" };
-    char *out = NULL;
+    static const char *const numbers[] = { "uid", "pid", "read", "written", "us" };
+    char *out = NULL, uid[16] = "";
     size_t len;
     if (q->c->json)
         return cJSON_PrintUnformatted(j);
@@ -92,10 +97,17 @@ static char *format(const struct query *q, const cJSON *j)
     if (q->c->query.csv) {
         for (unsigned i = 0; i < sizeof columns / sizeof *columns; i++)
             cli_audit_csv(f, text_of(j, columns[i]));
-        fprintf(f, "%.0f\r", count);
+        fprintf(f, "%.0f", count);
+        for (unsigned i = 0; i < sizeof numbers / sizeof *numbers; i++) {
+            const cJSON *v = cJSON_GetObjectItem(j, numbers[i]);
+            fprintf(f, v ? ",%.0f" : ",", v ? v->valuedouble : 0);
+        }
+        putc('\r', f);
     } else {
-        const char *study = text_of(j, "study");
-        fprintf(f, "%.19sZ  %-14s %-6s %-12s %-12s %-28s %s", text_of(j, "time"), text_of(j, "event"), text_of(j, "how"), text_of(j, "outcome"), text_of(j, "user"), text_of(j, "program"),
+        const char *study = text_of(j, "study"), *user = text_of(j, "user");
+        if (!user[0] && cJSON_GetObjectItem(j, "uid"))
+            snprintf(uid, sizeof uid, "%.0f", cJSON_GetNumberValue(cJSON_GetObjectItem(j, "uid")));
+        fprintf(f, "%.19sZ  %-14s %-6s %-12s %-12s %-28s %s", text_of(j, "time"), text_of(j, "event"), text_of(j, "how"), text_of(j, "outcome"), user[0] ? user : uid, text_of(j, "program"),
                 study[0] ? study : text_of(j, "key_id"));
         if (count > 1)
             fprintf(f, "  x%.0f", count);
@@ -148,7 +160,7 @@ int cli_audit_query(const struct cli *c)
     if (!code && c->json)
         fputs("[", stdout);
     if (!code && c->query.csv)
-        fputs("time,event,how,outcome,user,program,study,patient,key_id,file,text,log,count\r\n", stdout);
+        fputs("time,event,how,outcome,user,program,study,patient,key_id,file,text,log,count,uid,pid,read,written,us\r\n", stdout);
     for (size_t i = 0; i < q.n; i++) {
         if (!code && i >= first)
             printf("%s%s%s", c->json && i > first ? ",\n" : "", q.hit[i].text, c->json ? "" : "\n");
@@ -158,6 +170,8 @@ int cli_audit_query(const struct cli *c)
         fputs("]\n", stdout);
     if (!code && first)
         fprintf(stderr, "leadglass: the newest %u of %zu records\n", c->query.limit, q.n);
+    if (!code && !q.n && !c->json)
+        fputs("leadglass: no record matches\n", stderr);
     if (!code && fflush(stdout))
         code = cli_fail(CLI_FAILED, "standard output: %s", strerror(errno));
     free(q.hit);

@@ -125,7 +125,9 @@ static int open_counted(struct report *p, const struct lg_audit_record *r, unsig
     int64_t day = r->time_us / 86400000000;
     gmtime_r(&t, &tm);
     bool off = tm.tm_wday == 0 || tm.tm_wday == 6 || (unsigned)tm.tm_hour < p->from_h || (unsigned)tm.tm_hour >= p->to_h;
-    struct tally *u = tally(&p->users, r->user[0] ? r->user : "?"), *e = tally(&p->programs, r->exe[0] ? r->exe : "?");
+    char uid[24];
+    snprintf(uid, sizeof uid, "uid %u", r->uid); /* one whose name could not be learnt */
+    struct tally *u = tally(&p->users, r->user[0] ? r->user : uid), *e = tally(&p->programs, r->exe[0] ? r->exe : "?");
     if (!u || !e)
         return -ENOMEM;
     p->opens += n;
@@ -155,7 +157,7 @@ static bool one_of(const char *event, const char *const *list, unsigned n)
 /* Something was found to be wrong, with a file or with the log. */
 static bool trouble(const char *event)
 {
-    static const char *const what[] = { "file.tampered", "log.failed", "log.space", "log.recovered", "log.broken", "log.clock" };
+    static const char *const what[] = { "file.tampered", "log.failed", "log.space", "log.recovered", "log.broken", "log.fork", "log.clock", "mirror.degraded", "scrub.found" };
     return one_of(event, what, sizeof what / sizeof *what);
 }
 
@@ -163,7 +165,7 @@ static bool trouble(const char *event)
 static bool key_action(const char *event)
 {
     static const char *const groups[] = { "slot.", "officer.", "study.", "backup.", "vault.", "key.", "policy.", "act.", "scrub.", "clock." };
-    static const char *const daily[] = { "study.list", "study.show", "key.lease", "key.create", "key.provisional", "key.attach", "slot.list", "officer.list", "backup.list" };
+    static const char *const daily[] = { "study.list", "study.show", "study.returned", "key.lease", "key.create", "key.provisional", "key.attach", "key.request", "slot.list", "officer.show", "backup.read", "officer.list", "backup.list" };
     static const char *const alone[] = { "unlock", "lock", "config" };
     if (one_of(event, daily, sizeof daily / sizeof *daily))
         return false;
@@ -191,7 +193,7 @@ static int each(void *arg, const char *chain, const struct lg_audit_record *r)
     } else if (key_action(r->event)) {
         rc = keep(p, &p->keys, r, n);
     }
-    if (!rc && r->outcome && begins(r->event, "file."))
+    if (!rc && r->outcome && (begins(r->event, "file.") || r->outcome == -EACCES || r->outcome == -EPERM || strcmp(r->event, "study.returned") == 0))
         rc = keep(p, &p->denied, r, n);
     return rc;
 }
@@ -360,8 +362,11 @@ static void html(struct report *p, const cJSON *chains)
            "figure{margin:1em 0}figcaption{font-weight:bold}.bad{color:#b3362b;font-weight:bold}@media print{body{margin:0;font-size:11px}section,figure{break-inside:avoid}}</style>"
            "<h1>Access to studies, %.16s to %.16s UTC</h1><p>Made %.19s UTC by Leadglass " LEADGLASS_VERSION " from the access log. Working hours: %02u to %02u h UTC, Monday to Friday.</p>",
            from, to, from, to, now, p->from_h, p->to_h);
-    printf("<p>%llu files opened, %llu refused, %llu outside working hours; %.1f GiB read through the mounts, %.1f GiB written. %llu findings of tampering or trouble with the log.</p>", p->opens,
-           p->refused, p->off, (double)p->read / 1073741824.0, (double)p->written / 1073741824.0, p->integrity.all);
+    bool much = p->read + p->written >= 1ull << 31;
+    double unit = much ? 1073741824.0 : 1048576.0;
+    const char *name = much ? "GiB" : "MiB";
+    printf("<p>%llu files opened, %llu refused, %llu outside working hours; %.1f %s read through the mounts, %.1f %s written. %llu findings of tampering or trouble with the log.</p>", p->opens,
+           p->refused, p->off, (double)p->read / unit, name, (double)p->written / unit, name, p->integrity.all);
     bars("Opens per day, refused in red", p->day, p->day_refused, p->days, day_label, p);
     bars("Opens per hour of the day (UTC)", p->hour, NULL, 24, hour_label, p);
     tally_table("Users", &p->users, true);
