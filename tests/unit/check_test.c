@@ -99,7 +99,7 @@ static int teardown(void **state)
 {
     (void)state;
     char path[200];
-    static const char *const names[] = { "k/data.mdb", "k/lock.mdb", "k/lock", "k.root" };
+    static const char *const names[] = { "k/data.mdb", "k/lock.mdb", "k/lock", "k.root", "k.root.tombstones" };
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         snprintf(path, sizeof path, "%s/%s", top, names[i]);
         unlink(path);
