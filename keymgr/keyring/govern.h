@@ -81,6 +81,9 @@ int lg_tombstones_check(const void *untrusted, size_t len, const uint8_t keyring
 /* One after the other, *at beginning with 0; false at the end. ret_bytes: as signed. Nothing is verified. */
 bool lg_tombstones_next(const void *untrusted, size_t len, size_t *at, struct lg_tombstone *ret, const uint8_t **ret_bytes);
 
+/* A restored keyring's file begins anew: what stands there of the lost one is renamed, to be kept. */
+int lg_tombstones_aside(const char *slot, uint64_t now) LG_MUST;
+
 /* ---- restore.c: when this incarnation of the keyring began (seconds since 1970; 0: it was never restored). Acts made before are not taken. ---- */
 uint64_t lg_incarnation(struct lg_keyring *k);
 

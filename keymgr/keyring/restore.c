@@ -377,6 +377,8 @@ int lg_backup_restore(const struct lg_backup_header *h, const struct lg_secret *
     im->later = later ? *later : (struct lg_backup_later){ 0 };
     im->later.now = im->later.now ? im->later.now : (uint64_t)time(NULL);
     int rc = lg_keyring_make(dir, slot_path, pass, pass_len, scrypt_ms, import_all, &s);
+    if (!rc)
+        rc = lg_tombstones_aside(slot_path, im->later.now);
     if (!rc) {
         *ret = im->counts;
         *ret_quarantined = im->quarantined;

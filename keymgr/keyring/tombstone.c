@@ -217,24 +217,35 @@ static int set_append(struct lg_keyring *k, const char *slot, uint64_t all, cons
     return rc;
 }
 
-int lg_tombstones_keep(struct lg_keyring *k, const uint8_t (*kids)[LG_ID_LEN], size_t n)
+/* Brings both files to all tombstones, of which there are so many; -ESTALE when a file is not what n more would complete and walked is false. */
+static int set_keep(struct lg_keyring *k, uint64_t all, const uint8_t (*kids)[LG_ID_LEN], size_t n, bool walked)
 {
     const char *const slot[2] = { k->slot_path, k->mirror_slot };
     char path[PATH_MAX];
     struct stat st;
-    uint64_t all;
-    int rc = set_walk(k, -1, &all);
+    int rc = 0;
     for (unsigned i = 0; !rc && i < 2 && slot[i]; i++) {
         rc = set_path(slot[i], "", path);
         bool there = !rc && lstat(path, &st) == 0;
         if (rc || (!all && !there) || (there && S_ISREG(st.st_mode) && (uint64_t)st.st_size == SET_HEAD + all * LG_TOMBSTONE_LEN))
             continue;
         rc = lg_keyring_step(k, "tombstones");
-        int one = rc ? rc : n ? set_append(k, slot[i], all, kids, n) : -ESTALE;
         if (!rc)
-            rc = one == -ESTALE ? set_rewrite(k, slot[i]) : one;
+            rc = n && n <= all ? set_append(k, slot[i], all, kids, n) : -ESTALE;
+        if (rc == -ESTALE && walked)
+            rc = set_rewrite(k, slot[i]);
     }
     return rc;
+}
+
+int lg_tombstones_keep(struct lg_keyring *k, const uint8_t (*kids)[LG_ID_LEN], size_t n)
+{
+    uint64_t all;
+    int rc = set_keep(k, k->meta.destroyed, kids, n, false); /* one for every destroyed study: then nothing has to be counted */
+    if (rc != -ESTALE)
+        return rc;
+    rc = set_walk(k, -1, &all);
+    return rc ? rc : set_keep(k, all, kids, n, true);
 }
 
 int lg_tombstones_check(const void *untrusted, size_t len, const uint8_t keyring_id[LG_ID_LEN])
@@ -248,14 +259,27 @@ int lg_tombstones_check(const void *untrusted, size_t len, const uint8_t keyring
 bool lg_tombstones_next(const void *untrusted, size_t len, size_t *at, struct lg_tombstone *ret, const uint8_t **ret_bytes)
 {
     const uint8_t *b = untrusted;
-    *at = *at ? *at : SET_HEAD;
-    while (len >= *at && len - *at >= LG_TOMBSTONE_LEN) { /* what a crash cut off is not there */
+    while (len >= *at && len - *at >= LG_TOMBSTONE_LEN) { /* heads of further files, and what a crash cut off, are passed over */
         *ret_bytes = b + *at;
-        *at += LG_TOMBSTONE_LEN;
-        if (lg_tombstone_decode(*ret_bytes, LG_TOMBSTONE_LEN, ret) == 0)
+        if (lg_tombstone_decode(*ret_bytes, LG_TOMBSTONE_LEN, ret) == 0) {
+            *at += LG_TOMBSTONE_LEN;
             return true;
+        }
+        ++*at;
     }
     return false;
+}
+
+int lg_tombstones_aside(const char *slot, uint64_t now)
+{
+    char path[PATH_MAX], to[PATH_MAX], suffix[32];
+    snprintf(suffix, sizeof suffix, ".before-%llu", (unsigned long long)now);
+    int rc = set_path(slot, "", path);
+    if (!rc)
+        rc = set_path(slot, suffix, to);
+    if (!rc && renameat2(AT_FDCWD, path, AT_FDCWD, to, RENAME_NOREPLACE))
+        return errno == ENOENT ? 0 : -errno;
+    return rc ? rc : lg_slotfile_dir_sync(path);
 }
 
 /* ---- certificates --------------------------------------------------------------------------------------------------------------------------------- */

@@ -316,6 +316,7 @@ void power_on(const char *dir, unsigned cut_before)
 
 unsigned power_calls(void) { return calls; }
 bool power_gone(void) { return gone; }
+void power_fail(void) { gone = true; }
 
 static void undo(struct change *c)
 {

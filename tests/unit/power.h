@@ -14,6 +14,7 @@ enum power_loss { POWER_KEEP_ALL, POWER_LOSE_ALL, POWER_LOSE_SOME, POWER_LOSSES 
 void power_on(const char *root, unsigned cut_before);
 unsigned power_calls(void);
 bool power_gone(void);
+void power_fail(void); /* now, after everything that was done */
 /* Ends counting. When the power went, what was not synced is lost: close every file before. seed: of the chance. */
 void power_off(enum power_loss loss, uint64_t seed);
 

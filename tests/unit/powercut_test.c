@@ -390,7 +390,6 @@ static int op_degraded(struct lg_keyring *k)
     unlink(at("w/k/data.mdb")); /* the first disk loses it under way: the commit notices, and marks */
     return study(k, "new", "", NULL);
 }
-static int op_open(struct lg_keyring *k) { return (void)k, 0; }
 static int op_audit(struct lg_keyring *k)
 {
     LG_SECRET_AUTO s = lg_secret_new();
@@ -433,8 +432,8 @@ static const struct {
     { "backup void", NULL, op_void, is_void, false },
     { "audit key", NULL, op_audit, NULL, false },
     { "the first copy fails", NULL, op_degraded, is_study, false },
-    { "opening without the mirror", NULL, op_open, NULL, true },
-    { "opening without the first copy", NULL, op_open, NULL, true },
+    { "opening without the mirror, and a study", NULL, op_study, is_study, true },
+    { "opening without the first copy, and a study", NULL, op_study, is_study, true },
 };
 enum { OPS = sizeof ops / sizeof *ops };
 
@@ -551,14 +550,19 @@ static bool run(unsigned what, unsigned stop, enum power_loss loss, unsigned aft
         epoch_before = st.epoch;
     }
     power_on(at("w"), stop);
-    int rc = opening ? open_as("first", &k) : ops[what].op(k);
+    int rc = opening ? open_as("first", &k) : 0;
+    if (!rc)
+        rc = ops[what].op(k);
+    else
+        k = NULL;
     bool cut = power_gone(), acked = rc == 0;
     if (!cut)
         assert_int_equal(rc, 0);
-    if (k && !(opening && rc))
+    power_fail(); /* after the last call, too: what was acknowledged is durable */
+    if (k)
         lg_keyring_close(k);
     power_off(loss, chance());
-    if (!first_gone)
+    if (!first_gone || (opening && acked))
         lose_disk(after);
     /* Recovery, cut before some call of its own, until it is not. */
     for (unsigned cuts = 0; cut && cuts < 2; cuts++) {
@@ -600,8 +604,12 @@ static void test_every_call(void **state)
             continue;
         for (bool cut = true; cut; stop++) {
             cut = false;
-            for (enum power_loss loss = 0; loss < POWER_LOSSES; loss++, runs++)
-                cut |= run(what, stop, loss, (stop + loss) % 3);
+            for (enum power_loss loss = 0; loss < POWER_LOSSES; loss++, runs++) {
+                bool before = run(what, stop, loss, (stop + loss) % 3);
+                for (unsigned i = 1; !before && i < 3; i++, runs++) /* it was acknowledged: each disk has it */
+                    (void)run(what, stop, loss, (stop + loss + i) % 3);
+                cut |= before;
+            }
             assert_true(stop < 300);
         }
         calls += stop - 2;

@@ -179,6 +179,20 @@ static void test_tombstones(void **state)
     lg_keyring_close(k);
     remove_tree(at("r"), true), unlink(at("r.root")), unlink(at("r.root.tombstones"));
 
+    /* Two files joined, the first cut off; and what stood beside the new slot file is kept under another name. */
+    uint8_t *two = malloc(2 * len);
+    memcpy(two, file, len - 50), memcpy(two + len - 50, file, len);
+    int fd = open(at("r.root.tombstones"), O_WRONLY | O_CREAT, 0600);
+    assert_int_equal(write(fd, file, len), len);
+    close(fd);
+    assert_int_equal(copy_restore(&c, at("r"), at("r.root"), pass, &(struct lg_backup_later){ .tombstones = two, .tombstones_len = 2 * len - 50 }, &n), 0);
+    assert_int_equal(n, 2);
+    free(two);
+    char aside[200];
+    snprintf(aside, sizeof aside, "%s.before-%llu", at("r.root.tombstones"), (unsigned long long)now.wall_s);
+    assert_true(access(at("r.root.tombstones"), F_OK) && access(aside, F_OK) == 0);
+    remove_tree(at("r"), true), unlink(at("r.root")), unlink(aside);
+
     /* Every byte of it: another keyring's, no such file, not signed, or of no study here. Nothing is left behind. */
     unsigned refused = 0, fewer = 0;
     for (size_t i = 0; i < len; i += i < 8 + LG_ID_LEN ? 1 : 7) {
