@@ -8,7 +8,7 @@ function(lg_e2e name)
     set(E_LABEL e2e)
   endif()
   add_test(NAME e2e_${name} COMMAND /usr/bin/python3 ${CMAKE_CURRENT_SOURCE_DIR}/${E_SCRIPT} ${E_ARGS})
-  set_tests_properties(e2e_${name} PROPERTIES LABELS ${E_LABEL} TIMEOUT 600 SKIP_RETURN_CODE 77
+  set_tests_properties(e2e_${name} PROPERTIES LABELS ${E_LABEL} TIMEOUT ${LG_E2E_SECONDS} SKIP_RETURN_CODE 77
     ENVIRONMENT "LG_BIN=$<TARGET_FILE_DIR:leadglass>;PYTHONDONTWRITEBYTECODE=1")
 endfunction()
 lg_e2e(smoke LABEL smoke)

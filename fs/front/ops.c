@@ -8,6 +8,7 @@
 #include <sys/sysinfo.h>
 
 #include "audit.h"
+#include "order.h"
 
 /* LARGE: reads of that much come one behind the other, and several processors are to open them. */
 enum { IO_MAX = 1024 * 1024, LARGE = 1024 * 1024 };

@@ -18,6 +18,7 @@
 #include <unistd.h>
 
 #include "front.h"
+#include "order.h"
 
 const char *lg_ring_missing(void)
 {
@@ -143,6 +144,7 @@ static void dispatch(void *user, struct fuse_uring_work *w)
 {
     struct lg_ring *r = ((struct lg_front *)user)->ring;
     atomic_uint *slow = &r->slow[w->opcode % KINDS];
+    LG_RING_REQUESTED();
     if (atomic_load_explicit(slow, memory_order_relaxed)) {
         enqueue(r, w);
         return;

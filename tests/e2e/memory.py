@@ -96,6 +96,9 @@ for i, uid in enumerate(uids):
     known["study key %d" % i] = key_of(ask(STUDY_KEY, text(uid) + text("") * 4))
 processes = {"keyd %d" % p: p for p in w.keyd_pids()}
 processes["fs"] = w.pid_of()
+if re.search(rb"lib[at]san", read("/proc/%d/maps" % processes["fs"])):
+    w.umount()
+    skip("a sanitizer's shadow of all memory cannot be searched")
 assert len(processes) == 3, processes
 assert all(len(k) == 32 and len(set(k)) > 16 for k in known.values())
 for name in ("vault key", "general key", "study key 0"):  # the search itself works: in use they are found
