@@ -6,6 +6,7 @@
 #define LEADGLASS_BACKUP_H
 
 #include "leadglass/keyring.h"
+#include "leadglass/shares.h"
 
 #define LG_BACKUP_FRAME_MAX 65536u /* a sealed frame, its length not counted */
 
@@ -44,15 +45,21 @@ struct lg_backup_header {
     struct lg_scrypt_params {
         uint8_t log2_n, r, p, salt[32];
     } scrypt;
-    uint8_t wrapped[48]; /* wrap(scrypt(passphrase), backup key) */
+    uint8_t k, n; /* in place of a passphrase: opened by any k of n shares; 0: by the passphrase */
+    uint8_t set[LG_SHARE_SET_LEN];
+    uint8_t wrapped[48]; /* wrap(scrypt(passphrase), or what the shares give; backup key) */
 };
 #define LG_BACKUP_HEADER_LEN (8u + 4u + LG_ID_LEN + 8u + 35u + 48u + 32u)
 /* Makes a backup key and the header that gives it to the passphrase. The id is the key manager's. */
 int lg_backup_header_make(const uint8_t id[LG_ID_LEN], const struct lg_secret *key, const void *pass, size_t len, unsigned scrypt_ms,
                           uint8_t out[LG_BACKUP_HEADER_LEN]) LG_MUST;
+/* The same for n shares (ret) of which any k open it. -EINVAL: lg_shares_split. */
+int lg_backup_header_make_shares(const uint8_t id[LG_ID_LEN], const struct lg_secret *key, unsigned k, unsigned n, uint8_t out[LG_BACKUP_HEADER_LEN], struct lg_share *ret) LG_MUST;
 int lg_backup_header_read(const uint8_t in[LG_BACKUP_HEADER_LEN], struct lg_backup_header *ret) LG_MUST; /* -EPROTO, -EPROTONOSUPPORT */
 /* -EKEYREJECTED. */
 int lg_backup_header_open(const struct lg_backup_header *h, const void *pass, size_t len, struct lg_secret *ret_key) LG_MUST;
+/* -EXDEV: a share of another backup. -EKEYREJECTED. Otherwise as lg_shares_join. */
+int lg_backup_header_join(const struct lg_backup_header *h, const struct lg_share *s, unsigned n, struct lg_secret *ret_key) LG_MUST;
 
 /* What a backup holds, counted while every frame is authenticated and every key tried on its study's record. */
 struct lg_backup_counts {

@@ -393,6 +393,45 @@ static struct frame_ad header_ad(const uint8_t id[LG_ID_LEN])
     return ad;
 }
 
+static int header_write(const struct lg_backup_header *h, uint8_t out[LG_BACKUP_HEADER_LEN])
+{
+    struct lg_wr w = lg_wr(out, LG_BACKUP_HEADER_LEN);
+    lg_wr_bytes(&w, magic, sizeof magic);
+    lg_wr_u32(&w, h->k ? 2 : 1);
+    lg_wr_bytes(&w, h->id, LG_ID_LEN);
+    lg_wr_u64(&w, h->created);
+    if (h->k) {
+        static const uint8_t none[1 + sizeof h->scrypt.salt - LG_SHARE_SET_LEN];
+        lg_wr_u8(&w, h->k);
+        lg_wr_u8(&w, h->n);
+        lg_wr_bytes(&w, none, 1);
+        lg_wr_bytes(&w, h->set, LG_SHARE_SET_LEN);
+        lg_wr_bytes(&w, none, sizeof none - 1);
+    } else {
+        lg_wr_u8(&w, h->scrypt.log2_n);
+        lg_wr_u8(&w, h->scrypt.r);
+        lg_wr_u8(&w, h->scrypt.p);
+        lg_wr_bytes(&w, h->scrypt.salt, sizeof h->scrypt.salt);
+    }
+    lg_wr_bytes(&w, h->wrapped, sizeof h->wrapped);
+    return lg_sha256(out, w.len, out + w.len);
+}
+
+int lg_backup_header_make_shares(const uint8_t id[LG_ID_LEN], const struct lg_secret *key, unsigned k, unsigned n, uint8_t out[LG_BACKUP_HEADER_LEN], struct lg_share *ret)
+{
+    LG_SECRET_AUTO kek = lg_secret_random();
+    struct lg_backup_header h = { .created = (uint64_t)time(NULL), .k = (uint8_t)k, .n = (uint8_t)n };
+    struct frame_ad ad = header_ad(id);
+    int rc = kek ? lg_shares_split(kek, k, n, ret) : -ENOMEM;
+    if (!rc)
+        rc = lg_key_wrap(kek, ad.b, sizeof ad.b, key, h.wrapped);
+    if (rc)
+        return rc;
+    memcpy(h.id, id, LG_ID_LEN);
+    memcpy(h.set, ret[0].set, LG_SHARE_SET_LEN);
+    return header_write(&h, out);
+}
+
 int lg_backup_header_make(const uint8_t id[LG_ID_LEN], const struct lg_secret *key, const void *pass, size_t len, unsigned scrypt_ms, uint8_t out[LG_BACKUP_HEADER_LEN])
 {
     LG_SECRET_AUTO kek = lg_secret_new();
@@ -409,29 +448,20 @@ int lg_backup_header_make(const uint8_t id[LG_ID_LEN], const struct lg_secret *k
         rc = lg_key_wrap(kek, ad.b, sizeof ad.b, key, h.wrapped);
     if (rc)
         return rc;
-    struct lg_wr w = lg_wr(out, LG_BACKUP_HEADER_LEN);
-    lg_wr_bytes(&w, magic, sizeof magic);
-    lg_wr_u32(&w, 1);
-    lg_wr_bytes(&w, id, LG_ID_LEN);
-    lg_wr_u64(&w, h.created);
-    lg_wr_u8(&w, h.scrypt.log2_n);
-    lg_wr_u8(&w, h.scrypt.r);
-    lg_wr_u8(&w, h.scrypt.p);
-    lg_wr_bytes(&w, h.scrypt.salt, sizeof h.scrypt.salt);
-    lg_wr_bytes(&w, h.wrapped, sizeof h.wrapped);
-    return lg_sha256(out, w.len, out + w.len);
+    memcpy(h.id, id, LG_ID_LEN);
+    return header_write(&h, out);
 }
 
 int lg_backup_header_read(const uint8_t in[LG_BACKUP_HEADER_LEN], struct lg_backup_header *ret)
 {
     struct lg_rd r = lg_rd(in, LG_BACKUP_HEADER_LEN);
-    struct lg_backup_header h;
-    uint8_t sum[LG_MAC_LEN];
+    struct lg_backup_header h = { 0 };
+    uint8_t sum[LG_MAC_LEN], any = 0;
     const uint8_t *m = lg_rd_bytes(&r, sizeof magic);
     uint32_t version = lg_rd_u32(&r);
     if (!m || memcmp(m, magic, sizeof magic) != 0 || !version)
         return -EPROTO;
-    if (version > 1)
+    if (version > 2)
         return -EPROTONOSUPPORT;
     lg_rd_copy(&r, h.id, LG_ID_LEN);
     h.created = lg_rd_u64(&r);
@@ -442,8 +472,17 @@ int lg_backup_header_read(const uint8_t in[LG_BACKUP_HEADER_LEN], struct lg_back
     lg_rd_copy(&r, h.wrapped, sizeof h.wrapped);
     const uint8_t *have = lg_rd_bytes(&r, LG_MAC_LEN);
     struct lg_scrypt s = { .log2_n = h.scrypt.log2_n, .r = h.scrypt.r, .p = h.scrypt.p };
-    if (!have || !lg_rd_done(&r) || lg_sha256(in, LG_BACKUP_HEADER_LEN - LG_MAC_LEN, sum) || memcmp(sum, have, sizeof sum) != 0 || !lg_scrypt_ok(&s))
+    if (!have || !lg_rd_done(&r) || lg_sha256(in, LG_BACKUP_HEADER_LEN - LG_MAC_LEN, sum) || memcmp(sum, have, sizeof sum) != 0 || (version == 1 && !lg_scrypt_ok(&s)))
         return -EPROTO;
+    if (version == 2) { /* shares: no passphrase, no costs */
+        h.k = s.log2_n;
+        h.n = s.r;
+        memcpy(h.set, h.scrypt.salt, LG_SHARE_SET_LEN);
+        for (unsigned i = LG_SHARE_SET_LEN; i < sizeof h.scrypt.salt; i++)
+            any |= h.scrypt.salt[i];
+        if (any || s.p || h.k < 2 || h.k > h.n || h.n > LG_SHARES_MAX)
+            return -EPROTO;
+    }
     *ret = h;
     return 0;
 }
@@ -452,7 +491,22 @@ int lg_backup_header_open(const struct lg_backup_header *h, const void *pass, si
 {
     LG_SECRET_AUTO kek = lg_secret_new();
     struct frame_ad ad = header_ad(h->id);
-    int rc = kek ? header_kek(h, pass, len, kek) : -ENOMEM;
+    int rc = h->k ? -EINVAL : kek ? header_kek(h, pass, len, kek) : -ENOMEM;
+    if (!rc)
+        rc = lg_key_unwrap(kek, ad.b, sizeof ad.b, h->wrapped, ret_key);
+    return rc == -EBADMSG ? -EKEYREJECTED : rc;
+}
+
+int lg_backup_header_join(const struct lg_backup_header *h, const struct lg_share *s, unsigned n, struct lg_secret *ret_key)
+{
+    LG_SECRET_AUTO kek = lg_secret_new();
+    struct frame_ad ad = header_ad(h->id);
+    if (!h->k || !kek)
+        return kek ? -EINVAL : -ENOMEM;
+    for (unsigned i = 0; i < n; i++)
+        if (memcmp(s[i].set, h->set, LG_SHARE_SET_LEN) != 0)
+            return -EXDEV;
+    int rc = lg_shares_join(s, n, kek);
     if (!rc)
         rc = lg_key_unwrap(kek, ad.b, sizeof ad.b, h->wrapped, ret_key);
     return rc == -EBADMSG ? -EKEYREJECTED : rc;

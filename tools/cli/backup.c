@@ -67,16 +67,17 @@ static int sync_dir(const char *file)
     return rc;
 }
 
-static int create_in(struct lg_client *k, const char *file, int fd, const char *pass, size_t len, uint8_t id[LG_ID_LEN], unsigned long long *ret_bytes)
+static int create_in(struct lg_client *k, const char *file, int fd, const char *pass, size_t len, const unsigned shares[2], const struct cli *c, uint8_t id[LG_ID_LEN], unsigned long long *ret_bytes)
 {
     LG_SECRET_AUTO key = lg_secret_random();
+    LG_SECRET_BUF_AUTO struct lg_share *share = lg_secret_alloc(LG_SHARES_MAX * sizeof *share);
     uint8_t header[LG_BACKUP_HEADER_LEN];
     char copy[PATH_MAX], name[LG_BACKUP_NAME_MAX + 1];
     snprintf(copy, sizeof copy, "%s", file);
     snprintf(name, sizeof name, "%.255s", basename(copy));
-    int rc = key ? lg_client_backup_begin(k, key, name, id) : -ENOMEM;
+    int rc = key && share ? lg_client_backup_begin(k, key, name, id) : -ENOMEM;
     if (!rc)
-        rc = lg_backup_header_make(id, key, pass, len, SCRYPT_MS, header);
+        rc = shares[0] ? lg_backup_header_make_shares(id, key, shares[0], shares[1], header, share) : lg_backup_header_make(id, key, pass, len, SCRYPT_MS, header);
     if (!rc)
         rc = write_all(fd, header, sizeof header);
     if (!rc)
@@ -85,6 +86,11 @@ static int create_in(struct lg_client *k, const char *file, int fd, const char *
         rc = -errno;
     if (!rc)
         rc = sync_dir(file);
+    if (!rc && shares[0]) { /* before it counts as one: without them it opens for nobody */
+        char title[64] = "keyring backup ";
+        cli_hex(id, title + strlen(title));
+        rc = shares_put(c, share, title) ? -ECANCELED : 0;
+    }
     return rc ? rc : lg_client_backup_done(k, id);
 }
 
@@ -96,20 +102,26 @@ static int create(const struct cli *c, struct lg_client *k, const char *file)
     uint8_t id[LG_ID_LEN];
     char hex[2 * LG_ID_LEN + 1];
     unsigned long long bytes = 0;
-    int code = pass ? cli_secret(c, "Passphrase of the backup (not the keyring's)", true, &type, pass, &len) : cli_fail(CLI_FAILED, "out of memory");
+    unsigned shares[2] = { 0, 0 };
+    int code = !pass ? cli_fail(CLI_FAILED, "out of memory") : c->shares ? shares_parse(c->shares, &shares[0], &shares[1]) : cli_secret(c, "Passphrase of the backup (not the keyring's)", true, &type, pass, &len);
+    if (!code && c->shares && (c->pass.file || c->pass.fd >= 0))
+        code = cli_fail(CLI_USAGE, "either a passphrase or --shares");
     if (code)
         return code;
     int fd = open(file, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0400);
     if (fd < 0)
         return cli_fail(CLI_FAILED, "%s: %s", file, errno == EEXIST ? "exists already; nothing was touched" : strerror(errno));
-    int rc = create_in(k, file, fd, pass, len, id, &bytes);
+    int rc = create_in(k, file, fd, pass, len, shares, c, id, &bytes);
     close(fd);
     if (rc) {
         unlink(file);
-        return rc == -EBUSY ? cli_fail(CLI_BUSY, "another keyring backup is being made") : cli_explain(c, rc, "backup create");
+        return rc == -ECANCELED && c->shares ? CLI_FAILED : rc == -EBUSY ? cli_fail(CLI_BUSY, "another keyring backup is being made") : cli_explain(c, rc, "backup create");
     }
     cli_hex(id, hex);
-    printf("keyring backup %s: %s. It opens with its own passphrase; keep both away from the ciphertext and from each other.\n", hex, file);
+    if (c->shares)
+        cli_fail(CLI_OK, "keyring backup %s: %s. Any %u of its %u shares open it: give each to another person, and leave no copy here", hex, file, shares[0], shares[1]);
+    else
+        printf("keyring backup %s: %s. It opens with its own passphrase; keep both away from the ciphertext and from each other.\n", hex, file);
     return CLI_OK;
 }
 
@@ -394,8 +406,8 @@ static int read_backup(const struct cli *c, const char *file, bool restore)
     int code = pass && key ? open_backup(file, &f, &h) : cli_fail(CLI_FAILED, "out of memory");
     if (code)
         return code;
-    code = cli_secret(c, "Passphrase of the backup", false, &type, pass, &len);
-    int rc = code ? 0 : lg_backup_header_open(&h, pass, len, key);
+    code = h.k ? shares_get(c, &h, key) : cli_secret(c, "Passphrase of the backup", false, &type, pass, &len);
+    int rc = code || h.k ? 0 : lg_backup_header_open(&h, pass, len, key);
     if (!code && rc == -EKEYREJECTED)
         code = cli_fail(CLI_PASSPHRASE, "wrong passphrase for %s", file);
     else if (!code && rc)
@@ -438,6 +450,9 @@ static int run_backup(struct cli *c)
 
 static const struct cli_option backup_options[] = {
     { "keyring", "DIR", "restore: the new keyring's directory, which must not exist; its slot file is DIR.root", CLI_TEXT, CLI_INTO(keyring), 0 },
+    { "shares", "K/N", "create: print N shares, of which any K open it, instead of asking for a passphrase", CLI_TEXT, CLI_INTO(shares), 0 },
+    { "shares-dir", "DIR", "create: write them there, a file each, instead of printing", CLI_TEXT, CLI_INTO(shares_dir), 0 },
+    { "share-file", "FILE", "inspect, restore: one of the shares (say it again for each); they are asked for otherwise", CLI_LIST, CLI_INTO(share_files), 0 },
     { "new-passphrase-file", "FILE", "restore: the new keyring's passphrase instead of a prompt", CLI_TEXT, CLI_INTO(new_pass_file), 0 },
     { "destroyed", "FILE", "restore: study UIDs or key ids, one a line, that were destroyed after the backup: they come back as\n`restored`, and are not served", CLI_TEXT,
       CLI_INTO(destroyed), 0 },

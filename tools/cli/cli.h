@@ -22,6 +22,11 @@ struct cli {
     bool json, help;
     struct lg_passphrase_source pass;
     /* of single commands */
+    const char *shares, *shares_dir;
+    struct cli_list {
+        unsigned n;
+        const char *s[32];
+    } share_files;
     const char *new_pass_file, *destroyed, *tombstones, *act; /* backup */
     bool drill;
     const char *keyring, *reason, *mount_options, *key_file, *study;
@@ -61,7 +66,7 @@ struct cli {
 
 /* One option of a command. A list ends with one without a name. */
 enum { CLI_OPTION_LISTS = 6 };
-enum cli_kind { CLI_FLAG, CLI_TEXT, CLI_NUMBER };
+enum cli_kind { CLI_FLAG, CLI_TEXT, CLI_NUMBER, CLI_LIST /* may be given again: struct cli_list */ };
 struct cli_option {
     const char *name, *arg, *help; /* arg: as --help shows it; NULL for a flag. help: further lines follow a newline */
     enum cli_kind kind;
@@ -114,6 +119,13 @@ int cli_secret(const struct cli *c, const char *prompt, bool fresh, enum lg_slot
 int cli_rejected(int rc, enum lg_slot_type type, unsigned wait_s);
 /* What a TPM's error means, or NULL: it is none. */
 const char *cli_tpm_error(int rc);
+
+/* ---- shares.c ---- */
+struct lg_share;
+struct lg_backup_header;
+int shares_parse(const char *text, unsigned *ret_k, unsigned *ret_n); /* K/N; an exit status */
+int shares_put(const struct cli *c, const struct lg_share *s, const char *title); /* printed, a page each, or into --shares-dir; an exit status */
+int shares_get(const struct cli *c, const struct lg_backup_header *h, struct lg_secret *ret_key); /* from --share-file, or typed; an exit status */
 
 /* ---- walk.c ---- */
 /* Where the vault is mounted; an exit status. Needs root. */

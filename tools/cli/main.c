@@ -69,6 +69,10 @@ int cli_explain(const struct cli *c, int rc, const char *what)
         return cli_fail(CLI_DEGRADED, "%s: not while a copy of the keyring is behind; see leadglass status", what);
     case -ENODEV:
         return cli_fail(CLI_FAILED, "%s: no new root key can be made, as the root-slot file is anchored in a TPM that does not answer. If it is broken, give the anchor up while the keyring is still unlocked: leadglass slot anchor --none", what);
+    case -EROFS:
+        return cli_fail(CLI_ALTERED, "%s: not while the keyring is one that was put back; see leadglass status", what);
+    case -EREMCHG:
+        return cli_fail(CLI_ALTERED, "%s: the keyring or its root-slot file was put back in an older state: nothing can be opened. The key manager's log says which", what);
     case -EPROTONOSUPPORT:
         return cli_fail(CLI_FAILED, "%s: the key manager speaks another version of the protocol; use programs of one version", what);
     default:
@@ -148,6 +152,11 @@ static int take(struct cli *c, const struct cli_option *o, const char *value)
     char *end;
     if (o->kind == CLI_FLAG) {
         *(bool *)into = true;
+    } else if (o->kind == CLI_LIST) {
+        struct cli_list *l = into;
+        if (l->n == sizeof l->s / sizeof *l->s)
+            return cli_fail(CLI_USAGE, "--%s: too many", o->name);
+        l->s[l->n++] = value;
     } else if (o->kind == CLI_TEXT) {
         *(const char **)into = value;
     } else {

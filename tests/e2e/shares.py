@@ -1,0 +1,55 @@
+"""A keyring backup that opens with k of n shares: any k, no fewer, typing errors named, shares of another backup refused."""
+import json, os
+from lib import *
+
+w = World()
+w.init()
+m = w.mount()
+write(os.path.join(m, "s"), dicom_slice(1, 200))
+w.umount()
+
+
+def args(*which, at="shares"):
+    return [a for x in which for a in ("--share-file", w.path(at, "share-%d-of-5.txt" % x))]
+
+
+os.mkdir(w.path("shares")), os.mkdir(w.path("others"))
+for bad in ("3", "1/5", "6/5", "3/33", "x/y", "3/5/7"):
+    w.fails(2, ["K/N"], "leadglass", "backup", "create", w.path("x.lgk"), "--shares", bad)
+w.fails(2, ["either"], "leadglass", "backup", "create", w.path("x.lgk"), "--shares", "3/5", "--passphrase-file", w.passphrase)
+assert not os.path.exists(w.path("x.lgk"))
+w.cli("backup", "create", w.path("b.lgk"), "--shares", "3/5", "--shares-dir", w.path("shares"))
+w.cli("backup", "create", w.path("o.lgk"), "--shares", "3/5", "--shares-dir", w.path("others"))
+assert sorted(os.listdir(w.path("shares"))) == ["share-%d-of-5.txt" % i for i in range(1, 6)] and os.stat(w.path("shares", "share-1-of-5.txt")).st_mode & 0o777 == 0o400
+# What is in the way stays as it is, and there is no backup that nobody can open.
+w.fails(1, ["exists already"], "leadglass", "backup", "create", w.path("c.lgk"), "--shares", "3/5", "--shares-dir", w.path("shares"))
+assert not os.path.exists(w.path("c.lgk")) and len(json.loads(w.cli("backup", "list", "--json"))) == 2
+for which in ((1, 2, 3), (5, 1, 4), (2, 4, 5), (1, 2, 3, 4, 5)):
+    j = json.loads(w.cli("backup", "inspect", w.path("b.lgk"), *args(*which), "--json"))
+    assert j["studies"] == 1 and j["bad"] == 0, j
+w.fails(3, ["not enough", "any 3 of 5"], "leadglass", "backup", "inspect", w.path("b.lgk"), *args(1, 2))
+w.fails(3, ["given already"], "leadglass", "backup", "inspect", w.path("b.lgk"), *args(1, 2, 1))
+w.fails(3, ["of another backup", "others/share-3"], "leadglass", "backup", "inspect", w.path("b.lgk"), *args(1, 2), *args(3, at="others"))
+w.fails(3, ["no terminal"], "leadglass", "backup", "inspect", w.path("b.lgk"))
+# A typing error: which share, which group.
+lines = read(w.path("shares", "share-2-of-5.txt")).decode().split("\n")
+assert lines[0].startswith("# share 2 of 5; any 3 open keyring backup ") and len([x for x in lines[1:] if x]) == 10
+wrong = lines[7][:-1] + ("0" if lines[7][-1] != "0" else "1")
+write(w.path("typed"), "\n".join(lines[:7] + [wrong] + lines[8:]).encode())
+w.fails(3, ["typed: group 7 "], "leadglass", "backup", "inspect", w.path("b.lgk"), *args(1, 3), "--share-file", w.path("typed"))
+write(w.path("typed"), "\n".join(x.lower().replace("-", " ").replace("0", "o") for x in lines[1:]).encode())
+w.cli("backup", "inspect", w.path("b.lgk"), *args(1, 3), "--share-file", w.path("typed"))
+# Printed: a page each.
+pages = w.cli("backup", "create", w.path("p.lgk"), "--shares", "2/3").split("\f")
+assert len(pages) == 3
+for i in (0, 2):
+    write(w.path("page%d" % i), pages[i].encode())
+w.cli("backup", "inspect", w.path("p.lgk"), "--share-file", w.path("page0"), "--share-file", w.path("page2"))
+# Restored.
+w.stop_keyd()
+w.cli("backup", "restore", w.path("b.lgk"), *args(2, 3, 5), "--keyring", w.path("again"), "--new-passphrase-file", w.passphrase)
+w.ok("leadglass-keyd", "--keyring", w.path("again"))
+w.unlock()
+m = w.mount()
+assert read(os.path.join(m, "s")) == dicom_slice(1, 200)
+w.umount()
