@@ -7,6 +7,7 @@
 #include <pthread.h>
 #include <signal.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -22,7 +23,7 @@
 #include "leadglass/crypto.h"
 
 enum { EXIT_OK = 0, EXIT_FAILED = 1, EXIT_USAGE = 2, EXIT_LOCKED = 4, EXIT_NO_KEYD = 5 };
-enum { READAHEAD_KB = 1024, TICK_S = 1, IDLE_THREADS = 10, EXPIRE_S = 60 };
+enum { READAHEAD_KB = 1024, TICK_S = 1, IDLE_THREADS = 10, EXPIRE_S = 60, ANCHOR_S = 600, ANCHOR_AGAIN_S = 10 };
 
 enum transport { TRANSPORT_AUTO, TRANSPORT_DEV, TRANSPORT_URING };
 
@@ -53,6 +54,11 @@ struct program {
     pthread_mutex_t mu;
     pthread_cond_t stop_cond;
     bool stop;
+    uint8_t vault_id[LG_ID_LEN];
+    atomic_bool anchor_due;
+    uint8_t anchor[LG_VAULT_ANCHOR_LEN]; /* to keep; of one thread at a time */
+    size_t anchor_len;
+    int anchor_rc, anchor_said;
 };
 
 static const char usage_text[] =
@@ -359,6 +365,7 @@ static int on_event(void *arg, const struct lg_event *e)
         break;
     case LG_EVENT_RESYNC:
         lg_keys_resync(p->front.keys);
+        atomic_store(&p->anchor_due, true); /* another keyring's key manager, perhaps */
         break;
     case LG_EVENT_ROTATED:
         lg_keys_rotated(p->front.keys, e->kids, e->n_kids);
@@ -381,6 +388,27 @@ static void tell_cold_reads(void)
     (void)pthread_setname_np(pthread_self(), name);
 }
 
+/* Shows the key manager what this vault has seen of its keyring, and keeps what it gives: once the vault is open. */
+static void anchor_ask(struct program *p)
+{
+    uint8_t have[LG_VAULT_ANCHOR_MAX];
+    size_t len = 0;
+    p->anchor_len = 0;
+    p->anchor_rc = lg_vault_anchor_read(p->vault, have, &len);
+    if (!p->anchor_rc)
+        p->anchor_rc = lg_client_anchor(p->client, p->vault_id, have, len, !p->o.read_only, p->anchor, &p->anchor_len);
+}
+
+static void anchor_keep(struct program *p)
+{
+    int rc = p->anchor_rc;
+    if (!rc && p->anchor_len)
+        rc = lg_volume_anchor(p->front.volume, p->anchor, p->anchor_len);
+    if (rc && rc != -ENOKEY && rc != p->anchor_said) /* a full disk, the key manager away: what is there stays, and it is tried again */
+        say(p, LOG_WARNING, "the vault's anchor could not be renewed: %s", strerror(-rc));
+    p->anchor_said = rc;
+}
+
 static void *ticking(void *arg)
 {
     struct program *p = arg;
@@ -399,6 +427,10 @@ static void *ticking(void *arg)
         if (++n % EXPIRE_S == 0) {
             lg_keys_expire(p->front.keys);
             tell_cold_reads();
+        }
+        if (n % (p->anchor_rc ? ANCHOR_AGAIN_S : ANCHOR_S) == 0 || atomic_exchange(&p->anchor_due, false)) {
+            anchor_ask(p);
+            anchor_keep(p);
         }
         pthread_mutex_lock(&p->mu);
     }
@@ -532,6 +564,8 @@ static int open_volume(struct program *p, const char *socket)
         return fail(p, EXIT_FAILED, "keyring %s does not know vault %s: it was restored from before that vault was made, or the vault is another's", have, p->vault);
     if (rc)
         return explain_client(p, rc, socket, "asking for the vault's keys");
+    memcpy(p->vault_id, info.vault_id, LG_ID_LEN);
+    anchor_ask(p); /* before the keyring numbers a session */
     rc = lg_client_session_begin(p->client, info.vault_id, p->mountpoint, &p->session, p->unclean, &p->n_unclean);
     if (rc == -EBUSY)
         return fail(p, EXIT_FAILED, "vault %s is mounted already (see `leadglass status`): a vault has one mount at a time", p->vault);
@@ -551,8 +585,10 @@ static int open_volume(struct program *p, const char *socket)
     }
     if (!rc)
         rc = lg_volume_open(p->vault, &vo, &p->front.volume);
-    if (!rc)
+    if (!rc) {
+        anchor_keep(p);
         return 0;
+    }
     lg_front_audit_close(p->front.audit, false);
     (void)!lg_client_session_end(p->client, p->session);
     return fail(p, EXIT_FAILED, "vault %s: %s", p->vault,
@@ -626,6 +662,8 @@ static int end(struct program *p, int code)
     lg_watch_stop(p->watch);
     fuse_remove_signal_handlers(f->session);
     fuse_session_destroy(f->session);
+    anchor_ask(p);
+    anchor_keep(p);
     int rc = lg_volume_close(f->volume);
     lg_front_audit_close(f->audit, rc == 0);
     f->audit = NULL;

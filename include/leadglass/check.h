@@ -38,7 +38,7 @@ struct lg_check {
     /* Is this a head of an access log that the holder of pub signed? NULL: not looked at. */
     int (*head)(const char *text, size_t len, const uint8_t *pub);
 };
-/* One copy: its directory and its slot file. -EWOULDBLOCK: a key manager has it open. -EPROTONOSUPPORT: newer format. -ENOENT: there is no such directory. */
+/* One copy: its directory and its slot file. -EWOULDBLOCK: a key manager has it open. -ENOENT: there is no such directory. */
 int lg_check_keyring(const struct lg_check *c, const char *dir, const char *slot_path, struct lg_check_copy *ret) LG_MUST;
 
 #endif

@@ -43,6 +43,9 @@ struct lg_keyd_status {
 };
 int lg_client_status(struct lg_client *c, struct lg_keyd_status *ret) LG_MUST;
 
+/* A vault shows its anchor (len 0: it has none). With want, ret (LG_VAULT_ANCHOR_LEN bytes) is what it keeps from now on; *ret_len 0: what it has. */
+int lg_client_anchor(struct lg_client *c, const uint8_t vault_id[LG_ID_LEN], const uint8_t *anchor, size_t len, bool want, uint8_t ret[LG_VAULT_ANCHOR_LEN], size_t *ret_len) LG_MUST;
+
 /* -EKEYREJECTED: wrong; *ret_wait_s then tells after how many seconds the next attempt is taken. -EAGAIN: too early, *ret_wait_s more
  * seconds to wait; not tried. */
 int lg_client_unlock(struct lg_client *c, const void *pass, size_t pass_len, unsigned *ret_wait_s) LG_MUST;

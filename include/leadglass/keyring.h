@@ -103,11 +103,14 @@ void lg_keyring_close(struct lg_keyring *k);
 /* The TPM, before unlocking; borrowed until close. */
 void lg_keyring_set_chip(struct lg_keyring *k, const struct lg_chip *chip);
 
-/* Adopts root keys (copied), checks them against the keyring (-EKEYREJECTED when they do not belong to it), resumes an interrupted
+/* Adopts root keys (copied), checks them against the keyring (-EKEYREJECTED when they do not belong to it; lg_keyring_put_back then tells why, if it is that), resumes an interrupted
  * destruction or root change from wherever a crash left it, and leaves the keyring unlocked. After that, lg_keyring_root gives the one
  * root in force (copy; caller frees), which changes when studies are destroyed: hand it to the supervisor each time. */
 int lg_keyring_unlock(struct lg_keyring *k, const struct lg_roots *roots) LG_MUST;
 int lg_keyring_root(struct lg_keyring *k, struct lg_root *ret) LG_MUST;
+/* Of the two files one was put back in an older state, so that the last unlock could not open the keyring. */
+enum lg_put_back { LG_PUT_BACK_NOT = 0, LG_PUT_BACK_SLOTS = 1, LG_PUT_BACK_KEYRING = 2 };
+enum lg_put_back lg_keyring_put_back(const struct lg_keyring *k);
 /* 0, or why the destruction that the last unlock resumed could not be ended: its studies stay destroying, everything else is served. */
 int lg_keyring_unfinished(const struct lg_keyring *k);
 /* 0, or why SLOTFILE.tombstones, which tells a restore what was destroyed after its backup, lacks some; the next unlock or destruction tries again. */
@@ -167,6 +170,8 @@ struct lg_keyring_stat {
     uint64_t file_bytes; /* of the LMDB file */
     uint64_t backup;     /* when the newest keyring backup that is not void was made; 0: none */
     uint64_t uncovered;  /* studies that it does not know, and newer versions of the keys of those it does */
+    uint64_t commits;    /* in its whole life; of this and the epoch a copy kept elsewhere tells whether both files were put back */
+    bool rolled;         /* was put back, and nobody has accepted it: nothing changes. Unknown (false) while locked */
     bool restored;       /* from a backup, not confirmed yet: nothing is destroyed */
     bool mirrored;
     unsigned stale; /* LG_STALE_...: degraded, that copy fell behind and is not written; 0: in step */
@@ -254,6 +259,29 @@ int lg_keyring_revoke(struct lg_keyring *k, const char *uid, const char *reason,
  * again, or the next unlock, goes on from there. The root may have changed even so. */
 int lg_keyring_destroy(struct lg_keyring *k, unsigned *ret_destroyed) LG_MUST;
 
+/* ---- was the keyring put back? (docs/KEYS.md, "Something was rolled back") -------------------------------------------------------- */
+
+#define LG_VAULT_ANCHOR_LEN 144u
+enum lg_anchor_verdict {
+    LG_ANCHOR_AS_GIVEN = 0, /* what this keyring gave it, last or earlier */
+    LG_ANCHOR_NONE = 1,     /* it has none, and was never given one */
+    LG_ANCHOR_MISSING = 2,  /* it has none, and was given one */
+    LG_ANCHOR_ALTERED = 3,  /* what it has is not this keyring's, or damaged */
+    LG_ANCHOR_AHEAD = 4,    /* it has seen more of this keyring than there is: an older one was put in its place */
+};
+struct lg_rollback {
+    bool is; /* was put back, and no officer has accepted it: nothing may change */
+    uint64_t at;
+    uint8_t vault_id[LG_ID_LEN]; /* the one whose anchor told */
+    uint64_t seen_epoch, seen_commits, seen_at; /* what it had seen, and when */
+};
+bool lg_keyring_rolled_back(const struct lg_keyring *k);
+int lg_keyring_rollback(struct lg_keyring *k, struct lg_rollback *ret) LG_MUST; /* unlocked */
+/* A vault shows its anchor (len 0: it has none) and, with want, is given the one to keep from now on; *ret_len is 0 when it shall keep the one it has.
+ * LG_ANCHOR_AHEAD makes the keyring read-only until LG_ACT_ACCEPT. Needs begin. -ENOENT: not a vault of this keyring. */
+int lg_keyring_vault_anchor(struct lg_keyring *k, const uint8_t vault_id[LG_ID_LEN], const uint8_t *untrusted, size_t len, bool want, enum lg_anchor_verdict *ret,
+                            uint8_t ret_anchor[LG_VAULT_ANCHOR_LEN], size_t *ret_len) LG_MUST;
+
 /* ---- time ------------------------------------------------------------------------------------------------------------------ */
 
 /* What keeps things waiting is compared with clocks that nobody can set: docs/ERASURE.md, "Time". */
@@ -309,6 +337,7 @@ enum lg_act_effect { LG_EFFECT_NONE, LG_EFFECT_DROP /* LG_EVENT_REVOKE */, LG_EF
  *   -EALREADY  the document was used, or things are so already  -ESTALE  the UID has another key by now   -ENOENT
  *   -EBUSY     a legal hold        -EDOM  retention has not ended (or longer where shorter was said, and the reverse)
  *   -EDQUOT    too many suspensions  -ENOLCK  the clock is frozen  -EUSERS  too few officers would be left  -EEXIST  officer's key, name or account
+ *   -EROFS     the keyring was put back, and this is not what accepts it
  *   -EKEYREVOKED  destroyed        -EBADMSG  the officers are not those the slot file vouches for */
 int lg_keyring_act_submit(struct lg_keyring *k, const uint8_t *doc, size_t len, const uint8_t *sig, const struct lg_asker *who, struct lg_act_record *ret,
                           enum lg_act_effect *ret_effect) LG_MUST;

@@ -29,6 +29,9 @@ struct lg_vault_info {
 int lg_vault_create(const char *dir, const struct lg_vault_info *info, const struct lg_secret *vault_key) LG_MUST;
 /* Reads the header without keys. -ENOENT: no vault here; -EPROTO: damaged; -EPROTONOSUPPORT: newer version. */
 int lg_vault_read(const char *dir, struct lg_vault_info *ret) LG_MUST;
+/* What the key manager gave the vault to keep, as it stands there; *ret_len 0: nothing. */
+#define LG_VAULT_ANCHOR_MAX 512u
+int lg_vault_anchor_read(const char *dir, uint8_t ret[LG_VAULT_ANCHOR_MAX], size_t *ret_len) LG_MUST;
 
 /* ---- a volume ------------------------------------------------------------------------------------------------------------- */
 
@@ -47,6 +50,8 @@ struct lg_volume_options {
 /* Takes the vault's writer lock (-EWOULDBLOCK: mounted already), checks that the header's MAC matches the vault key (-EBADMSG), replays
  * the journal. */
 int lg_volume_open(const char *dir, const struct lg_volume_options *opt, struct lg_volume **ret) LG_MUST;
+/* Keeps it in the vault, durably: the old one or the new one is there whenever a crash comes. */
+int lg_volume_anchor(struct lg_volume *v, const uint8_t *anchor, size_t len) LG_MUST;
 /* Commits and syncs everything, retires the journal. 0 only if all of it succeeded: then the session has ended cleanly. */
 int lg_volume_close(struct lg_volume *v) LG_MUST;
 const struct lg_vault_info *lg_volume_info(const struct lg_volume *v);

@@ -42,6 +42,7 @@ enum lg_msg {
     LG_MSG_SESSION_CLOSE = 15,
     LG_MSG_WATCH = 16, /* turns the connection into one for events */
     LG_MSG_ACK = 17,   /* of an event; has no answer */
+    LG_MSG_ANCHOR = 18, /* a vault shows what it has seen of the keyring */
     LG_MSG_SLOT_LIST = 24,
     LG_MSG_SLOT_ADD = 25,
     LG_MSG_SLOT_CHANGE = 26,

@@ -502,6 +502,31 @@ int lg_client_vault_add(struct lg_client *c, const uint8_t vault_id[LG_ID_LEN], 
     return vault_keys(c, LG_MSG_VAULT_ADD, vault_id, ret_keyring_id, ret_vault, ret_general);
 }
 
+struct anchor_out {
+    uint8_t *p;
+    size_t len;
+};
+static int to_anchor(void *arg, const uint8_t *p, size_t len)
+{
+    struct anchor_out *o = arg;
+    if (len > LG_VAULT_ANCHOR_LEN)
+        return -EPROTO;
+    memcpy(o->p, p, len);
+    o->len = len;
+    return 0;
+}
+
+int lg_client_anchor(struct lg_client *c, const uint8_t vault_id[LG_ID_LEN], const uint8_t *anchor, size_t len, bool want, uint8_t ret[LG_VAULT_ANCHOR_LEN], size_t *ret_len)
+{
+    struct lg_request q = { .type = LG_MSG_ANCHOR, .pass = anchor, .pass_len = len, .now = want };
+    struct anchor_out o = { ret, 0 };
+    memcpy(q.vault_id, vault_id, LG_ID_LEN);
+    int rc = blob_call(c, &q, NULL, DEADLINE_MS, to_anchor, &o);
+    if (!rc)
+        *ret_len = o.len;
+    return rc;
+}
+
 int lg_client_vault_get(struct lg_client *c, const uint8_t vault_id[LG_ID_LEN], uint8_t ret_keyring_id[LG_ID_LEN], struct lg_key *ret_vault, struct lg_key *ret_general)
 {
     return vault_keys(c, LG_MSG_VAULT_GET, vault_id, ret_keyring_id, ret_vault, ret_general);

@@ -36,6 +36,7 @@ static const struct {
     [LG_MSG_SESSION_BEGIN] = { "mount", false, true, false },
     [LG_MSG_SESSION_END] = { "unmount", false, false, true },
     [LG_MSG_SESSION_CLOSE] = { "session.close", false, false, true },
+    [LG_MSG_ANCHOR] = { NULL, false, false, true }, /* vault.anchor or keyring.rolled-back, when there is anything to say */
     [LG_MSG_WATCH] = { NULL, false, false, true },
     [LG_MSG_ACK] = { NULL, false, false, true },
     [LG_MSG_SLOT_LIST] = { "slot.list", true, false, true },

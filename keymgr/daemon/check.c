@@ -148,9 +148,7 @@ static int copy_check(struct checking *x, const struct lg_check *c, const char *
         damage(x, &(struct lg_check_damage){ .part = "directory", .what = rc == -ENOENT ? "is not there" : "is no directory", .bucket = -1 });
         ret->damages++;
     } else if (rc) {
-        lg_log(LOG_ERR, "%s: %s", dir, rc == -EWOULDBLOCK       ? "a key manager serves it; end that first, or check a copy of the directory"
-                                       : rc == -EPROTONOSUPPORT ? "was made by a newer version of Leadglass. Check it with that version"
-                                                                : strerror(-rc));
+        lg_log(LOG_ERR, "%s: %s", dir, rc == -EWOULDBLOCK ? "a key manager serves it; end that first, or check a copy of the directory" : strerror(-rc));
         return rc == -EWOULDBLOCK ? LG_EXIT_BUSY : LG_EXIT_FATAL;
     }
     return LG_EXIT_OK;

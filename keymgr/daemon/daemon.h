@@ -254,6 +254,12 @@ void lg_on_backup_list(struct lg_worker *w, struct lg_conn *c, const struct lg_r
 void lg_on_backup_void(struct lg_worker *w, struct lg_conn *c, const struct lg_request *q);
 void lg_on_restore_confirm(struct lg_worker *w, struct lg_conn *c, const struct lg_request *q);
 
+/* ---- rollback.c ---- */
+void lg_rollback_unlock(struct lg_worker *w, int *status); /* an unlock failed: was it that? */
+void lg_rollback_unlocked(struct lg_worker *w);            /* after every unlock */
+bool lg_rollback_refuses(struct lg_worker *w, uint16_t type);
+void lg_on_anchor(struct lg_worker *w, struct lg_conn *c, const struct lg_request *q);
+
 /* ---- mounts.c ---- */
 bool lg_mount_alive(const struct lg_mount *m);
 struct lg_mount *lg_mount_of(struct lg_worker *w, uint64_t session);

@@ -38,6 +38,7 @@ static const struct {
     [LG_MSG_SESSION_BEGIN] = { on_begin, ADMIN, true, true },
     [LG_MSG_SESSION_END] = { on_end, ADMIN, false, true },
     [LG_MSG_SESSION_CLOSE] = { on_close, ADMIN, false, true },
+    [LG_MSG_ANCHOR] = { lg_on_anchor, ADMIN, true, true },
     [LG_MSG_WATCH] = { on_watch, ADMIN, false, false },
     [LG_MSG_ACK] = { on_ack, ADMIN, false, false },
     [LG_MSG_SLOT_LIST] = { lg_on_slot_list, ADMIN, false, false },
@@ -99,6 +100,8 @@ void lg_request_handle(struct lg_worker *w, struct lg_conn *c, const struct lg_r
         rc = -ENOKEY;
     else if ((rc = lg_keyd_audit_may(w, q->type)) != 0)
         ;
+    else if (lg_rollback_refuses(w, q->type))
+        rc = -EROFS;
     else if (table[q->type].changes)
         rc = begin(w);
     if (rc)
@@ -209,7 +212,7 @@ static void on_study_key(struct lg_worker *w, struct lg_conn *c, const struct lg
     a.status = q->info.uid[0] ? lg_keyring_study_find(w->keyring, q->info.uid, &a.key[0]) : -EINVAL;
     bool fresh = a.status == -ENOENT;
     if (fresh)
-        a.status = begin(w);
+        a.status = lg_keyring_rolled_back(w->keyring) ? -EROFS : begin(w);
     if (fresh && !a.status)
         a.status = lg_keyring_study_key(w->keyring, &q->info, &a.key[0], &created);
     if (fresh)
@@ -496,6 +499,7 @@ static void unlock_end(struct lg_worker *w, struct lg_op *op)
     struct lg_answer a = { .status = w->derivation.rc };
     if (!a.status && !lg_keyring_unlocked(w->keyring)) {
         a.status = lg_keyring_unlock(w->keyring, &w->derivation.roots);
+        lg_rollback_unlock(w, &a.status);
         if (!a.status)
             a.status = lg_root_to_supervisor(w);
         if (!a.status) {
@@ -503,6 +507,7 @@ static void unlock_end(struct lg_worker *w, struct lg_op *op)
             lg_mounts_notify(w, &e);
             lg_log(LOG_NOTICE, op->type != LG_MSG_UNLOCK_TPM ? "unlocked by user %u" : op->conn ? "unlocked by user %u, with the TPM" : "unlocked with the TPM, by itself", (unsigned)op->uid);
             lg_officers_unlocked(w);
+            lg_rollback_unlocked(w);
             if (lg_keyring_unfinished(w->keyring))
                 lg_log(LOG_ERR, "studies that were being destroyed still are (%s)", strerror(-lg_keyring_unfinished(w->keyring)));
         }

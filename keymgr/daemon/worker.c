@@ -423,13 +423,14 @@ static int start(struct lg_worker *w)
             return -ENOMEM;
         memcpy(roots.r[0].key->b, m->root, LG_KEY_LEN);
         rc = lg_keyring_unlock(w->keyring, &roots);
+        lg_rollback_unlock(w, &rc);
         lg_roots_done(&roots);
         if (!rc)
             rc = lg_root_to_supervisor(w);
         lg_log(rc ? LOG_ERR : LOG_NOTICE, rc ? "restarted, but locked: %s" : "restarted and unlocked", rc ? strerror(-rc) : "");
         lg_keyd_audit(w, "unlock", geteuid(), getpid(), rc, NULL, "after a restart");
         if (!rc)
-            lg_officers_unlocked(w);
+            lg_officers_unlocked(w), lg_rollback_unlocked(w);
         if (!rc && lg_keyring_unfinished(w->keyring))
             lg_log(LOG_ERR, "studies that were being destroyed still are (%s)", strerror(-lg_keyring_unfinished(w->keyring)));
     }

@@ -30,6 +30,7 @@ static int do_officer_remove(struct lg_keyring *k, struct lg_acting *x)
     return x->act->data_len != LG_SIGN_PUB_LEN ? -EINVAL : lg_officer_del(k, x->act->data, x->dry);
 }
 
+static int do_accept(struct lg_keyring *k, struct lg_acting *x) { return lg_rollback_accept(k, x->dry); }
 static int do_clock(struct lg_keyring *k, struct lg_acting *x) { return x->dry ? 0 : lg_time_confirm(k); }
 
 /* Those that are not here are carried out elsewhere, with lg_keyring_act_claim. */
@@ -37,7 +38,7 @@ static act_handler *const handlers[LG_ACT_LAST + 1] = {
     [LG_ACT_REVOKE] = lg_do_revoke,   [LG_ACT_CANCEL] = lg_do_cancel,   [LG_ACT_SUSPEND] = lg_do_suspend,     [LG_ACT_RESUME] = lg_do_resume,
     [LG_ACT_READMIT] = lg_do_readmit, [LG_ACT_HOLD] = lg_do_hold,       [LG_ACT_RELEASE] = lg_do_release,     [LG_ACT_RETAIN] = lg_do_retain,
     [LG_ACT_SHORTEN] = lg_do_retain,  [LG_ACT_RULE] = lg_do_rule,       [LG_ACT_POLICY] = do_policy,          [LG_ACT_OFFICER_ADD] = do_officer_add,
-    [LG_ACT_OFFICER_REMOVE] = do_officer_remove, [LG_ACT_CLOCK] = do_clock,
+    [LG_ACT_OFFICER_REMOVE] = do_officer_remove, [LG_ACT_CLOCK] = do_clock, [LG_ACT_ACCEPT] = do_accept,
 };
 
 int lg_act_put(struct lg_keyring *k, const uint8_t id[LG_ID_LEN], const struct lg_act_record *r)
@@ -136,6 +137,9 @@ static int carry_out(struct lg_keyring *k, const struct lg_act *a, struct lg_act
     /* What a wrong clock could bring forward waits until it was looked at. */
     if (!rc && !dry && x.time.frozen && info->approve && a->action != LG_ACT_CLOCK)
         rc = -ENOLCK;
+    /* A keyring that was put back is not to be changed: but what protects, and what ends that. */
+    if (!rc && k->rolled && info->approve && a->action != LG_ACT_ACCEPT && a->action != LG_ACT_CLOCK)
+        rc = -EROFS;
     if (rc)
         return rc;
     r->changed = x.time.last_wall;

@@ -82,8 +82,8 @@ static int slots_check(struct lg_checking *x, const char *path)
     int rc = s ? lg_slotfile_read(path, bytes, &len) : -ENOMEM;
     if (!rc)
         rc = lg_slotfile_decode(bytes, len, s);
-    if (rc && rc != -ENOMEM && rc != -EPROTONOSUPPORT) {
-        lg_check_say(x, "slot file", rc == -ENOENT ? "is not there" : rc == -EPROTO ? "is damaged: no slot in it can be trusted" : strerror(-rc), NULL);
+    if (rc && rc != -ENOMEM) {
+        lg_check_say(x, "slot file", rc == -ENOENT ? "is not there" : rc == -EPROTONOSUPPORT ? "is of a later version than this program knows, or damaged" : rc == -EPROTO ? "is damaged: no slot in it can be trusted" : strerror(-rc), NULL);
         rc = 0;
     } else if (!rc) {
         const struct lg_meta *m = &x->k.meta;

@@ -71,8 +71,8 @@ static int meta_record(struct lg_checking *x, const uint8_t *value, size_t len)
     LG_SECRET_AUTO record = lg_secret_new();
     struct lg_meta *m = &x->k.meta;
     int rc = lookup && record ? lg_meta_parse(value, len, m) : -ENOMEM;
-    if (rc == -EPROTO)
-        return say(x, LG_T_META, "the record of the keyring itself is malformed");
+    if (rc == -EPROTO || rc == -EPROTONOSUPPORT)
+        return say(x, LG_T_META, rc == -EPROTO ? "the record of the keyring itself is malformed" : "the record of the keyring itself is of a later version than this program knows, or damaged");
     if (rc)
         return rc;
     x->have_meta = true;
@@ -130,6 +130,8 @@ static int on_meta(struct lg_checking *x, const uint8_t *key, size_t key_len, co
         lg_rd_str(&r, name, LG_REASON_MAX);
         return lg_rd_ok(&r) ? 0 : say(x, LG_T_META, "an entry of the inventory of backups is malformed");
     }
+    if (begins(key, key_len, "anchor/", 7 + LG_ID_LEN))
+        return len == 8 + 4 + 8 + 16 ? 0 : say(x, LG_T_META, "what a vault's anchor was is malformed");
     x->out->unknown++;
     return 0;
 }
@@ -316,7 +318,7 @@ static int on_pending(struct lg_checking *x, const uint8_t *key, size_t key_len,
 
 static const char *state_purpose(const uint8_t *key, size_t len)
 {
-    static const struct { const char *name, *purpose; } by_name[] = { { "anchor", "anchor.." }, { "officers", "offmode." }, { "officers dirty", "offdirty" }, { "policy", "policy.." }, { "signkey", "signkey." }, { "time", "time...." } };
+    static const struct { const char *name, *purpose; } by_name[] = { { "anchor", "anchor.." }, { "officers", "offmode." }, { "officers dirty", "offdirty" }, { "policy", "policy.." }, { "signkey", "signkey." }, { "time", "time...." }, { "line", "rollback" } };
     for (size_t i = 0; i < sizeof by_name / sizeof *by_name; i++)
         if (len == strlen(by_name[i].name) && memcmp(key, by_name[i].name, len) == 0)
             return by_name[i].purpose;

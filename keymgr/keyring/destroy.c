@@ -196,6 +196,8 @@ int lg_keyring_destroy(struct lg_keyring *k, unsigned *ret_destroyed)
         return -ENOKEY;
     if (lg_keyring_in_txn(k))
         return -EBUSY;
+    if (k->rolled)
+        return -EROFS;
     int rc = victims_find(k, &v);
     if (!rc && v.n && lg_keyring_restored(k))
         rc = -EPERM; /* until it is confirmed that what was restored is what is wanted */

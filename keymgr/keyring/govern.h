@@ -68,6 +68,10 @@ int lg_act_put(struct lg_keyring *k, const uint8_t id[LG_ID_LEN], const struct l
 /* Records what one administrator did without a document of their own making (revoke --now). */
 int lg_act_note(struct lg_keyring *k, enum lg_action action, const struct lg_record *r, const char *uid, const char *reason, uint32_t account, uint8_t ret_id[LG_ID_LEN]) LG_MUST;
 
+/* ---- seen.c: was the keyring put back? ---- */
+int lg_rollback_load(struct lg_keyring *k) LG_MUST;             /* after unlocking */
+int lg_rollback_accept(struct lg_keyring *k, bool dry) LG_MUST; /* -EALREADY: it was not, or was accepted */
+
 /* ---- tombstone.c ---- */
 /* Before the wraps are gone: what the tombstone will say of them, as the value of table pending. */
 int lg_pending_put(struct lg_keyring *k, const struct lg_record *r) LG_MUST;

@@ -190,12 +190,18 @@ int lg_keyring_unlock(struct lg_keyring *k, const struct lg_roots *roots)
     int rc = lg_slots_read(k, bytes, &len);
     if (!rc)
         rc = lg_slotfile_decode(bytes, len, &s);
-    if (!rc && (memcmp(s.keyring_id, k->meta.keyring_id, LG_ID_LEN) != 0 || s.generation < k->meta.generation))
+    k->put_back = LG_PUT_BACK_NOT;
+    if (!rc && memcmp(s.keyring_id, k->meta.keyring_id, LG_ID_LEN) != 0)
         rc = -EKEYREJECTED;
+    else if (!rc && (s.generation < k->meta.generation || s.epoch[s.n_roots - 1] < k->meta.epoch))
+        k->put_back = LG_PUT_BACK_SLOTS;
+    else if (!rc && s.epoch[0] > k->meta.epoch)
+        k->put_back = LG_PUT_BACK_KEYRING;
+    unsigned tries = rc || k->put_back ? 0 : roots->n;
     s.chip = k->chip;
     if (!rc)
         rc = -EKEYREJECTED;
-    for (unsigned i = 0; rc == -EKEYREJECTED && i < roots->n; i++)
+    for (unsigned i = 0; rc == -EKEYREJECTED && i < tries; i++)
         rc = lg_slotfile_roots(&s, &roots->r[i], &all);
     if (!rc)
         rc = lg_slotfile_verify(bytes, len, all.r[all.n - 1].key);
@@ -220,8 +226,12 @@ int lg_keyring_unlock(struct lg_keyring *k, const struct lg_roots *roots)
     if (!rc)
         rc = lg_siv_new(k->record, &k->ctrl);
     lg_roots_done(&all);
+    if (!rc)
+        rc = lg_rollback_load(k);
     if (rc) {
         lg_keyring_lock(k);
+    } else if (k->rolled) {
+        k->unfinished = levelled ? levelled : -EROFS;
     } else { /* a destruction that cannot go on (a full disk) keeps nobody from the other studies */
         unsigned n;
         k->unfinished = levelled ? levelled : lg_keyring_destroy(k, &n);
@@ -230,6 +240,7 @@ int lg_keyring_unlock(struct lg_keyring *k, const struct lg_roots *roots)
     return rc == -EBADMSG ? -EKEYREJECTED : rc;
 }
 
+enum lg_put_back lg_keyring_put_back(const struct lg_keyring *k) { return k->put_back; }
 int lg_keyring_unfinished(const struct lg_keyring *k) { return k->unfinished; }
 int lg_keyring_unkept(const struct lg_keyring *k) { return k->unkept; }
 
@@ -253,6 +264,7 @@ void lg_keyring_lock(struct lg_keyring *k)
     lg_secret_dealloc(k->bucket);
     lg_siv_free(k->ctrl);
     lg_siv_free(k->rooted.siv);
+    k->rolled = false;
     k->root = (struct lg_root){ 0 };
     k->rooted = (struct lg_rooted){ 0 };
     k->ticked = false; /* what passes while it is locked is no running time */
@@ -302,6 +314,9 @@ int lg_keyring_stat(struct lg_keyring *k, struct lg_keyring_stat *ret)
     memcpy(ret->keyring_id, k->meta.keyring_id, LG_ID_LEN);
     lg_backup_age(k, &ret->backup, &ret->uncovered);
     ret->restored = lg_keyring_restored(k);
+    ret->rolled = k->rolled;
+    if (lg_store_commits(k->store, &ret->commits))
+        ret->commits = 0;
     return 0;
 }
 

@@ -132,7 +132,7 @@ int lg_keyring_due(struct lg_keyring *k, unsigned max, uint8_t (*ret)[LG_ID_LEN]
     int rc = lg_keyring_need(k, true);
     if (!rc)
         rc = lg_time_now(k, &t);
-    if (!rc && (t.frozen || lg_keyring_restored(k)))
+    if (!rc && (t.frozen || k->rolled || lg_keyring_restored(k)))
         max = 0;
     while (!rc && n < max) {
         rc = lg_sealed_next(k, LG_T_STATE, wait_purpose, key_len > 1, key, &key_len, b, sizeof b, &len);

@@ -59,6 +59,7 @@ static const struct {
     [LG_MSG_SESSION_CLOSE] = { R_SESSION, 0 },
     [LG_MSG_WATCH] = { R_SESSION, 0 },
     [LG_MSG_ACK] = { R_EVENT, 0 },
+    [LG_MSG_ANCHOR] = { R_ACT | R_VAULT | R_NOW, A_BLOB },
     [LG_MSG_SLOT_LIST] = { 0, A_SLOTS },
     [LG_MSG_SLOT_ADD] = { R_PASS | R_SLOT, 0 },
     [LG_MSG_SLOT_CHANGE] = { R_PASS | R_SLOT, 0 },
@@ -388,6 +389,8 @@ static void wr_keyd(struct lg_wr *w, const struct lg_keyd_status *s)
     lg_wr_u64(w, s->keyring.uncovered);
     lg_wr_u8(w, s->keyring.restored);
     lg_wr_u32(w, s->anchor_nv);
+    lg_wr_u64(w, s->keyring.commits);
+    lg_wr_u8(w, s->keyring.rolled);
 }
 static void rd_keyd(struct lg_rd *r, struct lg_keyd_status *s)
 {
@@ -429,6 +432,8 @@ static void rd_keyd(struct lg_rd *r, struct lg_keyd_status *s)
     s->keyring.uncovered = lg_rd_u64(r);
     s->keyring.restored = rd_bool(r);
     s->anchor_nv = lg_rd_u32(r);
+    s->keyring.commits = lg_rd_u64(r);
+    s->keyring.rolled = rd_bool(r);
 }
 
 static void wr_audit(struct lg_wr *w, const struct lg_audit_info *i)

@@ -57,14 +57,14 @@ for d in ("fs", "keymgr", "include", "tools", "tests", "docs", "packaging", ".ci
 # Every request is recorded under a name of its own that docs/AUDIT.md tells of.
 messages = set(re.findall(r"^\s+(LG_MSG_\w+) =", open(os.path.join(top, "include/leadglass/wire.h")).read(), re.M)) - {"LG_MSG_LAST"}
 told = open(os.path.join(top, "docs/AUDIT.md")).read()
-sources = {f: open(os.path.join(top, f)).read() for f in ("keymgr/daemon/audit.c", "keymgr/daemon/requests.c", "keymgr/daemon/officers.c", "keymgr/daemon/worker.c", "keymgr/audit/keep.c",
+sources = {f: open(os.path.join(top, f)).read() for f in ("keymgr/daemon/audit.c", "keymgr/daemon/requests.c", "keymgr/daemon/officers.c", "keymgr/daemon/worker.c", "keymgr/daemon/rollback.c", "keymgr/audit/keep.c",
                                                           "keymgr/audit/write.c", "keymgr/audit/open.c", "keymgr/audit/log.c", "fs/front/audit.c", "fs/front/ops.c", "fs/front/run.c")}
 table = dict(re.findall(r"\[(LG_MSG_\w+)\] = \{ (NULL|\"[\w.-]+\")", sources["keymgr/daemon/audit.c"]))
 for m in sorted(messages - set(table)):
     bad.append("keymgr/daemon/audit.c: %s has no place in the table of what is recorded" % m)
 events = {e.strip('"') for e in table.values()} - {"NULL"}
 for text in sources.values():
-    events |= set(re.findall(r'[^e] "((?:file|key|log|mirror|scrub|slot|study|backup|vault|session)\.[a-z-]+)"', text))
+    events |= set(re.findall(r'[^e] "((?:file|key|log|mirror|scrub|slot|study|backup|vault|keyring|session)\.[a-z-]+)"', text))
 for action in re.findall(r'\[LG_ACT_\w+\] = \{ "([\w-]+)"', open(os.path.join(top, "keymgr/wire/act.c")).read()):
     events.add("officer." + re.sub("^officer-", "", action))
 assert len(messages) > 40 and len(events) > 60, (len(messages), len(events))

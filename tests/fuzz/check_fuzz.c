@@ -34,7 +34,7 @@ static void row(struct lg_checking *x, enum lg_table t, const uint8_t *k, size_t
             abort();
         len += LG_SIV_TAG_LEN;
     }
-    if (lg_check_row(x, t, exact, key_len, value, len) && !x->open)
+    if (lg_check_row(x, t, exact, key_len, value, len) && !x->open) /* out of memory alone */
         abort();
     free(exact);
     free(value);

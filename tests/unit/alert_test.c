@@ -284,6 +284,7 @@ static void single_events(void **state)
         { "log.fork", -EBADMSG, LG_ALERT_LOG_BROKEN, LG_ALERT_CRITICAL, "log.chain", 0 },
         { "log.clock", 0, LG_ALERT_LOG_CLOCK, LG_ALERT_WARNING, "log.read", 0 },
         { "mirror.degraded", -EIO, LG_ALERT_MIRROR, LG_ALERT_MAJOR, "mirror.in-step", 0 },
+        { "keyring.rolled-back", -EBADMSG, LG_ALERT_ROLLBACK, LG_ALERT_CRITICAL, "vault.anchor", -EBADMSG },
         { "file.open", -EKEYREVOKED, LG_ALERT_REVOKED_STUDY, LG_ALERT_WARNING, "file.open", -ENOKEY },
         { "file.lookup", -EKEYREVOKED, LG_ALERT_REVOKED_STUDY, LG_ALERT_WARNING, "key.lease", -EKEYREVOKED }, /* the same access, told by its mount */
         { "study.returned", -EKEYREVOKED, LG_ALERT_RETURNED_STUDY, LG_ALERT_MAJOR, "key.create", 0 },

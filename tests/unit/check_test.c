@@ -280,6 +280,7 @@ static void test_records(void **state)
         { "acts", -1, NULL, 0, 7, AS_IT_WAS, true, "acts: ", "cannot be opened" },
         { "state", -2, "signkey", 7, 7, AS_IT_WAS, true, "state: signkey", "cannot be opened" },
         { "meta", -2, "keyring", 7, 0, AS_IT_WAS, false, "meta: ", "malformed" },
+        { "meta", -2, "keyring", 7, 10, AS_IT_WAS, false, "meta: ", "of a later version" },
         { "meta", -2, "keyring", 7, 0, 0, false, "meta: ", "is lost" },
         { "meta", -2, "keyring", 7, -5, AS_IT_WAS, true, "meta: ", "cannot be opened" },
         { "meta", -2, "keyring", 7, 45, AS_IT_WAS, true, "meta: ", "numbers of studies" },

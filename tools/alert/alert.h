@@ -21,6 +21,7 @@ enum lg_alert_rule {
     LG_ALERT_LOG_BROKEN,
     LG_ALERT_LOG_CLOCK,
     LG_ALERT_MIRROR,
+    LG_ALERT_ROLLBACK,
     LG_ALERT_DELIVERY, /* an alert could not be delivered; told by syslog alone */
     LG_ALERT_RETURNED_STUDY, /* numbers stand in position files: new ones come last */
     LG_ALERT_SCRUB,

@@ -24,6 +24,7 @@ static const struct lg_alert_rule_info infos[LG_ALERT_RULES] = {
     [LG_ALERT_LOG_BROKEN] = { "log-broken", "findings", "the access log was altered, cut off or forked, or cannot be read", false, false, LG_ALERT_CRITICAL, 1, 100000, 600, 3600 },
     [LG_ALERT_LOG_CLOCK] = { "log-clock", "steps", "the clock went back", false, false, LG_ALERT_WARNING, 1, 100000, 600, 3600 },
     [LG_ALERT_MIRROR] = { "mirror", "failures", "a copy of the keyring has failed or fallen behind", false, false, LG_ALERT_MAJOR, 1, 100000, 600, 3600 },
+    [LG_ALERT_ROLLBACK] = { "rollback", "findings", "an older keyring or root-slot file was put in place", false, false, LG_ALERT_CRITICAL, 1, 100000, 600, 3600 },
     [LG_ALERT_DELIVERY] = { "delivery", "failures", "an alert could not be delivered", false, false, LG_ALERT_MAJOR, 1, 100000, 600, 600 },
     [LG_ALERT_RETURNED_STUDY] = { "returned-study", "arrivals", "a revoked or destroyed study arrives again", false, false, LG_ALERT_MAJOR, 1, 100000000, 3600, 3600 },
     [LG_ALERT_SCRUB] = { "scrub", "findings", "a scrub found damage, or what its manifest does not say", false, false, LG_ALERT_MAJOR, 1, 100000000, 86400, 3600 },

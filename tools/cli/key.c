@@ -4,7 +4,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "cli.h"
+#include "act.h"
 
 static int rotate_root(const struct cli *c, struct lg_client *k)
 {
@@ -95,13 +95,14 @@ static int run_key(struct cli *c)
     bool reencrypt = strcmp(what, "reencrypt") == 0 && c->argc == 2 && !c->root && (c->study != NULL) + c->all_studies + (c->older_than != 0) == 1;
     if (strcmp(what, "trim") == 0)
         return cli_fail(CLI_UNAVAILABLE, "`leadglass key trim` is not available in this version");
-    if (!rotate && !reencrypt)
-        return cli_fail(CLI_USAGE, "expected rotate and one of --root, --study UID, --all-studies; or reencrypt VAULT and one of --study UID, --version-older-than N, --all-studies.\n"
+    bool accept = strcmp(what, "accept") == 0 && c->argc == 1 && !c->root && !c->study && !c->all_studies;
+    if (!rotate && !reencrypt && !accept)
+        return cli_fail(CLI_USAGE, "expected rotate and one of --root, --study UID, --all-studies; or reencrypt VAULT and one of --study UID, --version-older-than N, --all-studies; or accept.\n"
                                    "See leadglass key --help");
     int code = cli_client(c, &k);
     if (code)
         return code;
-    code = reencrypt ? cli_reencrypt(c, k, c->argv[1]) : c->root ? rotate_root(c, k) : c->study ? rotate_study(c, k) : rotate_studies(c, k);
+    code = accept ? act_perform(c, k, &(struct lg_act){ .action = LG_ACT_ACCEPT }) : reencrypt ? cli_reencrypt(c, k, c->argv[1]) : c->root ? rotate_root(c, k) : c->study ? rotate_study(c, k) : rotate_studies(c, k);
     lg_client_free(k);
     return code;
 }
@@ -112,14 +113,16 @@ static const struct cli_option key_options[] = {
     { "all-studies", NULL, "of every study", CLI_FLAG, CLI_INTO(all_studies), 0 },
     { "version-older-than", "N", "reencrypt: files under a version below N", CLI_NUMBER, CLI_INTO(older_than), 0 },
     { "rate", "MIB", "reencrypt: at most so many MiB a second", CLI_NUMBER, CLI_INTO(rate), 0 },
+    { "reason", "TEXT", "accept: why", CLI_TEXT, CLI_INTO(reason), 0 },
     { 0 },
 };
 const struct cli_command cli_key = {
-    "key", "rotate --root|--study UID|--all-studies | reencrypt VAULT --study UID|--version-older-than N|--all-studies", "give the keyring a new root key, studies new keys, files new ciphertext",
+    "key", "rotate --root|--study UID|--all-studies | reencrypt VAULT --study UID|--version-older-than N|--all-studies | accept --reason TEXT", "give the keyring a new root key, studies new keys, files new ciphertext",
     "rotate --root wraps every bucket of keys anew under a new root key and forgets the old one. No data is touched, no study key changes.\n"
     "rotate --study and --all-studies make a new version of the study's key, which new files use from now on; what is there stays readable.\n"
     "reencrypt gives files that are not under the newest version of their key a new file key and new ciphertext, each file as a whole, while the vault is\n"
     "mounted and in use. Interrupted, it is run again: files that are done are passed over. Backup tools see the files as changed; the PACS does not.\n"
-    "Exit status 1 when files were left as they are; they are named.\n",
-    "rotate|reencrypt", { key_options, cli_json_options }, run_key, false,
+    "Exit status 1 when files were left as they are; they are named.\n"
+    "accept: the keyring was put back in an older state (leadglass status says so), and is used as it is from now on; two officers, where there are any.\n",
+    "rotate|reencrypt|accept", { key_options, act_options, cli_pass_options, cli_json_options }, run_key, false,
 };

@@ -178,6 +178,8 @@ static int run_status(struct cli *c)
         cJSON_AddStringToObject(kr, "backup", last);
         cJSON_AddNumberToObject(kr, "studies_without_backup", (double)s->keyring.uncovered);
         cJSON_AddBoolToObject(kr, "restored", s->keyring.restored);
+        cJSON_AddBoolToObject(kr, "rolled_back", s->keyring.rolled);
+        cJSON_AddNumberToObject(kr, "commits", (double)s->keyring.commits);
         cJSON_AddNumberToObject(kr, "epoch", (double)s->keyring.epoch);
         cJSON_AddNumberToObject(kr, "studies", (double)s->keyring.studies);
         cJSON_AddNumberToObject(kr, "destroyed", (double)s->keyring.destroyed);
@@ -204,7 +206,9 @@ static int run_status(struct cli *c)
         code = cli_print_json(j);
     } else {
         printf("key manager   %s, version %s, process %u, up %llu s, at %s\n", s->unlocked ? "unlocked" : "locked", s->version, s->pid, (unsigned long long)s->uptime_s, c->socket);
-        printf("keyring       %s (%s), epoch %llu\n", s->keyring_dir, id, (unsigned long long)s->keyring.epoch);
+        printf("keyring       %s (%s), epoch %llu, commit %llu\n", s->keyring_dir, id, (unsigned long long)s->keyring.epoch, (unsigned long long)s->keyring.commits);
+        if (s->keyring.rolled)
+            puts("ROLLED BACK   an older keyring was put in place: studies are readable, nothing is changed until officers accept it (leadglass key accept)");
         printf("root slot     %s", s->slot_path);
         if (s->anchor_nv)
             printf(", anchored in the TPM (NV 0x%08x)", s->anchor_nv);
@@ -232,6 +236,8 @@ static int run_status(struct cli *c)
         if (!s->unlocked)
             puts("Unlock it with `leadglass unlock`.");
     }
+    if (!code && s->keyring.rolled)
+        code = cli_fail(CLI_ALTERED, "ROLLED BACK: a vault has seen a newer state of this keyring. Put the right keyring and root-slot file back, or have officers accept this one: leadglass key accept");
     if (!code && s->keyring.stale)
         code = cli_fail(CLI_DEGRADED, "DEGRADED: keys are in one copy only, and nothing can be destroyed. Put the disk right, then: kill -HUP (the key manager's supervisor, parent of process %u)",
                         s->pid);

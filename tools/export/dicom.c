@@ -86,6 +86,7 @@ static const struct rule {
     { "vault.*", ALERT, 'E', false, &configuration },
     { "backup.*", ALERT, 'E', false, &configuration },
     { "mirror.*", ALERT, 'E', false, &configuration },
+    { "keyring.*", ALERT, 'E', false, &configuration },
     { "scrub.found", ALERT, 'E', false, &tampered },
     { "scrub.begin", ALERT, 'E', false, &service_start },
     { "scrub.end", ALERT, 'E', false, &service_stop },
