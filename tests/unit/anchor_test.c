@@ -114,8 +114,8 @@ static struct lg_key kept, victim;
 
 static void wipe_files(void)
 {
-    static const char *const names[] = { "k/data.mdb", "k/lock.mdb", "k/lock", "k.root", "k.root.degraded", "m/data.mdb", "m/lock.mdb", "m/lock", "m.root", "m.root.degraded",
-                                         "old/data.mdb", "old/lock.mdb", "old/lock", "old.root" };
+    static const char *const names[] = { "k/data.mdb", "k/lock.mdb", "k/lock", "k.root", "k.root.degraded", "k.root.tombstones", "m/data.mdb", "m/lock.mdb", "m/lock", "m.root", "m.root.degraded", "m.root.tombstones",
+                                         "old/data.mdb", "old/lock.mdb", "old/lock", "old.root", "old.root.tombstones" };
     char path[128];
     for (unsigned i = 0; i < sizeof names / sizeof *names; i++) {
         snprintf(path, sizeof path, "%s/%s", top, names[i]);
