@@ -97,6 +97,7 @@ for i, uid in enumerate(uids):
 processes = {"keyd %d" % p: p for p in w.keyd_pids()}
 processes["fs"] = w.pid_of()
 if re.search(rb"lib[at]san", read("/proc/%d/maps" % processes["fs"])):
+    held.close()
     w.umount()
     skip("a sanitizer's shadow of all memory cannot be searched")
 assert len(processes) == 3, processes
