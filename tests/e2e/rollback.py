@@ -160,6 +160,9 @@ put("accepted")
 w.unlock()
 cycle()
 assert not rolled_back()
+w.stop_keyd()
+shutil.rmtree(w.path("accepted")), os.unlink(w.path("accepted.root"))
+save("accepted")
 
 # One of the two files from before a new root: nothing opens, and it is said which is meant.
 put("new-root", keyring=False)
