@@ -232,8 +232,15 @@ static int set_keep(struct lg_keyring *k, uint64_t all, const uint8_t (*kids)[LG
         rc = lg_keyring_step(k, "tombstones");
         if (!rc)
             rc = n && n <= all ? set_append(k, slot[i], all, kids, n) : -ESTALE;
-        if (rc == -ESTALE && walked)
-            rc = set_rewrite(k, slot[i]);
+        if (rc == -ESTALE && walked) {
+            bool more = there && S_ISREG(st.st_mode) && (uint64_t)st.st_size > SET_HEAD + all * LG_TOMBSTONE_LEN;
+            rc = 0;
+            for (uint64_t t = lg_keyring_wall(k), end = t + 60; more && t < end; t++) /* of the keyring that this one stands in for: a mirror's, which the restore did not see */
+                if ((rc = lg_tombstones_aside(slot[i], t)) != -EEXIST)
+                    break;
+            if (!rc)
+                rc = set_rewrite(k, slot[i]);
+        }
     }
     return rc;
 }

@@ -191,7 +191,21 @@ static void test_tombstones(void **state)
     char aside[200];
     snprintf(aside, sizeof aside, "%s.before-%llu", at("r.root.tombstones"), (unsigned long long)now.wall_s);
     assert_true(access(at("r.root.tombstones"), F_OK) && access(aside, F_OK) == 0);
-    remove_tree(at("r"), true), unlink(at("r.root")), unlink(aside);
+    /* Likewise what the restore did not see, as a mirror's: no unlock replaces a file by one that knows less. */
+    unlink(aside);
+    for (unsigned i = 0; i < 2; i++) {
+        fd = open(at("r.root.tombstones"), O_WRONLY | O_CREAT | O_TRUNC, 0600);
+        assert_int_equal(write(fd, file, len), len);
+        close(fd);
+        lg_keyring_close(opened("r"));
+        assert_int_equal(stat(at("r.root.tombstones"), &st), 0);
+        assert_true(st.st_size < (off_t)len);
+        snprintf(aside, sizeof aside, "%s.before-%llu", at("r.root.tombstones"), (unsigned long long)now.wall_s + i);
+        uint8_t kept[8192];
+        assert_int_equal(load(aside, kept, sizeof kept), len);
+        assert_memory_equal(kept, file, len);
+    }
+    remove_tree(at("r"), true), unlink(at("r.root")), unlink(at("r.root.tombstones"));
 
     /* Every byte of it: another keyring's, no such file, not signed, or of no study here. Nothing is left behind. */
     unsigned refused = 0, fewer = 0;
