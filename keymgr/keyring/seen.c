@@ -182,12 +182,13 @@ static int given_put(struct lg_keyring *k, const struct anchor *a)
 
 /* ---- judging ------------------------------------------------------------------------------------------------------------------------------------ */
 
-/* A restored keyring is another incarnation, and an accepted one another line: whatever was said before lies in the past of both. */
-static bool seen_more(const struct lg_keyring *k, uint32_t line, const struct anchor *a, const struct anchor *given)
+/* A restored keyring is another incarnation, and an accepted one another line: whatever was said before lies in the past of both. An incarnation that is later than the last one
+ * known to this keyring's past is not its past: another restore of the same backup. accepted: the latest incarnation that officers gave up for this keyring. */
+static bool seen_more(const struct lg_keyring *k, uint32_t line, uint64_t accepted, const struct anchor *a, const struct anchor *given)
 {
     uint64_t mine = k->meta.epoch >> INCARNATION, its = a->epoch >> INCARNATION;
     if (its != mine)
-        return its > mine;
+        return !(line && its <= accepted) && (its > mine || (given->commits && its > given->epoch >> INCARNATION));
     if (a->line != line)
         return a->line > line;
     if (given->epoch >> INCARNATION != mine || given->line != line) /* this one has given it none */
@@ -233,7 +234,7 @@ int lg_keyring_vault_anchor(struct lg_keyring *k, const uint8_t vault_id[LG_ID_L
         rc = decode(k, vault_id, untrusted, len, &a);
         if (rc && rc != -EBADMSG)
             return rc;
-        v = rc ? LG_ANCHOR_ALTERED : seen_more(k, line, &a, &given) ? LG_ANCHOR_AHEAD : LG_ANCHOR_AS_GIVEN;
+        v = rc ? LG_ANCHOR_ALTERED : seen_more(k, line, x.is ? 0 : x.seen_epoch >> INCARNATION, &a, &given) ? LG_ANCHOR_AHEAD : LG_ANCHOR_AS_GIVEN;
         if (!rc && a.session >= k->meta.next_session && a.session < UINT64_MAX >> 1) { /* no number is given to two sessions, whatever was put back */
             k->meta.next_session = a.session + 1;
             k->meta_dirty = true;

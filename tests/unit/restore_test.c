@@ -311,10 +311,54 @@ static void test_acts(void **state)
     copy_free(&c);
 }
 
+/* A vault's anchor after two restores of one backup: the first is no rollback; the second, when the first was in use, is one, is accepted, and stays so. */
+static void test_again(void **state)
+{
+    (void)state;
+    static const uint8_t vault[LG_ID_LEN] = "a vault";
+    struct copy_of c = { 0 };
+    enum lg_anchor_verdict v;
+    unsigned n;
+    struct lg_keyring *k = opened("k");
+    struct lg_key a, b;
+    uint8_t first[LG_VAULT_ANCHOR_LEN], one[LG_VAULT_ANCHOR_LEN], two[LG_VAULT_ANCHOR_LEN];
+    size_t len;
+    assert_int_equal(lg_keyring_begin(k), 0);
+    assert_int_equal(lg_keyring_vault_add(k, vault, &a, &b), 0);
+    assert_int_equal(lg_keyring_vault_anchor(k, vault, NULL, 0, true, &v, first, &len), 0);
+    assert_int_equal(lg_keyring_commit(k), 0);
+    lg_secret_free(a.key), lg_secret_free(b.key);
+    assert_int_equal(copy_make(k, "backup", &c), 0);
+    lg_keyring_close(k);
+    for (unsigned i = 0; i < 8; i++) { /* which of the two has the later number is left to chance */
+        assert_int_equal(copy_restore(&c, at("r"), at("r.root"), pass, NULL, &n), 0);
+        k = opened("r");
+        assert_int_equal(lg_keyring_begin(k), 0);
+        assert_int_equal(lg_keyring_vault_anchor(k, vault, first, sizeof first, true, &v, one, &len), 0);
+        assert_true(v == LG_ANCHOR_AS_GIVEN && len == sizeof one && !lg_keyring_rolled_back(k));
+        assert_int_equal(lg_keyring_commit(k), 0);
+        lg_keyring_close(k);
+        remove_tree(at("r"), true), unlink(at("r.root"));
+        assert_int_equal(copy_restore(&c, at("r"), at("r.root"), pass, NULL, &n), 0);
+        k = opened("r");
+        assert_int_equal(lg_keyring_begin(k), 0);
+        assert_int_equal(lg_keyring_vault_anchor(k, vault, one, sizeof one, true, &v, two, &len), 0);
+        assert_true(v == LG_ANCHOR_AHEAD && len == 0 && lg_keyring_rolled_back(k));
+        assert_int_equal(lg_rollback_accept(k, false), 0);
+        assert_int_equal(lg_keyring_vault_anchor(k, vault, one, sizeof one, true, &v, two, &len), 0);
+        assert_true(v == LG_ANCHOR_AS_GIVEN && len == sizeof two && !lg_keyring_rolled_back(k));
+        assert_int_equal(lg_keyring_commit(k), 0);
+        lg_keyring_close(k);
+        remove_tree(at("r"), true), unlink(at("r.root"));
+    }
+    copy_free(&c);
+}
+
 int main(void)
 {
     if (lg_secret_init(true) || lg_crypto_init())
         return 1;
-    const struct CMUnitTest tests[] = { cmocka_unit_test_setup_teardown(test_tombstones, setup, teardown), cmocka_unit_test_setup_teardown(test_acts, setup, teardown) };
+    const struct CMUnitTest tests[] = { cmocka_unit_test_setup_teardown(test_tombstones, setup, teardown), cmocka_unit_test_setup_teardown(test_acts, setup, teardown),
+                                        cmocka_unit_test_setup_teardown(test_again, setup, teardown) };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
