@@ -131,6 +131,9 @@ int lg_file_claim(const struct lg_sys *sys, int fd, struct lg_claim *ret)
     const struct lg_slot *newest = b && (!a || s[1].seq > s[0].seq) ? &s[1] : &s[0];
     memcpy(ret->file_id, s0.file_id, LG_ID_LEN);
     memcpy(ret->kid, newest->kid, LG_ID_LEN);
-    ret->version = newest->key_version;
+    ret->version = ret->oldest = newest->key_version;
+    for (unsigned i = 0; i < 2; i++)
+        if ((i ? b : a) && memcmp(s[i].kid, newest->kid, LG_ID_LEN) == 0 && s[i].key_version < ret->oldest)
+            ret->oldest = s[i].key_version;
     return 0;
 }

@@ -15,6 +15,7 @@ struct lg_front {
     double entry_timeout, attr_timeout;
     bool read_only;
     struct lg_front_audit *audit; /* NULL: no access log */
+    struct lg_gone *gone; /* names that the kernel is still to be told of */
     struct lg_ring *ring; /* NULL: every request comes from /dev/fuse */
 };
 
@@ -29,6 +30,11 @@ int lg_rules_match(const struct lg_rules *r, const char *path, struct lg_study_i
 
 /* Takes away mounts of ours at that place whose daemon was killed; nothing happens to a mount that lives. -ENOTCONN: it is not one of ours. */
 int lg_stale_detach(const char *mountpoint);
+
+/* Has the kernel forget a name that is no more (gone.c), soon; nobody waits for it. Between start, once the session is there, and stop. */
+int lg_gone_start(struct lg_front *f) LG_MUST;
+void lg_gone_stop(struct lg_front *f);
+void lg_gone_tell(struct lg_front *f, fuse_ino_t parent, const char *name);
 
 /* FUSE over io_uring (ring.c). Why it is not to be had here, for people; NULL: it is. */
 const char *lg_ring_missing(void);

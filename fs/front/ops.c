@@ -8,6 +8,7 @@
 #include <sys/sysinfo.h>
 
 #include "audit.h"
+#include "leadglass/names.h"
 #include "order.h"
 
 /* LARGE: reads of that much come one behind the other, and several processors are to open them. */
@@ -541,10 +542,25 @@ static int acl_kill_sgid(fuse_req_t req, fuse_ino_t ino)
     return lg_volume_setattr(vol(req), ino, &st, LG_SET_MODE, &st);
 }
 
+/* The name in the value of LG_XATTR_REAP; this thread's until its next call. */
+static const char *reaped(const char *value, size_t size)
+{
+    static _Thread_local char name[LG_PLAIN_NAME_MAX + 1];
+    size_t len = size - 2 * LG_ID_LEN - 1;
+    if (len >= sizeof name)
+        len = sizeof name - 1;
+    memcpy(name, value + 2 * LG_ID_LEN + 1, len);
+    name[len] = 0;
+    return name;
+}
+
 static void op_setxattr(fuse_req_t req, fuse_ino_t ino, const char *name, const char *value, size_t size, int flags)
 {
     int rc = strcmp(name, LG_XATTR_REKEY) == 0 ? CHANGE(req, "file.reencrypt", ino, NULL, 0, NULL, lg_volume_setxattr(vol(req), ino, name, value, size, flags)) :
+             strcmp(name, LG_XATTR_REAP) == 0  ? CHANGE(req, "file.reap", ino, size > 2 * LG_ID_LEN + 1 ? reaped(value, size) : NULL, 0, NULL, lg_volume_setxattr(vol(req), ino, name, value, size, flags)) :
                                                  lg_volume_setxattr(vol(req), ino, name, value, size, flags);
+    if (!rc && strcmp(name, LG_XATTR_REAP) == 0)
+        lg_gone_tell(front(req), ino, reaped(value, size));
     if (!rc && strcmp(name, "system.posix_acl_access") == 0)
         rc = acl_kill_sgid(req, ino);
     done(req, rc);

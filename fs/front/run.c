@@ -367,6 +367,12 @@ static int on_event(void *arg, const struct lg_event *e)
         lg_keys_resync(p->front.keys);
         atomic_store(&p->anchor_due, true); /* another keyring's key manager, perhaps */
         break;
+    case LG_EVENT_TRIMMED: /* a header that is still to be written may name an older version: it is, before anybody looks */
+        rc = lg_volume_commit_all(v);
+        lg_keys_trimmed(p->front.keys, e->kids, e->n_kids);
+        if (rc)
+            say(p, LOG_ERR, "not everything could be committed before old versions of keys are retired: %s", strerror(-rc));
+        return rc;
     case LG_EVENT_ROTATED:
         lg_keys_rotated(p->front.keys, e->kids, e->n_kids);
         break;
@@ -656,6 +662,7 @@ static int end(struct program *p, int code)
     pthread_cond_signal(&p->stop_cond);
     pthread_mutex_unlock(&p->mu);
     pthread_join(p->ticker, NULL);
+    lg_gone_stop(&p->front);
     fuse_session_unmount(f->session);
     if (p->sweeping)
         pthread_join(p->sweeper, NULL);
@@ -707,7 +714,7 @@ static int run(struct program *p, int ready)
             (void)!lg_client_session_end(p->client, p->session);
         return code;
     }
-    if (lg_watch_start(socket, p->session, on_event, p, &p->watch) || pthread_create(&p->ticker, NULL, ticking, p)) {
+    if (lg_gone_start(&p->front) || lg_watch_start(socket, p->session, on_event, p, &p->watch) || pthread_create(&p->ticker, NULL, ticking, p)) {
         fuse_session_unmount(p->front.session);
         if (lg_volume_close(p->front.volume) == 0)
             (void)!lg_client_session_end(p->client, p->session);

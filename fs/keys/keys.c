@@ -428,6 +428,28 @@ void lg_keys_rotated(struct lg_keys *k, const uint8_t (*kids)[LG_ID_LEN], unsign
     pthread_mutex_unlock(&k->mu);
 }
 
+struct trimmed {
+    const uint8_t (*kids)[LG_ID_LEN];
+    unsigned n;
+};
+static bool is_trimmed(const struct held *h, const void *arg)
+{
+    const struct trimmed *t = arg;
+    for (unsigned i = 0; i < t->n; i++)
+        if (memcmp(h->kid, t->kids[i], LG_ID_LEN) == 0)
+            return h->k != NULL;
+    return h->k && !t->n;
+}
+
+void lg_keys_trimmed(struct lg_keys *k, const uint8_t (*kids)[LG_ID_LEN], unsigned n)
+{
+    const struct trimmed t = { kids, n };
+    pthread_mutex_lock(&k->mu);
+    k->epoch++; /* an answer under way may be an older version */
+    sweep(k, is_trimmed, &t);
+    pthread_mutex_unlock(&k->mu);
+}
+
 static bool expired(const struct held *h, const void *arg) { return h->k && h->until <= *(const time_t *)arg; }
 
 bool lg_keys_expire(struct lg_keys *k)

@@ -165,7 +165,7 @@ static int xattr_begin(struct lg_volume *v, uint64_t node, const char *name, boo
     *ret_fd = -1;
     if (len > 255)
         return -ERANGE;
-    if (strcmp(name, LG_TARGET_XATTR) == 0 || strcmp(name, LG_XATTR_KEY) == 0 || strcmp(name, LG_XATTR_REKEY) == 0)
+    if (strcmp(name, LG_TARGET_XATTR) == 0 || strcmp(name, LG_XATTR_KEY) == 0 || strcmp(name, LG_XATTR_REKEY) == 0 || strcmp(name, LG_XATTR_REAP) == 0)
         return -EOPNOTSUPP;
     if (is_user(name) && !name[5])
         return -EINVAL;
@@ -220,7 +220,7 @@ static ssize_t key_text(struct lg_volume *v, uint64_t node, char *buf, size_t si
     lg_hex_encode(c.kid, LG_ID_LEN, text);
     lg_hex_encode(c.file_id, LG_ID_LEN, hex);
     int n = 2 * (int)LG_ID_LEN;
-    n += snprintf(text + n, sizeof text - (size_t)n, " %u %s", c.version, hex);
+    n += snprintf(text + n, sizeof text - (size_t)n, " %u %s", c.oldest, hex);
     if (size && size < (size_t)n)
         return -ERANGE;
     if (size)
@@ -249,6 +249,21 @@ static int rekey(struct lg_volume *v, uint64_t node, const char *value, size_t l
         how.act = act;
     }
     return lg_volume_rekey(v, node, &how);
+}
+
+/* "key name", of an entry of this directory. */
+static int reap(struct lg_volume *v, uint64_t node, const char *value, size_t len)
+{
+    enum { HEX = 2 * LG_ID_LEN };
+    char hex[HEX + 1] = "", name[LG_PLAIN_NAME_MAX + 1] = "";
+    uint8_t kid[LG_ID_LEN];
+    if (len < HEX + 2 || len - HEX - 1 >= sizeof name || value[HEX] != ' ' || memchr(value, 0, len))
+        return -EINVAL;
+    memcpy(hex, value, HEX);
+    memcpy(name, value + HEX + 1, len - HEX - 1);
+    if (lg_hex_decode(hex, kid, LG_ID_LEN) || strchr(name, '/'))
+        return -EINVAL;
+    return lg_volume_reap(v, node, name, kid);
 }
 
 ssize_t lg_volume_getxattr(struct lg_volume *v, uint64_t node, const char *name, void *buf, size_t size)
@@ -310,6 +325,8 @@ int lg_volume_setxattr(struct lg_volume *v, uint64_t node, const char *name, con
         return -E2BIG;
     if (strcmp(name, LG_XATTR_REKEY) == 0)
         return rekey(v, node, value, size);
+    if (strcmp(name, LG_XATTR_REAP) == 0)
+        return reap(v, node, value, size);
     int rc = xattr_begin(v, node, name, true, &n, path, &fd, lower);
     if (rc)
         return lg_errno(rc);

@@ -267,6 +267,17 @@ static int rekey_once(struct lg_volume *v, struct lg_node *n, const struct lg_kr
     return rc;
 }
 
+/* Rewritten from zero, a file may have a slot of before that names an older version: neither may be left (design, R9). */
+static bool older_slot(struct lg_volume *v, struct lg_node *n)
+{
+    struct lg_claim c;
+    int fd = lg_node_open(v, n, O_RDONLY | O_NOFOLLOW);
+    bool older = fd >= 0 && lg_file_claim(v->env.sys, fd, &c) == 0 && c.oldest < c.version;
+    if (fd >= 0)
+        close(fd);
+    return older;
+}
+
 /* from: the key that it has. */
 static int key_for(struct lg_volume *v, struct lg_node *n, const struct lg_rekey *how, uint8_t from[LG_ID_LEN], struct lg_kref **ret)
 {
@@ -276,7 +287,7 @@ static int key_for(struct lg_volume *v, struct lg_node *n, const struct lg_rekey
     int rc = how ? allowed(v, n, how, from, false) : 0;
     if (!rc)
         rc = how ? lg_keys_study(v->opt.keys, how->to, ret) : lg_keys_by_id(v->opt.keys, from, 0, ret);
-    if (!rc && memcmp((*ret)->kid, from, LG_ID_LEN) == 0 && (how || (*ret)->version == version)) {
+    if (!rc && memcmp((*ret)->kid, from, LG_ID_LEN) == 0 && (how || ((*ret)->version == version && !older_slot(v, n)))) {
         lg_kref_unref(*ret);
         rc = -EALREADY;
     }

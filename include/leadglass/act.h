@@ -32,7 +32,7 @@ enum lg_action {
     LG_ACT_OFFICER_REMOVE = 13, /* data: the public key */
     LG_ACT_CLOCK = 14,       /* the clock is right, although it jumped */
     LG_ACT_ASSIGN = 15,      /* carried out elsewhere: lg_act_claim */
-    LG_ACT_TRIM = 16,        /* carried out elsewhere */
+    LG_ACT_TRIM = 16,        /* of one study, or of all (no subject): old versions of keys go. number: no ciphertext from before that time is kept anywhere. data: lg_trim */
     LG_ACT_BACKUP_VOID = 17, /* carried out elsewhere; subject: the backup's id */
     LG_ACT_DESTROY_ENABLE = 18, /* carried out elsewhere: destruction is allowed again after a restore */
     LG_ACT_ACCEPT = 19,      /* the keyring, which was put back, is used as it is */
@@ -160,6 +160,16 @@ struct lg_assign {
 };
 int lg_assign_encode(const struct lg_assign *x, uint8_t out[LG_ACT_DATA_MAX], size_t *ret_len) LG_MUST;
 int lg_assign_decode(const uint8_t *untrusted, size_t len, struct lg_assign *ret) LG_MUST;
+
+/* LG_ACT_TRIM: the vaults that were looked through, and are again when it is carried out. */
+#define LG_TRIM_VAULTS_MAX 60u
+struct lg_trim {
+    bool others_gone; /* declared: the keyring's other vaults do not exist any more */
+    unsigned n_vaults;
+    uint8_t vault[LG_TRIM_VAULTS_MAX][LG_ID_LEN];
+};
+int lg_trim_encode(const struct lg_trim *x, uint8_t out[LG_ACT_DATA_MAX], size_t *ret_len) LG_MUST;
+int lg_trim_decode(const uint8_t *untrusted, size_t len, struct lg_trim *ret) LG_MUST;
 
 /* ---- policy ------------------------------------------------------------------------------------------------------------------------ */
 

@@ -15,6 +15,7 @@ struct lg_tombstone {
     uint64_t epoch_before, epoch; /* of the root: the key was last wrapped, through its bucket, under the first; the second forgot it */
     uint64_t generation;         /* of the slot file that held the new root alone */
     uint32_t versions, attached; /* how many versions of the key; how many provisional keys went with it */
+    uint32_t version;            /* only this version of the key was retired; 0: the whole key was destroyed */
     uint8_t sig[LG_SIGN_LEN];    /* the keyring's, over all before */
 };
 int lg_tombstone_encode(const struct lg_tombstone *t, uint8_t out[LG_TOMBSTONE_LEN]) LG_MUST;
@@ -32,6 +33,8 @@ struct lg_certificate {
     struct lg_act_record act;
     bool anchored;         /* a TPM value that was overwritten makes older slot files useless */
     uint64_t files, bytes; /* of ciphertext; LG_CERT_UNKNOWN: not counted */
+    unsigned vaults_counted, vaults; /* in how many of how many vaults; vaults 0: a certificate of version 1, which did not say */
+    uint64_t removed;      /* when these files and their names were removed from the vaults; 0: they were not */
     unsigned n_backups;    /* keyring backups from before the destruction that are not void */
     struct lg_cert_backup {
         uint8_t id[LG_ID_LEN];

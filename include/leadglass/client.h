@@ -87,6 +87,14 @@ int lg_client_rotate_study(struct lg_client *c, const char *uid) LG_MUST;
 /* One batch of all studies, from *after on (NULL: from the start); go on after ret->last until ret->end. */
 int lg_client_rotate_studies(struct lg_client *c, const uint8_t *after, struct lg_rotated *ret) LG_MUST;
 
+/* Retiring old versions (lg_keyring_trim). First now = false: every mount stops using them; then, when the caller has seen that no file needs them, now = true, from
+ * after on until ret->end. -ENOTCONN: that first call has not been made for this act, or a mount had not confirmed it (then it was named). */
+int lg_client_trim(struct lg_client *c, const uint8_t act[LG_ID_LEN], bool now, const uint8_t *after, struct lg_rotated *ret, struct lg_unconfirmed *ret_u) LG_MUST;
+
+/* Calls back for every key that files of this UID's destroyed studies name (lg_keyring_destroyed_kids). */
+int lg_client_destroyed_kids(struct lg_client *c, const char *uid, int (*each)(void *arg, const struct lg_kid_pair *p), void *arg) LG_MUST;
+int lg_client_reaped(struct lg_client *c, const uint8_t kid[LG_ID_LEN], const uint8_t vault[LG_ID_LEN], uint64_t files, uint64_t bytes, bool removed, struct lg_reaped *ret) LG_MUST;
+
 /* ---- officers (leadglass/act.h; errors of lg_keyring_act_submit and lg_keyring_act_approve) ---- */
 
 struct lg_governance {
@@ -182,6 +190,7 @@ enum lg_event_kind {
     LG_EVENT_REVOKE = 2, /* drop the keys named, invalidate their files */
     LG_EVENT_UNLOCK = 3, /* keys may be asked for again */
     LG_EVENT_RESYNC = 4, /* (re)connected: something may have been missed; drop all leased keys unless freshly asked for */
+    LG_EVENT_TRIMMED = 6, /* versions of these keys (none named: of all) are about to be retired: what is uncommitted is committed, every version is asked for again */
     LG_EVENT_ROTATED = 5, /* these keys (none named: all) have a newer version: new files ask again. Nothing is dropped */
 };
 struct lg_event {

@@ -115,6 +115,8 @@ enum lg_put_back lg_keyring_put_back(const struct lg_keyring *k);
 int lg_keyring_unfinished(const struct lg_keyring *k);
 /* 0, or why SLOTFILE.tombstones, which tells a restore what was destroyed after its backup, lacks some; the next unlock or destruction tries again. */
 int lg_keyring_unkept(const struct lg_keyring *k);
+/* Brings it up to date: after the last batch of lg_keyring_trim, whose tombstones are many. */
+int lg_keyring_keep(struct lg_keyring *k) LG_MUST;
 /* Forgets every key (wiped). Aborts a transaction that is open. */
 void lg_keyring_lock(struct lg_keyring *k);
 bool lg_keyring_unlocked(const struct lg_keyring *k);
@@ -144,6 +146,15 @@ struct lg_rotated {
     uint8_t last[LG_ID_LEN];
 };
 int lg_keyring_rotate_studies(struct lg_keyring *k, const uint8_t *after, unsigned max, struct lg_rotated *ret) LG_MUST;
+
+/* Old versions of keys are retired, as an act of two officers says (or one in single-administrator mode), whose waiting period has ended. Needs begin.
+ * ready only looks: -EPERM (nobody has approved), -EAGAIN (it still waits), -ETIME, -EALREADY, -EINVAL (no such act), -ENOENT, -ENOLCK (frozen clock), -EROFS (restored, not
+ * confirmed), -EREMOTE (a vault is not among those that the act names).
+ * lg_keyring_trim takes the next studies, in key-id order from after (NULL: the start) on, at most max, for which nothing of that stands in the way, and makes all versions but
+ * the newest pending; then commit, and lg_keyring_destroy. ret->full: passed over, as they are held, suspended, or were given a version since it was asked for (one study: -EBUSY,
+ * -EKEYREVOKED, -ESTALE). With the last batch the act is done. The caller has looked: no file needs these versions, and no mount makes any that does. */
+int lg_keyring_trim_ready(struct lg_keyring *k, const uint8_t act[LG_ID_LEN], struct lg_act *ret, struct lg_act_record *ret_record) LG_MUST;
+int lg_keyring_trim(struct lg_keyring *k, const uint8_t act[LG_ID_LEN], const uint8_t *after, unsigned max, struct lg_rotated *ret) LG_MUST;
 
 /* A new root: every bucket key wrapped anew, the old root forgotten. No study key changes. */
 int lg_keyring_rotate_root(struct lg_keyring *k) LG_MUST;
@@ -373,6 +384,21 @@ int lg_keyring_sign_pub(struct lg_keyring *k, uint8_t ret_pub[LG_SIGN_PUB_LEN]) 
 /* The certificate of the newest destroyed key of this UID: a document (leadglass/certificate.h) and the keyring's signature of it.
  * -ENOENT: no such study, or it is not destroyed: -EALREADY. -ENOTCONN: a mount has not confirmed; ret_kid then names the key. */
 int lg_keyring_certificate(struct lg_keyring *k, const char *uid, uint8_t *ret_doc, size_t cap, size_t *ret_len, uint8_t ret_sig[LG_SIGN_LEN], uint8_t ret_kid[LG_ID_LEN]) LG_MUST;
+
+/* ---- what is left of destroyed studies in vaults ------------------------------------------------------------------------------------ */
+
+struct lg_kid_pair {
+    uint8_t study[LG_ID_LEN], kid[LG_ID_LEN]; /* kid: that of the study, or of a provisional key that went with it */
+};
+/* The keys that files of this UID's destroyed studies name (several studies after readmissions), from *after (study and kid; NULL: the start) on, at most max.
+ * -ENOENT: no such study. -EALREADY: none is destroyed. */
+int lg_keyring_destroyed_kids(struct lg_keyring *k, const char *uid, const uint8_t *after, struct lg_kid_pair *ret, unsigned max, unsigned *ret_n, bool *ret_end) LG_MUST;
+struct lg_reaped {
+    uint64_t files, bytes;     /* of ciphertext, as first counted */
+    uint64_t counted, removed; /* seconds since 1970; removed 0: not yet */
+};
+/* So many files of a destroyed study were found in a vault; removed: none is left. For its certificate. Needs begin. -EPERM: not destroyed. -ENOENT. */
+int lg_keyring_reaped(struct lg_keyring *k, const uint8_t kid[LG_ID_LEN], const uint8_t vault[LG_ID_LEN], uint64_t files, uint64_t bytes, bool removed, struct lg_reaped *ret) LG_MUST;
 
 /* ---- heads of access logs (docs/AUDIT.md) ---------------------------------------------------------------------------------- */
 

@@ -56,6 +56,8 @@ void lg_keys_revoke(struct lg_keys *k, const uint8_t (*kids)[LG_ID_LEN], unsigne
 void lg_keys_resync(struct lg_keys *k);
 /* These keys (n 0: all) have a newer version: studies ask for it, what is held goes on decrypting. */
 void lg_keys_rotated(struct lg_keys *k, const uint8_t (*kids)[LG_ID_LEN], unsigned n);
+/* Every version that is held of these keys (n 0: of all) is asked for again: older ones are about to be retired. */
+void lg_keys_trimmed(struct lg_keys *k, const uint8_t (*kids)[LG_ID_LEN], unsigned n);
 /* Drops leases that have ended; call every minute or so. Returns true when something was dropped. */
 bool lg_keys_expire(struct lg_keys *k);
 

@@ -161,10 +161,15 @@ struct lg_rekey {
     const uint8_t *act;             /* the officers' act that allows it; NULL: none */
 };
 int lg_volume_rekey(struct lg_volume *v, uint64_t node, const struct lg_rekey *how) LG_MUST;
-/* The same two as extended attributes, for tools on the mount: LG_XATTR_KEY reads as "key-id-in-hex version file-id-in-hex"; setting LG_XATTR_REKEY re-encrypts,
+/* The same two as extended attributes, for tools on the mount: LG_XATTR_KEY reads as "key-id-in-hex version file-id-in-hex" (the oldest version that a header slot names); setting LG_XATTR_REKEY re-encrypts,
  * to the study whose UID is the value if there is one, followed by a space and the act's id in hex if there is one. The kernel lets only CAP_SYS_ADMIN use trusted.*; neither is listed. */
 #define LG_XATTR_KEY "trusted.leadglass.key"
 #define LG_XATTR_REKEY "trusted.leadglass.rekey"
+
+/* Takes away a name of a regular file if the file is under that key, as its header says and, when it is open, as it stands in memory: -ESTALE otherwise. Needs no key of it.
+ * As an attribute of the directory: LG_XATTR_REAP, "key-id-in-hex name". */
+int lg_volume_reap(struct lg_volume *v, uint64_t parent, const char *name, const uint8_t kid[LG_ID_LEN]) LG_MUST;
+#define LG_XATTR_REAP "trusted.leadglass.reap"
 
 /* Every few seconds: commits files dirty for 5 s, checkpoints the journal, expires leases. */
 void lg_volume_tick(struct lg_volume *v);

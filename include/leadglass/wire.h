@@ -65,6 +65,9 @@ enum lg_msg {
     LG_MSG_GOVERNANCE = 44, /* officers, policy, time */
     LG_MSG_CERTIFICATE = 45,
     LG_MSG_ASSIGN = 50,      /* may this file be re-encrypted under another study's key? */
+    LG_MSG_TRIM = 51,        /* retire old versions, as an act says: have the mounts stop using them, then some of all studies */
+    LG_MSG_KIDS = 52,        /* the keys that files of a destroyed study name */
+    LG_MSG_REAPED = 53,      /* how many there were, and that they are gone */
     LG_MSG_DUE = 59, /* never on the wire: the key manager's own */
     LG_MSG_UNLOCK_TPM = 60, /* like unlock, with a slot sealed to the machine; also the key manager's own, at its start */
     LG_MSG_SLOT_ANCHOR = 61,

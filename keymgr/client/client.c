@@ -333,6 +333,71 @@ int lg_client_act_get(struct lg_client *c, const uint8_t id[LG_ID_LEN], struct l
     return blob_call(c, &q, NULL, DEADLINE_MS, to_record, ret);
 }
 
+struct pairs {
+    int (*each)(void *arg, const struct lg_kid_pair *p);
+    void *arg;
+    bool end, any;
+    struct lg_kid_pair last;
+};
+
+static int to_pairs(void *arg, const uint8_t *p, size_t len)
+{
+    struct pairs *x = arg;
+    struct lg_rd r = lg_rd(p, len);
+    int rc = 0;
+    x->end = lg_rd_u8(&r) != 0;
+    x->any = false;
+    while (!rc && r.left && lg_rd_ok(&r)) {
+        lg_rd_copy(&r, x->last.study, LG_ID_LEN);
+        lg_rd_copy(&r, x->last.kid, LG_ID_LEN);
+        rc = lg_rd_ok(&r) ? x->each(x->arg, &x->last) : -EPROTO;
+        x->any = true;
+    }
+    return rc ? rc : lg_rd_done(&r) && (x->end || x->any) ? 0 : -EPROTO;
+}
+
+int lg_client_destroyed_kids(struct lg_client *c, const char *uid, int (*each)(void *arg, const struct lg_kid_pair *p), void *arg)
+{
+    struct lg_request q = { .type = LG_MSG_KIDS };
+    struct pairs x = { .each = each, .arg = arg };
+    uint8_t after[2 * LG_ID_LEN];
+    int rc = 0;
+    if (strlen(uid) > LG_UID_MAX)
+        return -ENOENT;
+    set_str(q.uid, sizeof q.uid, uid);
+    while (!rc && !x.end) {
+        rc = blob_call(c, &q, NULL, DEADLINE_MS, to_pairs, &x);
+        memcpy(after, x.last.study, LG_ID_LEN);
+        memcpy(after + LG_ID_LEN, x.last.kid, LG_ID_LEN);
+        q.pass = after;
+        q.pass_len = sizeof after;
+    }
+    return rc;
+}
+
+static int to_reaped(void *arg, const uint8_t *p, size_t len)
+{
+    struct lg_reaped *x = arg;
+    struct lg_rd r = lg_rd(p, len);
+    x->files = lg_rd_u64(&r);
+    x->bytes = lg_rd_u64(&r);
+    x->counted = lg_rd_u64(&r);
+    x->removed = lg_rd_u64(&r);
+    return lg_rd_done(&r) ? 0 : -EPROTO;
+}
+
+int lg_client_reaped(struct lg_client *c, const uint8_t kid[LG_ID_LEN], const uint8_t vault[LG_ID_LEN], uint64_t files, uint64_t bytes, bool removed, struct lg_reaped *ret)
+{
+    uint8_t b[16];
+    struct lg_wr w = lg_wr(b, sizeof b);
+    lg_wr_u64(&w, files);
+    lg_wr_u64(&w, bytes);
+    struct lg_request q = { .type = LG_MSG_REAPED, .pass = b, .pass_len = w.len, .now = removed };
+    memcpy(q.kid, kid, LG_ID_LEN);
+    memcpy(q.vault_id, vault, LG_ID_LEN);
+    return blob_call(c, &q, NULL, DEADLINE_MS, to_reaped, ret);
+}
+
 struct acts {
     int (*each)(void *arg, const struct lg_act_record *r);
     void *arg;
@@ -554,6 +619,19 @@ int lg_client_key_by_id(struct lg_client *c, const uint8_t kid[LG_ID_LEN], uint3
     struct lg_request q = { .type = LG_MSG_KEY_BY_ID, .version = version };
     memcpy(q.kid, kid, LG_ID_LEN);
     return one_key(c, &q, ret, ret_lease_s);
+}
+
+int lg_client_trim(struct lg_client *c, const uint8_t act[LG_ID_LEN], bool now, const uint8_t *after, struct lg_rotated *ret, struct lg_unconfirmed *ret_u)
+{
+    struct lg_request q = { .type = LG_MSG_TRIM, .now = now, .has_after = after != NULL };
+    struct lg_answer a = { .unconfirmed = ret_u };
+    memcpy(q.vault_id, act, LG_ID_LEN);
+    if (after)
+        memcpy(q.kid, after, LG_ID_LEN);
+    int rc = call(c, &q, &a, REVOKE_MS);
+    if (!rc)
+        *ret = a.rotated;
+    return rc;
 }
 
 int lg_client_assign(struct lg_client *c, const uint8_t *act, const char *uid, const uint8_t from[LG_ID_LEN], const uint8_t file_id[LG_ID_LEN], bool now)

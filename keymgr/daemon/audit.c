@@ -60,6 +60,9 @@ static const struct {
     [LG_MSG_ACT_LIST] = { "officer.show", true, false, false },
     [LG_MSG_GOVERNANCE] = { "officer.show", true, false, false },
     [LG_MSG_CERTIFICATE] = { "study.certificate", false, true, false },
+    [LG_MSG_TRIM] = { "key.trim", false, true, false },
+    [LG_MSG_KIDS] = { "study.show", true, false, false },
+    [LG_MSG_REAPED] = { "study.reap", false, true, false },
     [LG_MSG_ASSIGN] = { "study.assign", false, true, false },
     [LG_MSG_DUE] = { NULL, false, false, true }, /* the key manager's own: key.destroy for every study whose waiting period has ended */
     [LG_MSG_EVENT] = { NULL, false, false, true }, /* never asked */

@@ -101,9 +101,11 @@ struct lg_op {
     size_t pass_len;
     enum lg_slot_type slot_type;
     char slot_name[LG_SLOT_NAME_MAX + 1];
-    bool now; /* slot anchor: on */
+    bool now; /* slot anchor: on; trim: carried out; an act: mounts are only told to ask again */
     bool written; /* slot add, change: now it is tried */
     uint8_t kid[LG_ID_LEN], study[LG_ID_LEN]; /* acts: the act's id, the key id of the study that mounts drop */
+    uint8_t act[LG_ID_LEN]; /* trim: the act, and whether it is carried out now, behind kid */
+    bool has_after;
 };
 
 struct lg_wait { /* after a wrong passphrase, per user */
@@ -120,6 +122,12 @@ struct lg_worker {
     struct lg_conn conns[LG_CLIENTS_MAX];
     uint64_t next_serial, next_event;
     struct lg_mount mounts[LG_MOUNTS_MAX];
+    struct { /* what mounts are being told and have to confirm */
+        enum lg_event_kind kind;
+        uint8_t (*kid)[LG_ID_LEN];
+        size_t n;
+        uint64_t first, last; /* numbers of its messages */
+    } telling;
     struct lg_op ops[LG_OPS_MAX];
     unsigned n_ops;
     struct lg_wait waits[LG_WAITS_MAX];
@@ -141,6 +149,7 @@ struct lg_worker {
     int unkept;     /* likewise */
     char mirror_slot[PATH_MAX];
     bool stop;
+    uint8_t trim_told[LG_ID_LEN]; /* the act for which every mount has confirmed that it uses newest versions only; zeros: none */
     int64_t tick_at;  /* when the clocks are looked at again */
     bool frozen_said; /* that they cannot be believed was logged */
     struct lg_audit_log *audit; /* NULL: none is kept */
@@ -242,8 +251,16 @@ void lg_certificate_begin(struct lg_worker *w, struct lg_op *op);
 void lg_certificate_end(struct lg_worker *w, struct lg_op *op);
 void lg_due_begin(struct lg_worker *w, struct lg_op *op);
 void lg_due_end(struct lg_worker *w, struct lg_op *op);
+void lg_trim_begin(struct lg_worker *w, struct lg_op *op);
+void lg_trim_end(struct lg_worker *w, struct lg_op *op);
+/* Has every mount drop these studies' keys and those attached to them; the op waits for that. */
+void lg_tell_drop(struct lg_worker *w, struct lg_op *op, const uint8_t (*kid)[LG_ID_LEN], unsigned n_studies);
 void lg_revoke_confirmed(struct lg_worker *w, const char *uid); /* every mount has answered a revocation */
 void lg_tick(struct lg_worker *w); /* every turn; does something once a minute, or when something is due */
+
+/* ---- reap.c ---- */
+void lg_on_kids(struct lg_worker *w, struct lg_conn *c, const struct lg_request *q);
+void lg_on_reaped(struct lg_worker *w, struct lg_conn *c, const struct lg_request *q);
 
 /* ---- backup.c ---- */
 void lg_backup_drop(struct lg_worker *w, const struct lg_conn *c); /* the one that this connection (NULL: any) has begun */
@@ -266,8 +283,11 @@ struct lg_mount *lg_mount_of(struct lg_worker *w, uint64_t session);
 int lg_mount_add(struct lg_worker *w, uint64_t session, const uint8_t vault_id[LG_ID_LEN], const struct lg_conn *c, const char *mountpoint, struct lg_mount **ret) LG_MUST;
 void lg_mount_remove(struct lg_worker *w, struct lg_mount *m);
 void lg_mounts_reap(struct lg_worker *w); /* those whose process is gone and whose mountpoint is no longer mounted */
-/* Tells every mount; afterwards each has waits_for set that has still to acknowledge. */
-void lg_mounts_tell(struct lg_worker *w, const struct lg_event *e, uint64_t number);
+/* Tells every mount, in as many messages as it takes; afterwards each has waits_for set that has still to acknowledge. The number of the last message, by which to
+ * wait. What was told before is not waited for any more. */
+uint64_t lg_mounts_tell(struct lg_worker *w, enum lg_event_kind kind, const uint8_t (*kids)[LG_ID_LEN], size_t n);
+/* A mount has acknowledged a message: it gets the next. False: that one was not waited for. */
+bool lg_mounts_acked(struct lg_worker *w, struct lg_mount *m, uint64_t number, bool failed);
 /* Tells every mount without caring for answers; what somebody else waits for is not disturbed. */
 void lg_mounts_notify(struct lg_worker *w, const struct lg_event *e);
 bool lg_mounts_waiting(const struct lg_worker *w, uint64_t number);

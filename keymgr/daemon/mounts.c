@@ -1,5 +1,6 @@
 #include <poll.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/syscall.h>
 #include <syslog.h>
@@ -76,23 +77,51 @@ void lg_mounts_reap(struct lg_worker *w)
     }
 }
 
-void lg_mounts_tell(struct lg_worker *w, const struct lg_event *e, uint64_t number)
+/* Part i of what is being told; the mount acknowledges it before it gets the next, so that any number of keys may be named. */
+static bool tell_part(struct lg_worker *w, struct lg_mount *m, uint64_t number)
 {
     static uint8_t frame[LG_WIRE_HEADER + 8 + LG_WIRE_KIDS_MAX * LG_ID_LEN];
-    size_t len;
+    size_t len, at = (size_t)(number - w->telling.first) * LG_WIRE_KIDS_MAX, left = w->telling.n - at;
+    struct lg_event e = { .kind = w->telling.kind, .n_kids = (unsigned)(left < LG_WIRE_KIDS_MAX ? left : LG_WIRE_KIDS_MAX), .kids = (const uint8_t(*)[LG_ID_LEN])w->telling.kid + at };
+    if (!m->watch || lg_event_encode(number, &e, frame, sizeof frame, &len))
+        return false;
+    m->waits_for = number;
+    lg_conn_send(w, m->watch, frame, len);
+    return true;
+}
+
+uint64_t lg_mounts_tell(struct lg_worker *w, enum lg_event_kind kind, const uint8_t (*kids)[LG_ID_LEN], size_t n)
+{
     lg_mounts_reap(w);
-    int rc = lg_event_encode(number, e, frame, sizeof frame, &len);
+    free(w->telling.kid);
+    w->telling.kind = kind;
+    w->telling.n = n;
+    w->telling.kid = n ? malloc(n * LG_ID_LEN) : NULL;
+    bool ok = !n || w->telling.kid;
+    if (n && ok)
+        memcpy(w->telling.kid, kids, n * LG_ID_LEN);
+    w->telling.first = w->next_event + 1;
+    w->next_event += n ? (n + LG_WIRE_KIDS_MAX - 1) / LG_WIRE_KIDS_MAX : 1;
+    w->telling.last = w->next_event;
     for (unsigned i = 0; i < LG_MOUNTS_MAX; i++) {
         struct lg_mount *m = &w->mounts[i];
         if (!m->used)
             continue;
-        m->waits_for = number;
-        m->failed = rc != 0 || !m->watch;
-        if (m->failed)
-            m->waits_for = 0; /* nothing to wait for: it will be named */
-        else
-            lg_conn_send(w, m->watch, frame, len);
+        m->waits_for = 0;
+        m->failed = !ok || !tell_part(w, m, w->telling.first); /* then there is nothing to wait for: it will be named */
     }
+    return w->telling.last;
+}
+
+bool lg_mounts_acked(struct lg_worker *w, struct lg_mount *m, uint64_t number, bool failed)
+{
+    if (!m->waits_for || m->waits_for != number)
+        return false;
+    m->waits_for = 0;
+    m->failed = m->failed || failed;
+    if (number < w->telling.last && !tell_part(w, m, number + 1))
+        m->failed = true;
+    return true;
 }
 
 void lg_mounts_notify(struct lg_worker *w, const struct lg_event *e)
@@ -109,7 +138,7 @@ void lg_mounts_notify(struct lg_worker *w, const struct lg_event *e)
 bool lg_mounts_waiting(const struct lg_worker *w, uint64_t number)
 {
     for (unsigned i = 0; i < LG_MOUNTS_MAX; i++)
-        if (w->mounts[i].used && w->mounts[i].waits_for == number)
+        if (w->mounts[i].used && w->mounts[i].waits_for && number == w->telling.last)
             return true;
     return false;
 }
@@ -120,7 +149,7 @@ void lg_mounts_unconfirmed(struct lg_worker *w, uint64_t number, struct lg_uncon
     lg_mounts_reap(w);
     for (unsigned i = 0; i < LG_MOUNTS_MAX; i++) {
         struct lg_mount *m = &w->mounts[i];
-        if (m->used && (m->waits_for == number || m->failed) && ret->n < 64)
+        if (m->used && ((m->waits_for && number == w->telling.last) || m->failed) && ret->n < 64)
             snprintf(ret->mountpoint[ret->n++], sizeof ret->mountpoint[0], "%s", m->mountpoint);
         m->waits_for = 0;
         m->failed = false;

@@ -6,7 +6,7 @@
 
 #include "daemon.h"
 
-enum { TICK_MS = 60000, SOON_MS = 1000, DUE_MAX = 64, KIDS = LG_WIRE_KIDS_MAX };
+enum { TICK_MS = 60000, SOON_MS = 1000, DUE_MAX = 8192 };
 
 bool lg_officer_account(struct lg_worker *w, uid_t uid)
 {
@@ -133,18 +133,31 @@ static int take(struct lg_worker *w, struct lg_op *op, struct lg_act_record *r, 
     return lg_rd_done(&rd) && with_sig <= 1 && doc ? lg_keyring_act_submit(w->keyring, doc, len, sig, &who, r, effect) : -EPROTO;
 }
 
-static void tell_drop(struct lg_worker *w, struct lg_op *op, const uint8_t (*kid)[LG_ID_LEN], unsigned n_studies)
+void lg_tell_drop(struct lg_worker *w, struct lg_op *op, const uint8_t (*kid)[LG_ID_LEN], unsigned n_studies)
 {
-    static uint8_t kids[KIDS][LG_ID_LEN];
-    unsigned n = 0, more;
-    for (unsigned i = 0; i < n_studies && n < KIDS; i++)
-        if (lg_keyring_kids(w->keyring, kid[i], kids + n, KIDS - n, &more) == 0)
+    uint8_t (*kids)[LG_ID_LEN] = NULL;
+    unsigned n = 0, cap = 0, more;
+    for (unsigned i = 0; i < n_studies;) {
+        unsigned room = cap - n;
+        int rc = room ? lg_keyring_kids(w->keyring, kid[i], kids + n, room, &more) : 0;
+        if (!rc && room && more < room) {
             n += more;
-    struct lg_event e = { .kind = LG_EVENT_REVOKE, .n_kids = n, .kids = (const uint8_t(*)[LG_ID_LEN])kids };
-    op->event = ++w->next_event;
+            i++;
+            continue;
+        }
+        unsigned bigger = cap ? cap * 2 : 2 * n_studies + 64;
+        void *p = rc ? NULL : reallocarray(kids, bigger, LG_ID_LEN);
+        if (!p) { /* no key of them is served; mounts are told at least of the studies themselves */
+            lg_log(LOG_ERR, "provisional keys of revoked studies could not be told to the mounts: %s", strerror(rc ? -rc : ENOMEM));
+            break;
+        }
+        kids = p;
+        cap = bigger;
+    }
+    op->event = n ? lg_mounts_tell(w, LG_EVENT_REVOKE, (const uint8_t(*)[LG_ID_LEN])kids, n) : lg_mounts_tell(w, LG_EVENT_REVOKE, kid, n_studies);
     op->deadline = lg_ms() + LG_ACK_MS;
     op->begun = true;
-    lg_mounts_tell(w, &e, op->event);
+    free(kids);
 }
 
 static void answer_record(struct lg_worker *w, struct lg_op *op, struct lg_unconfirmed *u)
@@ -187,12 +200,14 @@ void lg_act_begin(struct lg_worker *w, struct lg_op *op)
         lg_log(LOG_ERR, "the root-slot file could not be told of the officers: %s. It is tried again at the next unlock", strerror(-rc));
     w->tick_at = 0;
     if (effect == LG_EFFECT_DROP) {
-        tell_drop(w, op, (const uint8_t(*)[LG_ID_LEN]) & op->study, 1);
+        lg_tell_drop(w, op, (const uint8_t(*)[LG_ID_LEN]) & op->study, 1);
         return;
     }
-    if (effect == LG_EFFECT_AGAIN) {
-        struct lg_event e = { .kind = LG_EVENT_UNLOCK };
-        lg_mounts_notify(w, &e);
+    if (effect == LG_EFFECT_AGAIN) { /* answered when mounts serve it again, or have had their time */
+        op->event = lg_mounts_tell(w, LG_EVENT_UNLOCK, NULL, 0);
+        op->deadline = lg_ms() + LG_ACK_MS;
+        op->begun = op->now = true;
+        return;
     }
     answer_record(w, op, NULL);
 }
@@ -215,7 +230,9 @@ void lg_act_end(struct lg_worker *w, struct lg_op *op)
     struct lg_unconfirmed *u = calloc(1, sizeof *u);
     if (u) {
         lg_mounts_unconfirmed(w, op->event, u);
-        if (!u->n)
+        if (op->now) /* only told to ask again: nothing of it can be kept back by a mount that does not answer */
+            u->n = 0;
+        else if (!u->n)
             confirm(w, (const uint8_t(*)[LG_ID_LEN]) & op->study, 1);
     }
     answer_record(w, op, u);
@@ -261,7 +278,7 @@ void lg_certificate_begin(struct lg_worker *w, struct lg_op *op)
     if (certify(w, op, &a, b))
         lg_op_done(w, &a);
     else
-        tell_drop(w, op, (const uint8_t(*)[LG_ID_LEN]) & op->study, 1);
+        lg_tell_drop(w, op, (const uint8_t(*)[LG_ID_LEN]) & op->study, 1);
 }
 
 void lg_certificate_end(struct lg_worker *w, struct lg_op *op)
@@ -299,7 +316,7 @@ void lg_due_begin(struct lg_worker *w, struct lg_op *op)
     if (a.status || !n_due)
         lg_op_done(w, &a);
     else
-        tell_drop(w, op, (const uint8_t(*)[LG_ID_LEN])due_kid, n_due);
+        lg_tell_drop(w, op, (const uint8_t(*)[LG_ID_LEN])due_kid, n_due);
 }
 
 void lg_due_end(struct lg_worker *w, struct lg_op *op)

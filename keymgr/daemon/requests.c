@@ -9,7 +9,7 @@
 
 #include "daemon.h"
 
-enum { WAIT_CAP_S = 60, KIDS = LG_WIRE_KIDS_MAX };
+enum { WAIT_CAP_S = 60 };
 
 /* ---- who may ask what: everything that is not in this table is refused -------------------------------------------------------------- */
 
@@ -65,6 +65,9 @@ static const struct {
     [LG_MSG_GOVERNANCE] = { lg_on_governance, ADMIN | OFFICER, true, true },
     [LG_MSG_CERTIFICATE] = { on_later, ADMIN | OFFICER, true, false },
     [LG_MSG_ASSIGN] = { lg_on_assign, ADMIN, true, true },
+    [LG_MSG_TRIM] = { on_later, ADMIN, true, false },
+    [LG_MSG_KIDS] = { lg_on_kids, ADMIN, true, false },
+    [LG_MSG_REAPED] = { lg_on_reaped, ADMIN, true, true },
     [LG_MSG_AUDIT_INFO] = { lg_on_audit_info, ANYBODY, false, false },
     [LG_MSG_AUDIT_STATE] = { lg_on_audit_state, ADMIN, false, false },
     [LG_MSG_AUDIT_HEAD] = { lg_on_audit_head, ADMIN, true, true },
@@ -357,10 +360,8 @@ static void on_ack(struct lg_worker *w, struct lg_conn *c, const struct lg_reque
 {
     for (unsigned i = 0; i < LG_MOUNTS_MAX; i++) {
         struct lg_mount *m = &w->mounts[i];
-        if (m->used && m->watch == c && m->waits_for == q->event) {
-            m->waits_for = 0;
-            m->failed = q->event_result != 0;
-        }
+        if (m->used && m->watch == c && lg_mounts_acked(w, m, q->event, q->event_result != 0) && m->waits_for && w->n_ops)
+            w->ops[0].deadline = lg_ms() + LG_ACK_MS; /* there is more of it: that has its own time */
     }
 }
 
@@ -388,7 +389,9 @@ static void on_later(struct lg_worker *w, struct lg_conn *c, const struct lg_req
         op->pass_len = q->pass_len;
     }
     memcpy(op->kid, q->kid, LG_ID_LEN);
+    memcpy(op->act, q->vault_id, LG_ID_LEN);
     op->now = q->now;
+    op->has_after = q->has_after;
     op->slot_type = q->type == LG_MSG_UNLOCK       ? LG_SLOT_PASSPHRASE
                     : q->type == LG_MSG_UNLOCK_KEY ? LG_SLOT_KEY_FILE
                     : q->type == LG_MSG_UNLOCK_TPM ? LG_SLOT_TPM
@@ -525,11 +528,9 @@ static void unlock_end(struct lg_worker *w, struct lg_op *op)
 /* The mounts first, while their last bytes can still be given keys; then the keyring. */
 static void lock_begin(struct lg_worker *w, struct lg_op *op)
 {
-    struct lg_event e = { .kind = LG_EVENT_LOCK };
-    op->event = ++w->next_event;
+    op->event = lg_mounts_tell(w, LG_EVENT_LOCK, NULL, 0);
     op->deadline = lg_ms() + LG_ACK_MS;
     op->begun = true;
-    lg_mounts_tell(w, &e, op->event);
 }
 
 static void finish(struct lg_worker *w, struct lg_op *op, int status, enum lg_key_state state)
@@ -558,11 +559,11 @@ static void lock_end(struct lg_worker *w, struct lg_op *op)
 /* From the commit on no key of the study is served; the mounts forget theirs; then the key is destroyed for good. */
 static void revoke_begin(struct lg_worker *w, struct lg_op *op)
 {
-    static uint8_t kids[KIDS][LG_ID_LEN];
+    uint8_t kid[1][LG_ID_LEN];
     unsigned n = 0;
     struct lg_answer a = { .status = lg_keyring_unlocked(w->keyring) ? begin(w) : -ENOKEY };
     if (!a.status)
-        a.status = lg_keyring_revoke(w->keyring, op->uid_text, op->reason, op->uid, kids, KIDS, &n);
+        a.status = lg_keyring_revoke(w->keyring, op->uid_text, op->reason, op->uid, kid, 1, &n);
     if (!a.status)
         a.status = lg_keyring_commit(w->keyring);
     else if (lg_keyring_in_txn(w->keyring))
@@ -571,12 +572,8 @@ static void revoke_begin(struct lg_worker *w, struct lg_op *op)
         lg_op_done(w, &a);
         return;
     }
-    lg_keyd_audit(w, "key.revoke", op->uid, op->pid, 0, n ? kids[0] : NULL, op->reason);
-    struct lg_event e = { .kind = LG_EVENT_REVOKE, .n_kids = n < KIDS ? n : KIDS, .kids = (const uint8_t(*)[LG_ID_LEN])kids };
-    op->event = ++w->next_event;
-    op->deadline = lg_ms() + LG_ACK_MS;
-    op->begun = true;
-    lg_mounts_tell(w, &e, op->event);
+    lg_keyd_audit(w, "key.revoke", op->uid, op->pid, 0, kid[0], op->reason);
+    lg_tell_drop(w, op, (const uint8_t(*)[LG_ID_LEN])kid, n);
 }
 
 static void revoke_end(struct lg_worker *w, struct lg_op *op)
@@ -615,6 +612,7 @@ static const struct {
     [LG_MSG_ACT_SUBMIT] = { lg_act_begin, lg_act_end },
     [LG_MSG_ACT_APPROVE] = { lg_act_begin, lg_act_end },
     [LG_MSG_CERTIFICATE] = { lg_certificate_begin, lg_certificate_end },
+    [LG_MSG_TRIM] = { lg_trim_begin, lg_trim_end },
     [LG_OP_DUE] = { lg_due_begin, lg_due_end },
 };
 

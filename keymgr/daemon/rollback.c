@@ -28,7 +28,8 @@ void lg_rollback_unlocked(struct lg_worker *w)
 bool lg_rollback_refuses(struct lg_worker *w, uint16_t type)
 {
     static const uint16_t refused[] = { LG_MSG_VAULT_ADD, LG_MSG_PROVISIONAL, LG_MSG_ATTACH, LG_MSG_REVOKE, LG_MSG_SLOT_ADD, LG_MSG_SLOT_CHANGE, LG_MSG_SLOT_REMOVE,
-                                        LG_MSG_ROTATE_ROOT, LG_MSG_ROTATE_STUDY, LG_MSG_ROTATE_STUDIES, LG_MSG_BACKUP_VOID, LG_MSG_RESTORE_CONFIRM, LG_MSG_ASSIGN, LG_MSG_SLOT_ANCHOR };
+                                        LG_MSG_ROTATE_ROOT, LG_MSG_ROTATE_STUDY, LG_MSG_ROTATE_STUDIES, LG_MSG_BACKUP_VOID, LG_MSG_RESTORE_CONFIRM, LG_MSG_ASSIGN, LG_MSG_TRIM, LG_MSG_REAPED,
+                                        LG_MSG_SLOT_ANCHOR };
     for (size_t i = 0; i < sizeof refused / sizeof *refused; i++)
         if (type == refused[i])
             return lg_keyring_rolled_back(w->keyring);

@@ -487,6 +487,7 @@ int lg_worker_run(const struct lg_worker_options *o)
     }
     if (!w->derivation.busy)
         lg_keyd_tpm_stop(w);
+    free(w->telling.kid);
     free(w);
     return rc == -EWOULDBLOCK ? LG_EXIT_BUSY : rc ? LG_EXIT_FATAL : LG_EXIT_OK;
 }

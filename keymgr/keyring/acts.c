@@ -38,7 +38,7 @@ static act_handler *const handlers[LG_ACT_LAST + 1] = {
     [LG_ACT_REVOKE] = lg_do_revoke,   [LG_ACT_CANCEL] = lg_do_cancel,   [LG_ACT_SUSPEND] = lg_do_suspend,     [LG_ACT_RESUME] = lg_do_resume,
     [LG_ACT_READMIT] = lg_do_readmit, [LG_ACT_HOLD] = lg_do_hold,       [LG_ACT_RELEASE] = lg_do_release,     [LG_ACT_RETAIN] = lg_do_retain,
     [LG_ACT_SHORTEN] = lg_do_retain,  [LG_ACT_RULE] = lg_do_rule,       [LG_ACT_POLICY] = do_policy,          [LG_ACT_OFFICER_ADD] = do_officer_add,
-    [LG_ACT_OFFICER_REMOVE] = do_officer_remove, [LG_ACT_CLOCK] = do_clock, [LG_ACT_ACCEPT] = do_accept,
+    [LG_ACT_OFFICER_REMOVE] = do_officer_remove, [LG_ACT_CLOCK] = do_clock, [LG_ACT_ACCEPT] = do_accept,   [LG_ACT_TRIM] = lg_do_trim,
 };
 
 int lg_act_put(struct lg_keyring *k, const uint8_t id[LG_ID_LEN], const struct lg_act_record *r)
@@ -174,7 +174,7 @@ int lg_keyring_act_submit(struct lg_keyring *k, const uint8_t *doc, size_t len, 
     uint64_t now = lg_keyring_wall(k);
     if (memcmp(a.keyring_id, k->meta.keyring_id, LG_ID_LEN) != 0)
         return -EXDEV;
-    if (!a.reason[0] || none(a.nonce, LG_ID_LEN) || info->study != (a.uid[0] != 0))
+    if (!a.reason[0] || none(a.nonce, LG_ID_LEN) || (info->study != (a.uid[0] != 0) && a.action != LG_ACT_TRIM)) /* trim: one study, or all */
         return -EINVAL;
     if (a.created > now + SKEW_S || a.expires < now || a.expires - a.created > LG_ACT_LIFE_MAX_S || of_before(k, &a))
         return -ETIME;

@@ -309,7 +309,8 @@ static int on_session(struct lg_checking *x, size_t key_len, const uint8_t *valu
 
 static int on_pending(struct lg_checking *x, const uint8_t *key, size_t key_len, size_t len)
 {
-    if (key_len != LG_ID_LEN || (len != 0 && len != 16))
+    bool trim = key_len == LG_TRIM_KEY && len >= 8 + LG_ID_LEN + 1 && (len - 8 - LG_ID_LEN - 1) % 4 == 0;
+    if (!trim && (key_len != LG_ID_LEN || (len != 0 && len != 16)))
         return say(x, LG_T_PENDING, "there is a malformed record");
     return find(x, key) ? 0 : say_key(x, LG_T_PENDING, key, "is named here, and its record is lost");
 }
@@ -322,7 +323,7 @@ static const char *state_purpose(const uint8_t *key, size_t len)
     for (size_t i = 0; i < sizeof by_name / sizeof *by_name; i++)
         if (len == strlen(by_name[i].name) && memcmp(key, by_name[i].name, len) == 0)
             return by_name[i].purpose;
-    return begins(key, len, "r", 1 + LG_SIGN_PUB_LEN) ? "suspends" : begins(key, len, "w", 1 + 8 + LG_ID_LEN) ? "waiting." : NULL;
+    return begins(key, len, "r", 1 + LG_SIGN_PUB_LEN) ? "suspends" : begins(key, len, "w", 1 + 8 + LG_ID_LEN) ? "waiting." : begins(key, len, "t", 1 + LG_ID_LEN) ? "trimwait" : begins(key, len, "f", 1 + 2 * LG_ID_LEN) ? "reaped.." : NULL;
 }
 
 static int sign_key(struct lg_checking *x, const uint8_t *b, size_t len)
@@ -368,7 +369,7 @@ static int on_sealed(struct lg_checking *x, enum lg_table t, const char *purpose
     lg_hex_encode(key, n, hex);
     snprintf(subject, sizeof subject, "%s", what[t]);
     if (t == LG_T_STATE) /* a name, in part of letters */
-        snprintf(subject, sizeof subject, "%.*s", purpose[0] == 's' && purpose[1] == 'u' ? 1 : purpose[0] == 'w' ? 1 : (int)key_len, (const char *)key);
+        snprintf(subject, sizeof subject, "%.*s", (purpose[0] == 's' && purpose[1] == 'u') || purpose[0] == 'w' || (purpose[0] == 't' && purpose[1] == 'r') || purpose[0] == 'r' ? 1 : (int)key_len, (const char *)key);
     if (t == LG_T_TOMBSTONES) {
         lg_hex_encode(key + LG_MAC_LEN, LG_ID_LEN, hex);
         snprintf(subject, sizeof subject, "tombstone of key %s", hex);
@@ -418,7 +419,7 @@ int lg_check_row(struct lg_checking *x, enum lg_table t, const uint8_t *key, siz
         return key_len == LG_ID_LEN ? on_sealed(x, t, "act.....", key, key_len, value, len) : say(x, t, "there is a malformed record");
     case LG_T_TOMBSTONES: /* the key that signed them comes later */
         x->out->tombstones++;
-        return key_len == LG_MAC_LEN + LG_ID_LEN ? late(x, t, key, key_len, value, len) : say(x, t, "there is a malformed record");
+        return key_len == LG_MAC_LEN + LG_ID_LEN || key_len == LG_MAC_LEN + LG_ID_LEN + 4 ? late(x, t, key, key_len, value, len) : say(x, t, "there is a malformed record");
     case LG_T_STATE:
         purpose = state_purpose(key, key_len);
         x->out->unknown += !purpose;

@@ -6,33 +6,55 @@
 
 #include "govern.h"
 
-struct victims {
-    uint8_t (*kid)[LG_ID_LEN]; /* studies first, then the provisional keys attached to them */
+enum victim_kind { STUDY = 1, ATTACHED, TRIM };
+struct victim {
+    uint8_t kid[LG_ID_LEN];
+    enum victim_kind kind;
+    uint32_t below;  /* TRIM: versions below this one; else 0: the whole key */
+    bool moot;       /* TRIM: the whole study goes as well */
+};
+struct victims { /* ascending by key id */
+    struct victim *v;
     size_t n, studies, cap;
     bool bucket[LG_BUCKETS]; /* touched */
 };
 
-static int victim_add(struct victims *v, const uint8_t kid[LG_ID_LEN])
+static int victim_add(struct victims *v, const uint8_t kid[LG_ID_LEN], enum victim_kind kind, uint32_t below)
 {
     if (v->n == v->cap) {
         size_t cap = v->cap ? v->cap * 2 : 16;
-        void *p = reallocarray(v->kid, cap, sizeof *v->kid);
+        void *p = reallocarray(v->v, cap, sizeof *v->v);
         if (!p)
             return -ENOMEM;
-        v->kid = p;
+        v->v = p;
         v->cap = cap;
     }
-    memcpy(v->kid[v->n++], kid, LG_ID_LEN);
+    v->v[v->n] = (struct victim){ .kind = kind, .below = below };
+    memcpy(v->v[v->n++].kid, kid, LG_ID_LEN);
     v->bucket[lg_bucket_of(kid)] = true;
+    v->studies += kind == STUDY;
     return 0;
 }
 
-static bool is_victim(const struct victims *v, const uint8_t kid[LG_ID_LEN])
+/* By key id; of one study the whole key first. */
+static int by_kid(const void *a, const void *b)
 {
-    for (size_t i = 0; i < v->n; i++)
-        if (memcmp(v->kid[i], kid, LG_ID_LEN) == 0)
-            return true;
-    return false;
+    const struct victim *x = a, *y = b;
+    int c = memcmp(x->kid, y->kid, LG_ID_LEN);
+    return c ? c : (int)x->kind - (int)y->kind;
+}
+
+static const struct victim *victim_of(const struct victims *v, const uint8_t kid[LG_ID_LEN])
+{
+    size_t low = 0, high = v->n;
+    while (low < high) { /* the first of this id */
+        size_t mid = low + (high - low) / 2;
+        if (memcmp(v->v[mid].kid, kid, LG_ID_LEN) < 0)
+            low = mid + 1;
+        else
+            high = mid;
+    }
+    return low < v->n && memcmp(v->v[low].kid, kid, LG_ID_LEN) == 0 ? &v->v[low] : NULL;
 }
 
 static int victims_find(struct lg_keyring *k, struct victims *v)
@@ -41,22 +63,33 @@ static int victims_find(struct lg_keyring *k, struct victims *v)
     size_t len = 0, vlen;
     const uint8_t *p;
     int rc;
-    while (!(rc = lg_store_next(k->store, LG_T_PENDING, len != 0, key, &len, &p, &vlen)))
-        if (len != LG_ID_LEN || (rc = victim_add(v, key)) != 0)
-            return rc ? rc : -EPROTO;
+    while (!(rc = lg_store_next(k->store, LG_T_PENDING, len != 0, key, &len, &p, &vlen))) {
+        if (len == LG_ID_LEN)
+            rc = victim_add(v, key, STUDY, 0);
+        else
+            rc = len == LG_TRIM_KEY ? victim_add(v, key, TRIM, lg_trim_below(key)) : -EPROTO;
+        if (rc)
+            return rc;
+    }
     if (rc != -ENOENT)
         return rc;
-    v->studies = v->n;
-    for (size_t i = 0; i < v->studies; i++) {
+    for (size_t i = 0, n = v->n; i < n; i++) {
+        uint8_t study[LG_ID_LEN];
+        if (v->v[i].kind != STUDY)
+            continue;
         len = LG_ID_LEN;
-        memcpy(key, v->kid[i], LG_ID_LEN);
-        while (!(rc = lg_store_next(k->store, LG_T_ATTACHED, len != LG_ID_LEN, key, &len, &p, &vlen)) && len == 2 * LG_ID_LEN &&
-               memcmp(key, v->kid[i], LG_ID_LEN) == 0)
-            if ((rc = victim_add(v, key + LG_ID_LEN)) != 0)
+        memcpy(study, v->v[i].kid, LG_ID_LEN);
+        memcpy(key, study, LG_ID_LEN);
+        while (!(rc = lg_store_next(k->store, LG_T_ATTACHED, len != LG_ID_LEN, key, &len, &p, &vlen)) && len == 2 * LG_ID_LEN && memcmp(key, study, LG_ID_LEN) == 0)
+            if ((rc = victim_add(v, key + LG_ID_LEN, ATTACHED, 0)) != 0)
                 return rc;
         if (rc && rc != -ENOENT)
             return rc;
     }
+    if (v->n)
+        qsort(v->v, v->n, sizeof *v->v, by_kid);
+    for (size_t i = 1; i < v->n; i++)
+        v->v[i].moot = v->v[i].kind == TRIM && memcmp(v->v[i].kid, v->v[i - 1].kid, LG_ID_LEN) == 0 && (v->v[i - 1].kind != TRIM || v->v[i - 1].moot);
     return 0;
 }
 
@@ -71,7 +104,10 @@ static int rewrap_record(struct lg_keyring *k, struct lg_record *r, void *arg)
     const struct rewrap *w = arg;
     int rc = 0;
     static const uint8_t no_hold[LG_ID_LEN];
-    if (is_victim(w->v, r->kid)) {
+    const struct victim *x = victim_of(w->v, r->kid);
+    if (x && x->kind == TRIM) {
+        lg_record_trim(r, x->below);
+    } else if (x) {
         /* A hold cannot be placed once a study is destroying; should one stand here, nothing of this batch is destroyed. */
         if (memcmp(r->c.hold, no_hold, LG_ID_LEN) != 0)
             return -EBUSY;
@@ -129,6 +165,24 @@ static int check_bucket(struct lg_keyring *k, unsigned b, const struct lg_secret
     return rc;
 }
 
+/* One study, or a provisional key of one, in the transaction that ends the batch. */
+static int mark_one(struct lg_keyring *k, const struct victim *x, struct lg_record *r, uint64_t generation)
+{
+    int rc = lg_record_get(k, x->kid, r);
+    if (!rc && r->n)
+        rc = -EPROTO; /* still wrapped: must not be */
+    r->state = LG_KEY_DESTROYED;
+    r->changed = lg_keyring_wall(k);
+    if (!rc)
+        rc = lg_record_put(k, r);
+    if (rc || x->kind != STUDY)
+        return rc;
+    rc = lg_tombstone_put(k, r, generation);
+    k->meta.studies -= k->meta.studies > 0;
+    k->meta.destroyed++;
+    return rc ? rc : lg_store_del(k->store, LG_T_PENDING, x->kid, LG_ID_LEN);
+}
+
 static int mark_destroyed(struct lg_keyring *k, const struct victims *v, unsigned *ret_destroyed)
 {
     struct lg_record *r = malloc(sizeof *r);
@@ -142,22 +196,8 @@ static int mark_destroyed(struct lg_keyring *k, const struct victims *v, unsigne
         free(r);
         return rc;
     }
-    for (size_t i = 0; !rc && i < v->n; i++) {
-        rc = lg_record_get(k, v->kid[i], r);
-        if (!rc && r->n)
-            rc = -EPROTO; /* still wrapped: must not be */
-        r->state = LG_KEY_DESTROYED;
-        r->changed = lg_keyring_wall(k);
-        if (!rc)
-            rc = lg_record_put(k, r);
-        if (!rc && i < v->studies)
-            rc = lg_tombstone_put(k, r, s.generation);
-        if (!rc && i < v->studies) {
-            rc = lg_store_del(k->store, LG_T_PENDING, v->kid[i], LG_ID_LEN);
-            k->meta.studies -= k->meta.studies > 0;
-            k->meta.destroyed++;
-        }
-    }
+    for (size_t i = 0; !rc && i < v->n; i++)
+        rc = v->v[i].kind == TRIM ? lg_trim_mark(k, v->v[i].kid, v->v[i].below, v->v[i].moot, s.generation) : mark_one(k, &v->v[i], r, s.generation);
     k->meta.generation = s.generation; /* no older slot file is accepted from here on */
     k->meta_dirty = true;
     free(r);
@@ -177,12 +217,24 @@ static int all_gone(struct lg_keyring *k, const struct victims *v, bool *ret)
     bool gone = true;
     int rc = r ? 0 : -ENOMEM;
     for (size_t i = 0; !rc && i < v->n; i++) {
-        rc = lg_record_get(k, v->kid[i], r);
-        gone = gone && !rc && r->n == 0;
+        rc = lg_record_get(k, v->v[i].kid, r);
+        gone = gone && !rc && (r->n == 0 || (v->v[i].kind == TRIM && r->version[0] >= v->v[i].below));
     }
     free(r);
     if (!rc)
         *ret = gone;
+    return rc;
+}
+
+static int keep(struct lg_keyring *k, const struct victims *v)
+{
+    uint8_t (*kid)[LG_ID_LEN] = reallocarray(NULL, v->studies, LG_ID_LEN);
+    size_t n = 0;
+    for (size_t i = 0; kid && i < v->n; i++)
+        if (v->v[i].kind == STUDY)
+            memcpy(kid[n++], v->v[i].kid, LG_ID_LEN);
+    int rc = kid ? lg_tombstones_keep(k, (const uint8_t(*)[LG_ID_LEN])kid, n) : -ENOMEM;
+    free(kid);
     return rc;
 }
 
@@ -217,9 +269,9 @@ int lg_keyring_destroy(struct lg_keyring *k, unsigned *ret_destroyed)
         rc = lg_anchor_settle(k, false);
     if (!rc && v.n)
         rc = mark_destroyed(k, &v, &n);
-    if (!rc && v.n) /* they are destroyed, whether that can be written down or not */
-        k->unkept = lg_tombstones_keep(k, (const uint8_t(*)[LG_ID_LEN])v.kid, v.studies);
-    free(v.kid);
+    if (!rc && v.studies) /* they are destroyed, whether that can be written down or not */
+        k->unkept = keep(k, &v);
+    free(v.v);
     if (!rc)
         *ret_destroyed = n;
     return rc;

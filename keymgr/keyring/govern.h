@@ -91,6 +91,21 @@ int lg_tombstones_aside(const char *slot, uint64_t now) LG_MUST;
 /* ---- restore.c: when this incarnation of the keyring began (seconds since 1970; 0: it was never restored). Acts made before are not taken. ---- */
 uint64_t lg_incarnation(struct lg_keyring *k);
 
+/* A version of a study's key that was retired. */
+int lg_tombstone_version(struct lg_keyring *k, const struct lg_record *r, uint32_t version, const uint8_t act[LG_ID_LEN], uint64_t epoch_before, uint64_t generation) LG_MUST;
+
+/* ---- trim.c: a row of table pending whose key is a key id and a version, big-endian: the versions below that one go ---- */
+enum { LG_TRIM_KEY = LG_ID_LEN + 4 };
+int lg_do_trim(struct lg_keyring *k, struct lg_acting *x) LG_MUST;
+int lg_trim_forget(struct lg_keyring *k, const uint8_t act[LG_ID_LEN]) LG_MUST; /* it is not carried out */
+uint32_t lg_trim_below(const uint8_t key[LG_TRIM_KEY]);
+void lg_record_trim(struct lg_record *r, uint32_t below);
+/* Its tombstones, and the row goes; in the transaction that ends the batch. moot: the whole key went too. */
+int lg_trim_mark(struct lg_keyring *k, const uint8_t kid[LG_ID_LEN], uint32_t below, bool moot, uint64_t generation) LG_MUST;
+
+/* ---- reap.c: over all vaults where somebody looked; removed: 0 unless in all of them ---- */
+int lg_reaped_sum(struct lg_keyring *k, const uint8_t kid[LG_ID_LEN], struct lg_reaped *ret, unsigned *ret_vaults) LG_MUST;
+
 /* ---- outstanding.c: for certificates ---- */
 /* Keyring backups made before a destruction, that hold its key and are not void. -E2BIG when there are more than max. */
 int lg_backups_outstanding(struct lg_keyring *k, uint64_t destroyed, struct lg_cert_backup *ret, unsigned max, unsigned *ret_n) LG_MUST;

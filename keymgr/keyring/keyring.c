@@ -242,6 +242,7 @@ int lg_keyring_unlock(struct lg_keyring *k, const struct lg_roots *roots)
 
 enum lg_put_back lg_keyring_put_back(const struct lg_keyring *k) { return k->put_back; }
 int lg_keyring_unfinished(const struct lg_keyring *k) { return k->unfinished; }
+int lg_keyring_keep(struct lg_keyring *k) { return k->unkept = lg_tombstones_keep(k, NULL, 0); }
 int lg_keyring_unkept(const struct lg_keyring *k) { return k->unkept; }
 
 int lg_keyring_root(struct lg_keyring *k, struct lg_root *ret)
@@ -512,7 +513,7 @@ int lg_keyring_key_by_id(struct lg_keyring *k, const uint8_t kid[LG_ID_LEN], uin
     for (uint32_t i = 0; i < r.n; i++)
         if (r.version[i] == version)
             return lg_record_key(k, &r, i, ret);
-    return -ENOKEY;
+    return r.n && version < r.version[0] ? -EKEYREVOKED : -ENOKEY; /* retired, or of a newer keyring */
 }
 
 int lg_keyring_provisional(struct lg_keyring *k, struct lg_key *ret)

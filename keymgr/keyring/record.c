@@ -2,7 +2,7 @@
 
 #define META_NAME "keyring"
 #define META_MAGIC "LGKEYRNG"
-enum { CONTROL_LEN = 2 * LG_ID_LEN + 3 * 8 + 3 }; /* of struct lg_control as stored */
+enum { CONTROL_LEN = 2 * LG_ID_LEN + 3 * 8 + 3 + 8 }; /* of struct lg_control as stored */
 enum { META_LEN = 8 + 4 + LG_ID_LEN + 6 * 8 + 2 * LG_WRAPPED_LEN };
 
 /* ---- what a wrap is bound to ------------------------------------------------------------------------------------------------------------ */
@@ -213,6 +213,7 @@ static int ctrl_open(struct lg_keyring *k, struct lg_record *r, const uint8_t *s
     r->c.before = lg_rd_u8(&m);
     r->c.rule = lg_rd_u8(&m);
     r->c.unconfirmed = lg_rd_u8(&m);
+    r->c.rotated = lg_rd_u64(&m);
     return r->state >= LG_KEY_ACTIVE && r->state <= LG_KEY_RESTORED ? 0 : -EPROTO;
 }
 
@@ -273,6 +274,7 @@ static void control_put(struct lg_wr *w, const struct lg_control *c)
     lg_wr_u8(&m, c->before);
     lg_wr_u8(&m, c->rule);
     lg_wr_u8(&m, c->unconfirmed);
+    lg_wr_u64(&m, c->rotated);
     for (unsigned i = 0; i < sizeof b; i++)
         any |= b[i];
     if (any || m.bad)

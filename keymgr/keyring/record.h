@@ -39,6 +39,7 @@ struct lg_record {
         uint8_t before;             /* destroy-approved: the state that cancelling goes back to */
         uint8_t rule;
         uint8_t unconfirmed;        /* destroy-approved or later: a mount has not confirmed that it dropped everything */
+        uint64_t rotated;           /* when the newest version was made; 0: the first, or made before this was kept */
     } c;
     /* sealed under the newest study key */
     bool has_info;

@@ -201,6 +201,19 @@ static bool quarantine(struct lg_record *r, uint64_t now)
     return true;
 }
 
+/* A version that was retired after the backup, and with it all before it, are left out; a backup that knows none of those that are left brings the study back in
+ * quarantine. False: there is nothing to change. */
+static bool retired(struct lg_record *r, uint32_t version, uint64_t now, bool *ret_quarantined)
+{
+    *ret_quarantined = r->n && r->version[r->n - 1] <= version;
+    if (*ret_quarantined)
+        return quarantine(r, now);
+    if (!r->n || r->version[0] > version)
+        return false;
+    lg_record_trim(r, version + 1);
+    return true;
+}
+
 static int import_key(struct import *im, const uint8_t kid[LG_ID_LEN], const uint8_t *value, size_t len)
 {
     LG_SECRET_AUTO bucket = lg_secret_new();
@@ -281,6 +294,7 @@ static int import_tombstones(struct import *im)
     struct lg_tombstone t;
     const uint8_t *signed_bytes;
     size_t at = 0;
+    bool gone = false;
     int rc = r ? lg_tombstones_check(l->tombstones, l->tombstones_len, im->k.meta.keyring_id) : -ENOMEM;
     if (!rc)
         rc = lg_keyring_sign_pub(&im->k, pub);
@@ -293,13 +307,13 @@ static int import_tombstones(struct import *im)
             rc = 0;
             continue;
         }
-        if (rc || r->kind != LG_KIND_STUDY || !quarantine(r, l->now))
+        if (rc || r->kind != LG_KIND_STUDY || !(t.version ? retired(r, t.version, l->now, &gone) : quarantine(r, l->now)))
             continue;
         rc = lg_sign_verify(pub, signed_bytes, LG_TOMBSTONE_SIGNED, signed_bytes + LG_TOMBSTONE_SIGNED);
         if (!rc)
             rc = lg_record_put(&im->k, r);
         rc = rc == -EBADMSG ? -EKEYREJECTED : rc;
-        im->quarantined += !rc;
+        im->quarantined += !rc && (!t.version || gone);
     }
     free(r);
     return rc;

@@ -262,7 +262,10 @@ int lg_do_cancel(struct lg_keyring *k, struct lg_acting *x)
         rc = lg_act_decode(target.doc, target.doc_len, &a);
     if (!rc && target.state != LG_ACT_PENDING && target.state != LG_ACT_APPROVED && target.state != LG_ACT_WAITING)
         rc = -EALREADY;
-    if (!rc && target.state == LG_ACT_WAITING) {
+    if (!rc && target.state == LG_ACT_WAITING && a.action == LG_ACT_TRIM) {
+        if (!x->dry)
+            rc = lg_trim_forget(k, a.nonce);
+    } else if (!rc && target.state == LG_ACT_WAITING) {
         rc = subject(k, &a, &r);
         if (!rc && (r.state != LG_KEY_DESTROY_APPROVED || memcmp(r.c.act, a.nonce, LG_ID_LEN) != 0))
             rc = -EALREADY;

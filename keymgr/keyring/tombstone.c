@@ -11,7 +11,7 @@
 #include "leadglass/certificate.h"
 
 static const char key_purpose[8] = "signkey.", key_name[] = "signkey", purpose[8] = "tombston";
-enum { TOMB_KEY = LG_MAC_LEN + LG_ID_LEN, PENDING_LEN = 4 + 4 + 8 };
+enum { TOMB_KEY = LG_MAC_LEN + LG_ID_LEN, VERSION_KEY = TOMB_KEY + 4, PENDING_LEN = 4 + 4 + 8 };
 
 /* ---- the keyring's signing key -------------------------------------------------------------------------------------------------------------- */
 
@@ -61,11 +61,25 @@ static void tomb_key(const uint8_t lookup[LG_MAC_LEN], const uint8_t kid[LG_ID_L
     memcpy(out + LG_MAC_LEN, kid, LG_ID_LEN);
 }
 
+/* Signs and stores it; that of one version has the version behind its key. */
+static int tomb_put(struct lg_keyring *k, const struct lg_tombstone *t, struct lg_secret *seed)
+{
+    uint8_t b[LG_TOMBSTONE_LEN], key[VERSION_KEY];
+    int rc = sign_key(k, seed);
+    if (!rc)
+        rc = lg_tombstone_encode(t, b);
+    if (!rc)
+        rc = lg_sign(seed, b, LG_TOMBSTONE_SIGNED, b + LG_TOMBSTONE_SIGNED);
+    tomb_key(t->lookup, t->kid, key);
+    for (unsigned i = 0; i < 4; i++)
+        key[TOMB_KEY + i] = (uint8_t)(t->version >> (24 - 8 * i));
+    return rc ? rc : lg_sealed_put(k, LG_T_TOMBSTONES, purpose, key, t->version ? VERSION_KEY : TOMB_KEY, b, sizeof b);
+}
+
 int lg_tombstone_put(struct lg_keyring *k, const struct lg_record *r, uint64_t generation)
 {
     struct lg_tombstone t = { .created = r->created, .destroyed = r->changed, .epoch = k->meta.epoch, .epoch_before = k->meta.epoch - 1, .generation = generation };
     LG_SECRET_AUTO seed = lg_secret_new();
-    uint8_t b[LG_TOMBSTONE_LEN], key[TOMB_KEY];
     const uint8_t *p;
     size_t len;
     int rc = seed ? lg_store_get(k->store, LG_T_PENDING, r->kid, LG_ID_LEN, &p, &len) : -ENOMEM;
@@ -81,13 +95,20 @@ int lg_tombstone_put(struct lg_keyring *k, const struct lg_record *r, uint64_t g
     memcpy(t.kid, r->kid, LG_ID_LEN);
     memcpy(t.act, r->c.act, LG_ID_LEN);
     memcpy(t.lookup, r->lookup, LG_MAC_LEN);
-    rc = sign_key(k, seed);
-    if (!rc)
-        rc = lg_tombstone_encode(&t, b);
-    if (!rc)
-        rc = lg_sign(seed, b, LG_TOMBSTONE_SIGNED, b + LG_TOMBSTONE_SIGNED);
-    tomb_key(r->lookup, r->kid, key);
-    return rc ? rc : lg_sealed_put(k, LG_T_TOMBSTONES, purpose, key, sizeof key, b, sizeof b);
+    return tomb_put(k, &t, seed);
+}
+
+int lg_tombstone_version(struct lg_keyring *k, const struct lg_record *r, uint32_t version, const uint8_t act[LG_ID_LEN], uint64_t epoch_before, uint64_t generation)
+{
+    struct lg_tombstone t = { .created = r->created, .destroyed = lg_keyring_wall(k), .epoch = k->meta.epoch, .epoch_before = epoch_before, .generation = generation, .versions = 1, .version = version };
+    LG_SECRET_AUTO seed = lg_secret_new();
+    if (!seed || !version)
+        return seed ? -EINVAL : -ENOMEM;
+    memcpy(t.keyring_id, k->meta.keyring_id, LG_ID_LEN);
+    memcpy(t.kid, r->kid, LG_ID_LEN);
+    memcpy(t.act, act, LG_ID_LEN);
+    memcpy(t.lookup, r->lookup, LG_MAC_LEN);
+    return tomb_put(k, &t, seed);
 }
 
 /* The newest of this UID: after a readmission there may be several. */
@@ -106,6 +127,8 @@ static int tombstone_find(struct lg_keyring *k, const char *uid, struct lg_tombs
         rc = lg_store_next(k->store, LG_T_TOMBSTONES, key_len != LG_MAC_LEN, key, &key_len, &p, &len);
         if (rc || memcmp(key, lookup, LG_MAC_LEN) != 0)
             break;
+        if (key_len == VERSION_KEY)
+            continue;
         if (key_len != TOMB_KEY)
             return -EPROTO;
         rc = lg_sealed_get(k, LG_T_TOMBSTONES, purpose, key, key_len, b, sizeof b, &len);
@@ -314,6 +337,16 @@ int lg_keyring_certificate(struct lg_keyring *k, const char *uid, uint8_t *ret_d
         return rc;
     memcpy(c.keyring_id, k->meta.keyring_id, LG_ID_LEN);
     memcpy(c.uid, uid, strlen(uid) + 1);
+    struct lg_reaped found;
+    rc = lg_reaped_sum(k, c.tombstone.kid, &found, &c.vaults_counted);
+    if (rc)
+        return rc;
+    c.vaults = k->meta.vaults < 1 ? 1 : k->meta.vaults > 65535 ? 65535 : (unsigned)k->meta.vaults;
+    if (c.vaults_counted) {
+        c.files = found.files;
+        c.bytes = found.bytes;
+        c.removed = found.removed;
+    }
     rc = lg_backups_outstanding(k, c.tombstone.destroyed, c.backups, LG_CERT_BACKUPS_MAX, &c.n_backups);
     if (!rc)
         rc = lg_anchor_overwritten(k, c.tombstone.created, &c.anchored);

@@ -2,7 +2,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "record.h"
+#include "govern.h"
 
 #define VERSIONS_NAME "versions"
 
@@ -51,6 +51,7 @@ static int version_add(struct lg_keyring *k, struct lg_record *r)
     if (!rc)
         rc = lg_info_seal(k, r, fresh, &info);
     if (!rc) {
+        r->c.rotated = lg_keyring_wall(k);
         r->n++;
         rc = lg_record_put(k, r);
     }

@@ -28,7 +28,7 @@ const struct lg_action_info *lg_action_info(unsigned action)
         [LG_ACT_OFFICER_REMOVE] = { "officer-remove", BOTH, BOTH, false, false },
         [LG_ACT_CLOCK] = { "clock", BOTH, BOTH, false, false },
         [LG_ACT_ASSIGN] = { "assign", ADM | BOTH, BOTH, true, true },
-        [LG_ACT_TRIM] = { "trim", ADM | BOTH, BOTH, false, true },
+        [LG_ACT_TRIM] = { "trim", ADM | BOTH, BOTH, false, false },
         [LG_ACT_BACKUP_VOID] = { "backup-void", ADM | BOTH, BOTH, false, true },
         [LG_ACT_DESTROY_ENABLE] = { "destroy-enable", BOTH, BOTH, false, true },
         [LG_ACT_ACCEPT] = { "accept", BOTH, BOTH, false, false },

@@ -2,7 +2,7 @@
 
 #include <string.h>
 
-static const char tomb_magic[8] = "LGTOMB1", cert_magic[8] = "LGCERT1";
+static const char tomb_magic[8] = "LGTOMB1", cert_magic[8] = "LGCERT2", cert_magic_1[8] = "LGCERT1";
 
 int lg_tombstone_encode(const struct lg_tombstone *t, uint8_t out[LG_TOMBSTONE_LEN])
 {
@@ -19,8 +19,8 @@ int lg_tombstone_encode(const struct lg_tombstone *t, uint8_t out[LG_TOMBSTONE_L
     lg_wr_u64(&w, t->generation);
     lg_wr_u32(&w, t->versions);
     lg_wr_u32(&w, t->attached);
+    lg_wr_u32(&w, t->version);
     lg_wr_u64(&w, 0);
-    lg_wr_u32(&w, 0);
     lg_wr_bytes(&w, t->sig, sizeof t->sig);
     return w.bad || w.len != LG_TOMBSTONE_LEN ? -EINVAL : 0;
 }
@@ -43,7 +43,8 @@ int lg_tombstone_decode(const uint8_t *untrusted, size_t len, struct lg_tombston
     t.generation = lg_rd_u64(&r);
     t.versions = lg_rd_u32(&r);
     t.attached = lg_rd_u32(&r);
-    if (lg_rd_u64(&r) || lg_rd_u32(&r))
+    t.version = lg_rd_u32(&r);
+    if (lg_rd_u64(&r))
         return -EPROTO;
     lg_rd_copy(&r, t.sig, sizeof t.sig);
     if (!lg_rd_done(&r))
@@ -62,7 +63,7 @@ int lg_certificate_encode(const struct lg_certificate *c, uint8_t out[LG_CERT_MA
         rc = lg_act_record_encode(&c->act, act, &act_len);
     if (rc)
         return rc;
-    lg_wr_bytes(&w, cert_magic, sizeof cert_magic);
+    lg_wr_bytes(&w, c->vaults ? cert_magic : cert_magic_1, sizeof cert_magic);
     lg_wr_bytes(&w, c->keyring_id, LG_ID_LEN);
     lg_wr_bytes(&w, c->pub, sizeof c->pub);
     lg_wr_u64(&w, c->issued);
@@ -73,6 +74,11 @@ int lg_certificate_encode(const struct lg_certificate *c, uint8_t out[LG_CERT_MA
     lg_wr_u8(&w, c->anchored);
     lg_wr_u64(&w, c->files);
     lg_wr_u64(&w, c->bytes);
+    if (c->vaults) {
+        lg_wr_u16(&w, (uint16_t)c->vaults_counted);
+        lg_wr_u16(&w, (uint16_t)c->vaults);
+        lg_wr_u64(&w, c->removed);
+    }
     lg_wr_u16(&w, (uint16_t)c->n_backups);
     for (unsigned i = 0; i < c->n_backups; i++) {
         lg_wr_bytes(&w, c->backups[i].id, LG_ID_LEN);
@@ -90,7 +96,8 @@ int lg_certificate_decode(const uint8_t *untrusted, size_t len, struct lg_certif
     struct lg_certificate *c = ret;
     const uint8_t *m = lg_rd_bytes(&r, sizeof cert_magic);
     memset(c, 0, sizeof *c);
-    if (!m || memcmp(m, cert_magic, sizeof cert_magic) != 0)
+    bool second = m && memcmp(m, cert_magic, sizeof cert_magic) == 0;
+    if (!m || (!second && memcmp(m, cert_magic_1, sizeof cert_magic_1) != 0))
         return -EPROTO;
     lg_rd_copy(&r, c->keyring_id, LG_ID_LEN);
     lg_rd_copy(&r, c->pub, sizeof c->pub);
@@ -105,6 +112,13 @@ int lg_certificate_decode(const uint8_t *untrusted, size_t len, struct lg_certif
     c->anchored = anchored == 1;
     c->files = lg_rd_u64(&r);
     c->bytes = lg_rd_u64(&r);
+    if (second) {
+        c->vaults_counted = lg_rd_u16(&r);
+        c->vaults = lg_rd_u16(&r);
+        c->removed = lg_rd_u64(&r);
+        if (!c->vaults)
+            return -EPROTO;
+    }
     c->n_backups = lg_rd_u16(&r);
     if (anchored > 1 || c->n_backups > LG_CERT_BACKUPS_MAX)
         return -EPROTO;
@@ -140,7 +154,7 @@ int lg_certificate_verify(const uint8_t *doc, size_t len, const uint8_t sig[LG_S
     if (rc)
         return rc;
     if (memcmp(ret->keyring_id, a.keyring_id, LG_ID_LEN) != 0 || memcmp(ret->keyring_id, ret->tombstone.keyring_id, LG_ID_LEN) != 0 ||
-        memcmp(a.kid, ret->tombstone.kid, LG_ID_LEN) != 0 || memcmp(a.nonce, ret->tombstone.act, LG_ID_LEN) != 0 || a.action != LG_ACT_REVOKE ||
+        memcmp(a.kid, ret->tombstone.kid, LG_ID_LEN) != 0 || memcmp(a.nonce, ret->tombstone.act, LG_ID_LEN) != 0 || a.action != LG_ACT_REVOKE || ret->tombstone.version ||
         strcmp(a.uid, ret->uid) != 0 || ret->act.state != LG_ACT_DONE)
         return -EBADMSG;
     if (zero(a.by, sizeof a.by)) /* single-administrator mode: nobody signed, and the certificate says so */

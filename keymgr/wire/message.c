@@ -90,6 +90,9 @@ static const struct {
     [LG_MSG_ACT_LIST] = { R_KID | R_NOW | R_AFTER, A_BLOB },
     [LG_MSG_GOVERNANCE] = { NOTHING, A_BLOB },
     [LG_MSG_CERTIFICATE] = { R_UID, A_BLOB },
+    [LG_MSG_TRIM] = { R_VAULT | R_KID | R_NOW | R_AFTER, A_UNCONFIRMED | A_ROTATED },
+    [LG_MSG_KIDS] = { R_ACT | R_UID, A_BLOB },
+    [LG_MSG_REAPED] = { R_ACT | R_VAULT | R_KID | R_NOW, A_BLOB },
     [LG_MSG_ASSIGN] = { R_ACT | R_VAULT | R_KID | R_UID | R_NOW, 0 },
 };
 
@@ -677,7 +680,7 @@ int lg_event_decode(const uint8_t *frame, size_t len, uint64_t *ret_number, stru
     uint8_t kind = lg_rd_u8(&r);
     uint32_t n = lg_rd_u32(&r);
     /* resync is the watch's own, it never travels */
-    if (kind < LG_EVENT_LOCK || kind == LG_EVENT_RESYNC || kind > LG_EVENT_ROTATED || n > LG_WIRE_KIDS_MAX)
+    if (kind < LG_EVENT_LOCK || kind == LG_EVENT_RESYNC || kind > LG_EVENT_TRIMMED || n > LG_WIRE_KIDS_MAX)
         return -EPROTO;
     const void *p = lg_rd_bytes(&r, (size_t)n * LG_ID_LEN);
     if (!lg_rd_done(&r))

@@ -41,6 +41,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
         int rc = lg_assign_encode(&assign, out, &n);
         same(rc, n, data, len);
     }
+    static struct lg_trim trim;
+    if (lg_trim_decode(data, len, &trim) == 0) {
+        int rc = lg_trim_encode(&trim, out, &n);
+        same(rc, n, data, len);
+    }
     if (lg_officer_decode(data, len, &officer) == 0) {
         int rc = lg_officer_encode(&officer, out, &n);
         same(rc, n, data, len);

@@ -625,7 +625,7 @@ static void test_assign(void **state)
     assert_int_equal(lg_keyring_assign(k, a.nonce, "1.2", s.kid, file, 7, true), -EALREADY);
     assert_int_equal(lg_keyring_commit(k), 0);
     /* Of another kind, expired, and of a study that has another key by now. */
-    struct lg_act b = act_of(k, LG_ACT_TRIM, NULL);
+    struct lg_act b = act_of(k, LG_ACT_BACKUP_VOID, NULL);
     assert_int_equal(submit(k, &b, &ret, NULL), 0);
     assert_int_equal(approve(k, &b, &sec), 0);
     assert_int_equal(lg_keyring_assign(k, b.nonce, "1.2", s.kid, file, 7, false), -EINVAL);

@@ -101,6 +101,7 @@ static int explain(const struct cli *c, int rc, const char *what)
     case -ENOLCK: return cli_fail(CLI_REFUSED, "%s: the clock cannot be believed; look at it, then have it confirmed (leadglass clock confirm)", what);
     case -EUSERS: return cli_fail(CLI_REFUSED, "%s: a security officer and a retention officer must remain", what);
     case -EEXIST: return cli_fail(CLI_REFUSED, "%s: an officer with this key, name or account is registered", what);
+    case -EREMOTE: return cli_fail(CLI_REFUSED, "%s: the keyring knows more vaults than those named; their files would be lost. Name every vault, or declare --other-vaults-gone", what);
     case -ESTALE: return cli_fail(CLI_REFUSED, "%s: the study has another key by now", what);
     case -EXDEV: return cli_fail(CLI_REFUSED, "%s: was made for another keyring", what);
     case -EBADMSG: return cli_fail(CLI_REFUSED, "%s: the officers in the keyring are not those of the root-slot file: one of the two was put back", what);
@@ -117,6 +118,7 @@ static void details(char *out, size_t cap, const struct lg_act *a)
     struct lg_officer o;
     struct lg_policy p;
     struct lg_assign file;
+    struct lg_trim trim;
     cli_hex(a->kid, id);
     cli_time(a->number, t);
     out[0] = 0;
@@ -133,6 +135,14 @@ static void details(char *out, size_t cap, const struct lg_act *a)
         cli_hex(file.file_id, f);
         cli_hex(file.from, from);
         snprintf(out, cap, "file %s, id %s, which is under key %s", file.name, f, from);
+    } else if (a->action == LG_ACT_TRIM && !lg_trim_decode(a->data, a->data_len, &trim)) {
+        int at = snprintf(out, cap, "older key versions of %s are destroyed; DECLARED: no ciphertext copy from before %s is kept anywhere; looked through: ", a->uid[0] ? "this study" : "ALL STUDIES", t);
+        for (unsigned i = 0; i < trim.n_vaults && at > 0 && (size_t)at < cap; i++) {
+            cli_hex(trim.vault[i], id);
+            at += snprintf(out + at, cap - (size_t)at, "%svault %s", i ? ", " : "", id);
+        }
+        if (trim.others_gone && at > 0 && (size_t)at < cap)
+            snprintf(out + at, cap - (size_t)at, "; DECLARED: the keyring's other vaults are gone");
     } else if (a->action == LG_ACT_POLICY && !lg_policy_decode(a->data, a->data_len, &p))
         snprintf(out, cap, "waiting period %llu s, %u suspensions in %u s, %u rules", (unsigned long long)p.waiting_s, p.suspend_max, p.suspend_s, p.n_rules);
     else if (a->action == LG_ACT_OFFICER_REMOVE && a->data_len == LG_SIGN_PUB_LEN)
@@ -200,6 +210,8 @@ static int report(const struct cli *c, const struct lg_act_record *r, const stru
     if (lg_act_decode(r->doc, r->doc_len, &a))
         return cli_explain(c, -EPROTO, "act");
     cli_hex(a.nonce, id);
+    if (c->quiet)
+        return CLI_OK;
     if (c->json) {
         cJSON *j = act_json(r), *list = cJSON_AddArrayToObject(j, "unconfirmed");
         for (unsigned i = 0; i < u->n; i++)
@@ -211,6 +223,8 @@ static int report(const struct cli *c, const struct lg_act_record *r, const stru
     printf("%s  %s %s: %s", id, lg_action_info(a.action)->name, a.uid, lg_act_state_name(r->state));
     if (r->state == LG_ACT_PENDING)
         printf("; another officer approves it: leadglass study approve %s --sign KEYFILE", id);
+    else if (r->state == LG_ACT_WAITING && a.action == LG_ACT_TRIM)
+        printf("; from %s on: leadglass key trim --act %s VAULT... Until then: leadglass study cancel %s", t, id, id);
     else if (r->state == LG_ACT_WAITING)
         printf("; unreadable now, destroyed not before %s. Until then: leadglass study cancel %s", t, id);
     putchar('\n');

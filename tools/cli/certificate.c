@@ -15,14 +15,26 @@ static const char *const not_covered[] = {
     "the UID and the reason in this certificate and in the request, which stay in the keyring, sealed",
 };
 enum { N_NOT = sizeof not_covered / sizeof *not_covered };
+static const char reaped[] = "path names, symbolic links, sizes and times of the study's files, and the encrypted files themselves, in backups and other copies of the vaults (in the vaults they were removed)";
+
+static const char *not_covered_text(const struct lg_certificate *x, unsigned i) { return !i && x->removed ? reaped : not_covered[i]; }
+
+static void state_text(const struct lg_certificate *x, char out[64])
+{
+    if (x->n_backups)
+        snprintf(out, 64, "destroyed, %u backup%s outstanding", x->n_backups, x->n_backups == 1 ? "" : "s");
+    else
+        snprintf(out, 64, "destroyed");
+}
 
 static cJSON *json_of(const uint8_t *doc, size_t len, const uint8_t sig[LG_SIGN_LEN], const struct lg_certificate *x)
 {
-    char hex[2 * LG_ID_LEN + 1], t[32], b64[9000];
+    char hex[2 * LG_ID_LEN + 1], t[32], state[64], b64[9000];
     cJSON *j = cJSON_CreateObject();
+    state_text(x, state);
     cJSON_AddStringToObject(j, "format", format);
     cJSON_AddStringToObject(j, "study_uid", x->uid);
-    cJSON_AddStringToObject(j, "state", x->n_backups ? "destroyed, backups outstanding" : "destroyed");
+    cJSON_AddStringToObject(j, "state", state);
     cli_time(x->tombstone.destroyed, t);
     cJSON_AddStringToObject(j, "destroyed", t);
     cli_time(x->issued, t);
@@ -46,6 +58,13 @@ static cJSON *json_of(const uint8_t *doc, size_t len, const uint8_t sig[LG_SIGN_
         cJSON_AddNullToObject(j, "bytes");
     else
         cJSON_AddNumberToObject(j, "bytes", (double)x->bytes);
+    cJSON_AddNumberToObject(j, "vaults_counted", x->vaults_counted);
+    cJSON_AddNumberToObject(j, "vaults", x->vaults);
+    cli_time(x->removed, t);
+    if (x->removed)
+        cJSON_AddStringToObject(j, "files_removed", t);
+    else
+        cJSON_AddNullToObject(j, "files_removed");
     cJSON *all = cJSON_AddArrayToObject(j, "backups_outstanding");
     for (unsigned i = 0; i < x->n_backups; i++) {
         cJSON *b = cJSON_CreateObject();
@@ -57,7 +76,7 @@ static cJSON *json_of(const uint8_t *doc, size_t len, const uint8_t sig[LG_SIGN_
     }
     all = cJSON_AddArrayToObject(j, "not_covered");
     for (unsigned i = 0; i < N_NOT; i++)
-        cJSON_AddItemToArray(all, cJSON_CreateString(not_covered[i]));
+        cJSON_AddItemToArray(all, cJSON_CreateString(not_covered_text(x, i)));
     lg_b64_encode(x->pub, sizeof x->pub, b64);
     cJSON_AddStringToObject(j, "keyring_public_key", b64);
     lg_b64_encode(doc, len, b64);
@@ -107,17 +126,20 @@ static void who(FILE *f, const char *what, const struct lg_signed *s)
 
 static void html_of(FILE *f, const struct lg_certificate *x, const uint8_t sig[LG_SIGN_LEN])
 {
-    char hex[2 * LG_ID_LEN + 1], t[32], b[128];
+    char hex[2 * LG_ID_LEN + 1], t[32], state[64], b[128];
     struct lg_act a = { .reason = "" };
     (void)!lg_act_decode(x->act.doc, x->act.doc_len, &a);
     fputs("<!doctype html><html lang=en><meta charset=utf-8><title>Certificate of destruction</title>\n"
           "<style>@page{size:A4;margin:15mm}body{font:10pt/1.35 serif;max-width:180mm;margin:auto}h1{font-size:16pt;margin:0 0 4mm}"
           "table{border-collapse:collapse;width:100%}th,td{text-align:left;vertical-align:top;border-bottom:.2mm solid #999;padding:1mm 2mm;overflow-wrap:anywhere}"
-          "th{width:42mm;font-weight:normal;color:#444}ul{margin:1mm 0;padding-left:5mm}.s{font:7.5pt monospace;overflow-wrap:anywhere}</style>\n"
-          "<h1>Certificate of destruction</h1><p>The key of the study named here was destroyed. What was encrypted with it can be read by nobody, in any copy, under the conditions below.\n<table>\n", f);
+          "th{width:42mm;font-weight:normal;color:#444}ul{margin:1mm 0;padding-left:5mm}.s{font:7.5pt monospace;overflow-wrap:anywhere}.m span{display:block}.b{font:5pt/1.1 monospace;columns:2}.b span{display:block}.d{font-size:8pt;line-height:1.2}.d h1{font-size:13pt;margin:0 0 2mm}.d th,.d td{padding:.5mm 2mm}.d p{margin:1mm 0}</style>\n"
+          "<body class=", f);
+    fputs(x->n_backups > 4 || strlen(a.reason) > 300 ? "d" : "n", f); /* one page, whatever there is to say */
+    fputs("><h1>Certificate of destruction</h1><p>The key of the study named here was destroyed. What was encrypted with it can be read by nobody, in any copy, under the conditions below.\n<table>\n", f);
     row(f, "Study", "%s", x->uid);
     cli_time(x->tombstone.destroyed, t);
-    row(f, "State", "destroyed on %s%s", t, x->n_backups ? "; keyring backups are outstanding, see below" : "");
+    state_text(x, state);
+    row(f, "State", "%s; destroyed on %s", state, t);
     row(f, "Reason", "%s", a.reason);
     who(f, "Requested by", &x->act.asked);
     if (x->act.approved.at)
@@ -128,22 +150,29 @@ static void html_of(FILE *f, const struct lg_certificate *x, const uint8_t sig[L
     row(f, "Keyring", "%s; root epoch %llu forgotten, epoch %llu in force; slot file generation %llu", hex, (unsigned long long)x->tombstone.epoch_before,
         (unsigned long long)x->tombstone.epoch, (unsigned long long)x->tombstone.generation);
     if (x->files == LG_CERT_UNKNOWN)
-        row(f, "Files", "not counted");
-    else
-        row(f, "Files", "%llu, %llu bytes of ciphertext", (unsigned long long)x->files, (unsigned long long)x->bytes);
+        row(f, "Files", "not counted (leadglass study reap)");
+    else {
+        cli_time(x->removed, t);
+        row(f, "Files", "%llu, %llu bytes of ciphertext, in %u of %u vaults%s%s", (unsigned long long)x->files, (unsigned long long)x->bytes, x->vaults_counted, x->vaults,
+            x->removed ? "; removed with their names on " : "; still there, unreadable", x->removed ? t : "");
+    }
     row(f, "Older slot files", "%s", x->anchored ? "useless: a value that they need was overwritten (anchor)" :
         "the study stays destroyed as long as no copy of a root-slot file from before the destruction meets a secret valid for it; no anchor in a TPM was in force for all of its life");
     if (!x->n_backups)
         row(f, "Keyring backups", "none outstanding");
-    for (unsigned i = 0; i < x->n_backups; i++) {
-        cli_hex(x->backups[i].id, hex);
-        cli_time(x->backups[i].created, t);
-        row(f, i ? "" : "Keyring backups outstanding", "%s of %s", hex, t);
+    if (x->n_backups) { /* in one cell, small enough that all of them leave it at one page */
+        fprintf(f, "<tr><th>Keyring backups outstanding<td class=%s>", x->n_backups > 4 ? "b" : "m");
+        for (unsigned i = 0; i < x->n_backups; i++) {
+            cli_hex(x->backups[i].id, hex);
+            cli_time(x->backups[i].created, t);
+            fprintf(f, "<span>%s of %s</span> ", hex, t);
+        }
+        fputc('\n', f);
     }
     fputs("<tr><th>Not covered<td><ul>", f);
     for (unsigned i = 0; i < N_NOT; i++) {
         fputs("<li>", f);
-        put(f, not_covered[i]);
+        put(f, not_covered_text(x, i));
     }
     cli_time(x->issued, t);
     fprintf(f, "</ul>\n</table><p>Every mount had confirmed that it dropped keys and cached plaintext. Issued %s.\n", t);

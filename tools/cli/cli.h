@@ -36,6 +36,10 @@ struct cli {
     const char *sign, *offline, *as, *key, *role, *account, *raw, *waiting;
     const char *until, *rule, *patient, *state, *from, *to, *out, *verify;
     bool yes, approve, all, before_due, held;
+    const char *no_copies; /* key trim */
+    const char *reap;      /* study revoke: the vault */
+    bool count;            /* study reap */
+    bool others_gone, quiet; /* quiet: what comes of an act is not printed */
     bool foreground, now, allow_unlocked, generate, root, all_studies;
     const char *vault; /* backup: of a drill */
     unsigned chunk_kib, rate, older_than, sample;
@@ -144,6 +148,12 @@ int cli_walk(const char *mountpoint, int (*each)(void *arg, const struct cli_fil
 
 /* ---- reencrypt.c ---- */
 int cli_reencrypt(const struct cli *c, struct lg_client *k, const char *vault);
+
+/* ---- reap.c ---- */
+int cli_reap(const struct cli *c, struct lg_client *k, const char *uid, const char *vault);
+
+/* ---- trim.c ---- */
+int cli_trim(const struct cli *c, struct lg_client *k, char **vault, int n);
 
 /* ---- assign.c ---- */
 int cli_assign(const struct cli *c, struct lg_client *k, const char *file, const char *uid);

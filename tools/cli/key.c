@@ -1,4 +1,4 @@
-/* leadglass key: new root keys, new versions of study keys. */
+/* leadglass key: new root keys, new versions of study keys, the end of old ones. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -93,16 +93,16 @@ static int run_key(struct cli *c)
     const char *what = c->argc ? c->argv[0] : "";
     bool rotate = strcmp(what, "rotate") == 0 && c->argc == 1 && c->root + (c->study != NULL) + c->all_studies == 1 && !c->older_than && !c->rate;
     bool reencrypt = strcmp(what, "reencrypt") == 0 && c->argc == 2 && !c->root && (c->study != NULL) + c->all_studies + (c->older_than != 0) == 1;
-    if (strcmp(what, "trim") == 0)
-        return cli_fail(CLI_UNAVAILABLE, "`leadglass key trim` is not available in this version");
     bool accept = strcmp(what, "accept") == 0 && c->argc == 1 && !c->root && !c->study && !c->all_studies;
-    if (!rotate && !reencrypt && !accept)
-        return cli_fail(CLI_USAGE, "expected rotate and one of --root, --study UID, --all-studies; or reencrypt VAULT and one of --study UID, --version-older-than N, --all-studies; or accept.\n"
+    bool trim = strcmp(what, "trim") == 0 && !c->root && !c->older_than && !c->rate && (c->study != NULL) + c->all_studies + (c->act != NULL) == 1;
+    if (!rotate && !reencrypt && !trim && !accept)
+        return cli_fail(CLI_USAGE, "expected rotate and one of --root, --study UID, --all-studies; or reencrypt VAULT and one of --study UID, --version-older-than N, --all-studies;\n"
+                                   "or trim VAULT... and one of --study UID, --all-studies (with --no-copies-before DATE), --act ID; or accept.\n"
                                    "See leadglass key --help");
     int code = cli_client(c, &k);
     if (code)
         return code;
-    code = accept ? act_perform(c, k, &(struct lg_act){ .action = LG_ACT_ACCEPT }) : reencrypt ? cli_reencrypt(c, k, c->argv[1]) : c->root ? rotate_root(c, k) : c->study ? rotate_study(c, k) : rotate_studies(c, k);
+    code = trim ? cli_trim(c, k, c->argv + 1, c->argc - 1) : accept ? act_perform(c, k, &(struct lg_act){ .action = LG_ACT_ACCEPT }) : reencrypt ? cli_reencrypt(c, k, c->argv[1]) : c->root ? rotate_root(c, k) : c->study ? rotate_study(c, k) : rotate_studies(c, k);
     lg_client_free(k);
     return code;
 }
@@ -112,17 +112,24 @@ static const struct cli_option key_options[] = {
     { "study", "UID", "of one study", CLI_TEXT, CLI_INTO(study), 0 },
     { "all-studies", NULL, "of every study", CLI_FLAG, CLI_INTO(all_studies), 0 },
     { "version-older-than", "N", "reencrypt: files under a version below N", CLI_NUMBER, CLI_INTO(older_than), 0 },
+    { "no-copies-before", "DATE", "trim: declared: no ciphertext copy from before that day is kept", CLI_TEXT, CLI_INTO(no_copies), 0 },
+    { "other-vaults-gone", NULL, "trim: declared: vaults that the keyring knows and that are not named exist no more", CLI_FLAG, CLI_INTO(others_gone), 0 },
+    { "act", "ID", "trim: carry out what two officers signed", CLI_TEXT, CLI_INTO(act), 0 },
+    { "now", NULL, "trim: one administrator alone, at once (single-administrator mode)", CLI_FLAG, CLI_INTO(now), 0 },
+    { "reason", "TEXT", "trim, accept: why", CLI_TEXT, CLI_INTO(reason), 0 },
     { "rate", "MIB", "reencrypt: at most so many MiB a second", CLI_NUMBER, CLI_INTO(rate), 0 },
-    { "reason", "TEXT", "accept: why", CLI_TEXT, CLI_INTO(reason), 0 },
     { 0 },
 };
 const struct cli_command cli_key = {
-    "key", "rotate --root|--study UID|--all-studies | reencrypt VAULT --study UID|--version-older-than N|--all-studies | accept --reason TEXT", "give the keyring a new root key, studies new keys, files new ciphertext",
+    "key", "rotate --root|--study UID|--all-studies | reencrypt VAULT --study UID|--version-older-than N|--all-studies | trim VAULT... --study UID|--all-studies|--act ID | accept --reason TEXT", "give the keyring a new root key, studies new keys, files new ciphertext",
     "rotate --root wraps every bucket of keys anew under a new root key and forgets the old one. No data is touched, no study key changes.\n"
     "rotate --study and --all-studies make a new version of the study's key, which new files use from now on; what is there stays readable.\n"
     "reencrypt gives files that are not under the newest version of their key a new file key and new ciphertext, each file as a whole, while the vault is\n"
     "mounted and in use. Interrupted, it is run again: files that are done are passed over. Backup tools see the files as changed; the PACS does not.\n"
     "Exit status 1 when files were left as they are; they are named.\n"
+    "trim destroys every version of a study's key but the newest, as destroying a study does: what is still under an older one, on any tape, can then be read by nobody.\n"
+    "It looks through every vault and refuses while a file needs an older version; where officers are registered two of them sign the declaration of\n"
+    "--no-copies-before, and after the waiting period trim --act ID VAULT... looks once more and carries it out. Exit status 16 when it is refused.\n"
     "accept: the keyring was put back in an older state (leadglass status says so), and is used as it is from now on; two officers, where there are any.\n",
-    "rotate|reencrypt|accept", { key_options, act_options, cli_pass_options, cli_json_options }, run_key, false,
+    "rotate|reencrypt|trim|accept", { key_options, act_options, cli_pass_options, cli_json_options }, run_key, false,
 };

@@ -45,6 +45,13 @@ static int on_event(void *arg, const struct lg_event *e)
         lg_keys_resync(s->keys);
         return 0;
     }
+    if (e->kind == LG_EVENT_ROTATED || e->kind == LG_EVENT_TRIMMED) { /* nothing is revoked; what is asked for again is given, or is retired */
+        if (e->kind == LG_EVENT_ROTATED)
+            lg_keys_rotated(s->keys, e->kids, e->n_kids);
+        else
+            lg_keys_trimmed(s->keys, e->kids, e->n_kids);
+        return 0;
+    }
     if (e->kind == LG_EVENT_LOCK)
         lg_keys_lock(s->keys);
     else

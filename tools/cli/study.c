@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include "act.h"
+#include "leadglass/backup.h"
 
 static void add_id(cJSON *j, const char *name, const uint8_t id[LG_ID_LEN])
 {
@@ -101,6 +102,21 @@ static int study_list(const struct cli *c, struct lg_client *k)
     return c->json ? cli_print_json(l.all) : CLI_OK;
 }
 
+/* Keyring backups from before a destruction that are not void; -1: not destroyed, or this user may not know. */
+static int outstanding(struct lg_client *k, const struct lg_study *s)
+{
+    struct lg_backup_entry *e = s->state == LG_KEY_DESTROYED ? calloc(LG_BACKUPS_MAX, sizeof *e) : NULL;
+    unsigned n;
+    int left = -1;
+    if (e && lg_client_backup_list(k, e, LG_BACKUPS_MAX, &n) == 0) {
+        left = 0;
+        for (unsigned i = 0; i < n; i++)
+            left += !e[i].voided && e[i].created <= s->changed;
+    }
+    free(e);
+    return left;
+}
+
 static int study_show(const struct cli *c, struct lg_client *k, const char *uid)
 {
     struct lg_study *s = calloc(1, sizeof *s);
@@ -113,17 +129,23 @@ static int study_show(const struct cli *c, struct lg_client *k, const char *uid)
         return cli_explain(c, rc, "study show");
     }
     rc = lg_client_study_show(k, uid, s);
+    int left = rc ? -1 : outstanding(k, s);
     if (rc == -ENOENT)
         code = cli_fail(CLI_FAILED, "study %s is not known to this keyring", uid);
     else if (rc)
         code = cli_explain(c, rc, "study show");
-    else if (c->json)
-        code = cli_print_json(study_json(s));
-    else {
+    else if (c->json) {
+        cJSON *j = study_json(s);
+        if (left >= 0)
+            cJSON_AddNumberToObject(j, "backups_outstanding", left);
+        code = cli_print_json(j);
+    } else {
+        char state[64];
+        snprintf(state, sizeof state, left > 0 ? "%s, %d backup%s outstanding" : "%s", lg_key_state_name(s->state), left, left == 1 ? "" : "s");
         cli_hex(s->kid, kid);
         cli_time(s->created, t);
         cli_time(s->changed, u);
-        printf("study        %s\nstate        %s since %s%s%s\nkey          %s, version %u\ncreated      %s\n", s->info.uid[0] ? s->info.uid : uid, lg_key_state_name(s->state), u,
+        printf("study        %s\nstate        %s since %s%s%s\nkey          %s, version %u\ncreated      %s\n", s->info.uid[0] ? s->info.uid : uid, state, u,
                s->reason[0] ? ", reason: " : "", s->reason, kid, s->version, t);
         cli_time(s->retain_until, t);
         cli_time(s->due, u);
@@ -187,8 +209,13 @@ static int study_revoke(const struct cli *c, struct lg_client *k, const char *ui
         code = cli_explain(c, rc, "study revoke");
     else if (!c->reason || !c->reason[0])
         code = cli_fail(CLI_USAGE, "say why: --reason TEXT");
-    else if (c->now)
+    else if (c->reap && !c->now)
+        code = cli_fail(CLI_USAGE, "--reap goes with --now; after a destruction that officers approved, once it is carried out: leadglass study reap %s VAULT", uid);
+    else if (c->now) {
         code = study_revoke_now(c, k, uid);
+        if (!code && c->reap)
+            code = cli_reap(c, k, uid, c->reap);
+    }
     else if (!st->officer_mode && !c->sign && !c->offline)
         code = cli_fail(CLI_USAGE, "single-administrator mode: no one could approve a request. Say --now to destroy the key of %s at once. It cannot be undone", uid);
     else
@@ -227,6 +254,8 @@ static int run_study(struct cli *c)
         return code;
     if (strcmp(what, "list") == 0 && c->argc == 1)
         code = study_list(c, k);
+    else if (strcmp(what, "reap") == 0 && c->argc == 3)
+        code = cli_reap(c, k, c->argv[1], c->argv[2]);
     else if (strcmp(what, "assign") == 0 && c->argc == 3)
         code = cli_assign(c, k, c->argv[1], c->argv[2]);
     else if (strcmp(what, "due") == 0 && c->argc == 1)
@@ -248,7 +277,7 @@ static int run_study(struct cli *c)
         while (i < sizeof acts / sizeof *acts && strcmp(what, acts[i].name) != 0)
             i++;
         code = i < sizeof acts / sizeof *acts && arg ? act_on_study(c, k, acts[i].action, arg, 0) :
-               cli_fail(CLI_USAGE, "expected list, due, show UID, assign FILE UID, revoke UID, approve ID, cancel ID, hold|release|retain|suspend|resume|readmit UID or certificate UID; see leadglass study --help");
+               cli_fail(CLI_USAGE, "expected list, due, show UID, assign FILE UID, revoke UID, reap UID VAULT, approve ID, cancel ID, hold|release|retain|suspend|resume|readmit UID or certificate UID; see leadglass study --help");
     }
     lg_client_free(k);
     return code;
@@ -257,6 +286,8 @@ static int run_study(struct cli *c)
 static const struct cli_option study_options[] = {
     { "reason", "TEXT", "why (kept with the request and the tombstone)", CLI_TEXT, CLI_INTO(reason), 0 },
     { "now", NULL, "revoke: one administrator alone, at once (single-administrator mode)", CLI_FLAG, CLI_INTO(now), 0 },
+    { "reap", "VAULT", "revoke --now: then remove its files and names from this mounted vault", CLI_TEXT, CLI_INTO(reap), 0 },
+    { "count", NULL, "reap: only count what is there, for the certificate", CLI_FLAG, CLI_INTO(count), 0 },
     { "before-due", NULL, "revoke: although a retention rule says it is not due; the approver is told", CLI_FLAG, CLI_INTO(before_due), 0 },
     { "until", "DATE", "retain: YYYY-MM-DD", CLI_TEXT, CLI_INTO(until), 0 },
     { "rule", "NAME", "retain: follow this rule of the policy", CLI_TEXT, CLI_INTO(rule), 0 },
@@ -273,13 +304,15 @@ static const struct cli_option study_options[] = {
     { 0 },
 };
 const struct cli_command cli_study = {
-    "study", "list | due | show UID | assign FILE UID | revoke UID | approve ID | cancel ID | hold|release|retain|suspend|resume|readmit UID | certificate UID",
+    "study", "list | due | show UID | assign FILE UID | revoke UID | reap UID VAULT | approve ID | cancel ID | hold|release|retain|suspend|resume|readmit UID | certificate UID",
     "list, retain, hold, suspend and destroy studies",
     "assign re-encrypts a file of a mounted vault under the key of another study. Copies of its old ciphertext stay under the old key. Where officers are registered it\n"
     "takes two: assign --reason TEXT --sign KEYFILE asks, another officer approves, assign --act ID carries it out.\n"
     "revoke asks for a study's key to be destroyed: the study, its backups included, can then be read by nobody. Another officer approves it; from then on it is\n"
     "unreadable, and after the waiting period of the policy the key is destroyed. Until then either officer cancels it. While no officers are registered, one\n"
     "administrator may destroy at once, and says so with --now. hold, retain and suspend need one officer; release, an earlier date, another rule and readmit two.\n"
+    "reap removes what is left of a destroyed study in a mounted vault: its files, which nobody can read, their names, links to them and directories that are empty then; it\n"
+    "is run again when it was interrupted. Their number and size go onto the certificate (with --count nothing is removed).\n"
     "Exit status 6 when a mount has not confirmed; it is named. 16 when officers, holds, retention or the clock forbid it.\n",
     "list|due|revoke...", { study_options, act_options, cli_pass_options, cli_json_options }, run_study, false,
 };

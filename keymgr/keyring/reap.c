@@ -1,0 +1,162 @@
+/* What is left of destroyed studies in vaults: which keys their files name, and how many files there were when somebody looked. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "govern.h"
+
+static const char purpose[8] = "reaped..";
+enum { ROW_KEY = 1 + 2 * LG_ID_LEN };
+
+static void row_key(const uint8_t kid[LG_ID_LEN], const uint8_t vault[LG_ID_LEN], uint8_t out[ROW_KEY])
+{
+    out[0] = 'f';
+    memcpy(out + 1, kid, LG_ID_LEN);
+    memcpy(out + 1 + LG_ID_LEN, vault, LG_ID_LEN);
+}
+
+static int row_get(struct lg_keyring *k, const uint8_t *key, size_t len, struct lg_reaped *ret)
+{
+    uint8_t b[32];
+    size_t n;
+    int rc = lg_sealed_get(k, LG_T_STATE, purpose, key, len, b, sizeof b, &n);
+    if (rc)
+        return rc;
+    struct lg_rd r = lg_rd(b, n);
+    ret->files = lg_rd_u64(&r);
+    ret->bytes = lg_rd_u64(&r);
+    ret->counted = lg_rd_u64(&r);
+    ret->removed = lg_rd_u64(&r);
+    return lg_rd_done(&r) ? 0 : -EPROTO;
+}
+
+/* Only of a key that is destroyed. */
+static int destroyed(struct lg_keyring *k, const uint8_t kid[LG_ID_LEN])
+{
+    struct lg_record *r = malloc(sizeof *r);
+    int rc = r ? lg_record_get(k, kid, r) : -ENOMEM;
+    if (!rc && (r->kind != LG_KIND_STUDY || r->state != LG_KEY_DESTROYED))
+        rc = -EPERM;
+    free(r);
+    return rc;
+}
+
+int lg_keyring_reaped(struct lg_keyring *k, const uint8_t kid[LG_ID_LEN], const uint8_t vault[LG_ID_LEN], uint64_t files, uint64_t bytes, bool removed, struct lg_reaped *ret)
+{
+    struct lg_reaped x = { .files = files, .bytes = bytes };
+    uint8_t key[ROW_KEY], b[32];
+    const uint8_t *p;
+    size_t len;
+    int rc = lg_keyring_need(k, true);
+    if (!rc)
+        rc = destroyed(k, kid);
+    if (!rc)
+        rc = lg_store_get(k->store, LG_T_VAULTS, vault, LG_ID_LEN, &p, &len);
+    if (rc)
+        return rc;
+    row_key(kid, vault, key);
+    rc = row_get(k, key, sizeof key, &x); /* what was found first counts: a later look sees what an earlier one left */
+    if (rc && rc != -ENOENT)
+        return rc;
+    if (rc)
+        x = (struct lg_reaped){ .files = files, .bytes = bytes, .counted = lg_keyring_wall(k) };
+    else if (!x.removed && files > x.files) { /* a copy that came back */
+        x.files = files;
+        x.bytes = bytes;
+    }
+    if (removed)
+        x.removed = lg_keyring_wall(k);
+    struct lg_wr w = lg_wr(b, sizeof b);
+    lg_wr_u64(&w, x.files);
+    lg_wr_u64(&w, x.bytes);
+    lg_wr_u64(&w, x.counted);
+    lg_wr_u64(&w, x.removed);
+    rc = lg_sealed_put(k, LG_T_STATE, purpose, key, sizeof key, b, w.len);
+    if (!rc)
+        *ret = x;
+    return rc;
+}
+
+int lg_reaped_sum(struct lg_keyring *k, const uint8_t kid[LG_ID_LEN], struct lg_reaped *ret, unsigned *ret_vaults)
+{
+    static const uint8_t first[LG_ID_LEN];
+    uint8_t key[64];
+    size_t len = ROW_KEY, vlen;
+    const uint8_t *p;
+    struct lg_reaped sum = { 0 }, x;
+    unsigned n = 0;
+    bool all = true;
+    int rc;
+    row_key(kid, first, key);
+    for (bool after = false; !(rc = lg_store_next(k->store, LG_T_STATE, after, key, &len, &p, &vlen)); after = true) {
+        if (len != ROW_KEY || key[0] != 'f' || memcmp(key + 1, kid, LG_ID_LEN) != 0)
+            break;
+        rc = row_get(k, key, len, &x);
+        if (rc)
+            return rc;
+        sum.files += x.files;
+        sum.bytes += x.bytes;
+        sum.counted = x.counted > sum.counted ? x.counted : sum.counted;
+        sum.removed = x.removed > sum.removed ? x.removed : sum.removed;
+        all = all && x.removed;
+        n++;
+    }
+    if (rc && rc != -ENOENT)
+        return rc;
+    if (!all)
+        sum.removed = 0;
+    *ret = sum;
+    *ret_vaults = n;
+    return 0;
+}
+
+int lg_keyring_destroyed_kids(struct lg_keyring *k, const char *uid, const uint8_t *after, struct lg_kid_pair *ret, unsigned max, unsigned *ret_n, bool *ret_end)
+{
+    uint8_t lookup[LG_MAC_LEN], key[64], row[64];
+    size_t key_len = LG_MAC_LEN, len, row_len;
+    const uint8_t *p;
+    unsigned n = 0;
+    bool any = false;
+    int rc = lg_keyring_need(k, false);
+    if (!rc)
+        rc = lg_hmac(k->lookup, uid, strlen(uid), lookup);
+    if (rc)
+        return rc;
+    memcpy(key, lookup, LG_MAC_LEN);
+    while (n < max && !(rc = lg_store_next(k->store, LG_T_TOMBSTONES, key_len != LG_MAC_LEN, key, &key_len, &p, &len)) && memcmp(key, lookup, LG_MAC_LEN) == 0) {
+        const uint8_t *kid = key + LG_MAC_LEN;
+        if (key_len != LG_MAC_LEN + LG_ID_LEN) /* of a version only */
+            continue;
+        any = true;
+        int at = after ? memcmp(kid, after, LG_ID_LEN) : 1; /* behind it: all of it; it itself: what is attached behind */
+        if (at < 0)
+            continue;
+        memcpy(row, kid, LG_ID_LEN);
+        row_len = LG_ID_LEN;
+        if (at > 0 || memcmp(after + LG_ID_LEN, kid, LG_ID_LEN) == 0) {
+            if (at > 0) {
+                memcpy(ret[n].study, kid, LG_ID_LEN);
+                memcpy(ret[n++].kid, kid, LG_ID_LEN);
+            }
+        } else {
+            memcpy(row + LG_ID_LEN, after + LG_ID_LEN, LG_ID_LEN);
+            row_len = 2 * LG_ID_LEN;
+        }
+        while (n < max && !(rc = lg_store_next(k->store, LG_T_ATTACHED, row_len != LG_ID_LEN, row, &row_len, &p, &len)) && row_len == 2 * LG_ID_LEN && memcmp(row, kid, LG_ID_LEN) == 0) {
+            memcpy(ret[n].study, kid, LG_ID_LEN);
+            memcpy(ret[n++].kid, row + LG_ID_LEN, LG_ID_LEN);
+        }
+        if (rc && rc != -ENOENT)
+            return rc;
+    }
+    if (rc && rc != -ENOENT)
+        return rc;
+    if (!any && !after) {
+        struct lg_record *r = malloc(sizeof *r);
+        rc = r && lg_record_find(k, uid, r) == 0 ? -EALREADY : -ENOENT;
+        free(r);
+        return rc;
+    }
+    *ret_n = n;
+    *ret_end = n < max;
+    return 0;
+}
