@@ -36,12 +36,13 @@ static int victim_add(struct victims *v, const uint8_t kid[LG_ID_LEN], enum vict
     return 0;
 }
 
-/* By key id; of one study the whole key first. */
+/* By key id; of one study what takes the most first: the whole key, then the most versions (what two requests left pending). */
 static int by_kid(const void *a, const void *b)
 {
     const struct victim *x = a, *y = b;
     int c = memcmp(x->kid, y->kid, LG_ID_LEN);
-    return c ? c : (int)x->kind - (int)y->kind;
+    c = c ? c : (int)x->kind - (int)y->kind;
+    return c ? c : (x->below < y->below) - (x->below > y->below);
 }
 
 static const struct victim *victim_of(const struct victims *v, const uint8_t kid[LG_ID_LEN])

@@ -566,6 +566,41 @@ static void test_crash(void **state)
         }
 }
 
+/* What one request left pending, as a copy was behind just then, and another made more of: all of it goes at the next chance, and nothing else waits for ever. */
+static void test_twice(void **state)
+{
+    (void)state;
+    struct lg_key a[4], x;
+    struct lg_rotated done;
+    uint8_t kid[LG_ID_LEN];
+    bool created;
+    unsigned n;
+    struct lg_keyring *k = opened(false);
+    add_vault(k, vault);
+    study(k, "1.1", 2, a);
+    for (unsigned v = 2; v < 4; v++) {
+        struct lg_act act = act_of(k, "1.1", now.wall_s);
+        assert_int_equal(submit(k, &act, NULL, &admin, NULL), 0);
+        assert_int_equal(pend(k, act.nonce, NULL, 10, &done), 0);
+        assert_int_equal(done.n, 1);
+        assert_int_equal(lg_keyring_begin(k), 0);
+        assert_int_equal(lg_keyring_rotate_study(k, "1.1", kid), 0);
+        assert_int_equal(lg_keyring_study_key(k, &(struct lg_study_info){ .uid = "1.1" }, &a[v], &created), 0);
+        assert_int_equal(lg_keyring_commit(k), 0);
+        pass_time(1);
+    }
+    study(k, "1.2", 1, &x);
+    uint8_t kids[4][LG_ID_LEN];
+    assert_int_equal(lg_keyring_begin(k), 0);
+    assert_int_equal(lg_keyring_revoke(k, "1.2", "x", 0, kids, 4, &n), 0);
+    assert_int_equal(lg_keyring_commit(k), 0);
+    assert_int_equal(lg_keyring_destroy(k, &n), 0);
+    assert_int_equal(n, 1);
+    assert_true(has(k, &a[0]) == -EKEYREVOKED && has(k, &a[1]) == -EKEYREVOKED && has(k, &a[2]) == 0 && has(k, &a[3]) == 0 && has(k, &x) == -EKEYREVOKED);
+    lg_keyring_close(k);
+    keys_done(a, 4), lg_secret_free(x.key);
+}
+
 int main(void)
 {
     if (lg_secret_init(true) || lg_crypto_init())
@@ -574,6 +609,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_single, setup, teardown),
         cmocka_unit_test_setup_teardown(test_all, setup, teardown),
         cmocka_unit_test_setup_teardown(test_officers, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_twice, setup, teardown),
         cmocka_unit_test_setup_teardown(test_crash, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
