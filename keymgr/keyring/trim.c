@@ -80,7 +80,7 @@ static int may_trim(const struct lg_record *r, uint64_t declared)
         return -EBUSY;
     if (r->n < 2)
         return -EALREADY;
-    return r->c.rotated > declared ? -EDOM : 0;
+    return !r->c.rotated || r->c.rotated > declared ? -EDOM : 0; /* 0: made by a version that did not note it: another one has to be made first */
 }
 
 int lg_do_trim(struct lg_keyring *k, struct lg_acting *x)
@@ -123,6 +123,8 @@ int lg_keyring_trim_ready(struct lg_keyring *k, const uint8_t act[LG_ID_LEN], st
         rc = lg_keyring_act_get(k, act, ret_record);
     if (!rc)
         rc = lg_act_decode(ret_record->doc, ret_record->doc_len, ret);
+    if (!rc && ret->created <= lg_incarnation(k)) /* it may have been cancelled after the backup that the keyring was restored from */
+        rc = -ETIME;
     if (!rc && (ret->action != LG_ACT_TRIM || lg_trim_decode(ret->data, ret->data_len, &what)))
         rc = -EINVAL;
     if (!rc && ret_record->state != LG_ACT_WAITING)

@@ -224,7 +224,7 @@ static int explain(const struct cli *c, int rc)
     case -EBUSY: return cli_fail(CLI_REFUSED, "a legal hold is on the study");
     case -ESTALE: return cli_fail(CLI_REFUSED, "the study was given another version since this was asked for: ask anew");
     case -EKEYREVOKED: return cli_fail(CLI_REVOKED, "the study is suspended or revoked");
-    case -EDOM: return cli_fail(CLI_REFUSED, "the newest version was made after the declared date");
+    case -EDOM: return cli_fail(CLI_REFUSED, "the newest version was made after the declared date, or by a version of Leadglass that did not note when: then rotate the key and re-encrypt once more");
     case -ENOTCONN: return cli_fail(CLI_UNCONFIRMED, "a mount has not confirmed that it uses newest versions only");
     default: return cli_explain(c, rc, "key trim");
     }
