@@ -164,6 +164,7 @@ bool lg_store_in_txn(const struct lg_store *s);
 uint64_t lg_store_bytes(const struct lg_store *s);
 /* *ret points into the database: good until the next call. -ENOENT. Outside a transaction it reads the last commit. */
 int lg_store_get(struct lg_store *s, enum lg_table t, const void *key, size_t key_len, const uint8_t **ret, size_t *ret_len) LG_MUST;
+int lg_store_count(struct lg_store *s, enum lg_table t, uint64_t *ret) LG_MUST; /* rows; LMDB knows, none is looked at */
 int lg_store_put(struct lg_store *s, enum lg_table t, const void *key, size_t key_len, const void *value, size_t len) LG_MUST;
 int lg_store_del(struct lg_store *s, enum lg_table t, const void *key, size_t key_len) LG_MUST; /* 0 when it was not there */
 /* The first key >= (or, with after, >) the given one; key must have room for 64 bytes. -ENOENT: none. */

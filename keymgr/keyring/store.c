@@ -287,6 +287,19 @@ int lg_store_get(struct lg_store *s, enum lg_table t, const void *key, size_t ke
     return rc;
 }
 
+int lg_store_count(struct lg_store *s, enum lg_table t, uint64_t *ret)
+{
+    MDB_stat st;
+    struct copy *c;
+    MDB_txn *txn;
+    int rc = txn_get(s, &c, &txn);
+    if (!rc)
+        rc = rc_of(mdb_stat(txn, c->dbi[t], &st));
+    if (!rc)
+        *ret = st.ms_entries;
+    return rc;
+}
+
 int lg_store_put(struct lg_store *s, enum lg_table t, const void *key, size_t key_len, const void *value, size_t len)
 {
     MDB_val k = { key_len, (void *)(uintptr_t)key }, v = { len, (void *)(uintptr_t)value };

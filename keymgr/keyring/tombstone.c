@@ -165,29 +165,22 @@ static int write_all(int fd, const void *bytes, size_t len)
     return 0;
 }
 
-/* Every tombstone, with each; *ret_n tells how many. fd -1: only counted. */
-static int set_walk(struct lg_keyring *k, int fd, uint64_t *ret_n)
+static int set_walk(struct lg_keyring *k, int fd)
 {
     uint8_t key[64], b[LG_TOMBSTONE_LEN];
     size_t key_len = 0, len;
-    uint64_t n = 0;
     int rc = 0;
     while (!rc) {
-        const uint8_t *p;
-        rc = fd < 0 ? lg_store_next(k->store, LG_T_TOMBSTONES, key_len != 0, key, &key_len, &p, &len)
-                    : lg_sealed_next(k, LG_T_TOMBSTONES, purpose, key_len != 0, key, &key_len, b, sizeof b, &len);
-        if (!rc && fd >= 0)
+        rc = lg_sealed_next(k, LG_T_TOMBSTONES, purpose, key_len != 0, key, &key_len, b, sizeof b, &len);
+        if (!rc)
             rc = len == sizeof b ? write_all(fd, b, sizeof b) : -EPROTO;
-        n += !rc;
     }
-    *ret_n = n;
     return rc == -ENOENT ? 0 : rc;
 }
 
 static int set_rewrite(struct lg_keyring *k, const char *slot)
 {
     char tmp[PATH_MAX], path[PATH_MAX];
-    uint64_t n;
     int rc = set_path(slot, ".tmp", tmp), fd = -1;
     if (!rc)
         rc = set_path(slot, "", path);
@@ -200,7 +193,7 @@ static int set_rewrite(struct lg_keyring *k, const char *slot)
     if (!rc)
         rc = write_all(fd, k->meta.keyring_id, LG_ID_LEN);
     if (!rc)
-        rc = set_walk(k, fd, &n);
+        rc = set_walk(k, fd);
     if (!rc && fsync(fd))
         rc = -errno;
     if (fd >= 0)
@@ -240,13 +233,13 @@ static int set_append(struct lg_keyring *k, const char *slot, uint64_t all, cons
     return rc;
 }
 
-/* Brings both files to all tombstones, of which there are so many; -ESTALE when a file is not what n more would complete and walked is false. */
-static int set_keep(struct lg_keyring *k, uint64_t all, const uint8_t (*kids)[LG_ID_LEN], size_t n, bool walked)
+int lg_tombstones_keep(struct lg_keyring *k, const uint8_t (*kids)[LG_ID_LEN], size_t n)
 {
     const char *const slot[2] = { k->slot_path, k->mirror_slot };
     char path[PATH_MAX];
     struct stat st;
-    int rc = 0;
+    uint64_t all; /* studies' and single versions' */
+    int rc = lg_store_count(k->store, LG_T_TOMBSTONES, &all);
     for (unsigned i = 0; !rc && i < 2 && slot[i]; i++) {
         rc = set_path(slot[i], "", path);
         bool there = !rc && lstat(path, &st) == 0;
@@ -255,7 +248,7 @@ static int set_keep(struct lg_keyring *k, uint64_t all, const uint8_t (*kids)[LG
         rc = lg_keyring_step(k, "tombstones");
         if (!rc)
             rc = n && n <= all ? set_append(k, slot[i], all, kids, n) : -ESTALE;
-        if (rc == -ESTALE && walked) {
+        if (rc == -ESTALE) {
             bool more = there && S_ISREG(st.st_mode) && (uint64_t)st.st_size > SET_HEAD + all * LG_TOMBSTONE_LEN;
             rc = 0;
             for (uint64_t t = lg_keyring_wall(k), end = t + 60; more && t < end; t++) /* of the keyring that this one stands in for: a mirror's, which the restore did not see */
@@ -266,16 +259,6 @@ static int set_keep(struct lg_keyring *k, uint64_t all, const uint8_t (*kids)[LG
         }
     }
     return rc;
-}
-
-int lg_tombstones_keep(struct lg_keyring *k, const uint8_t (*kids)[LG_ID_LEN], size_t n)
-{
-    uint64_t all;
-    int rc = set_keep(k, k->meta.destroyed, kids, n, false); /* one for every destroyed study: then nothing has to be counted */
-    if (rc != -ESTALE)
-        return rc;
-    rc = set_walk(k, -1, &all);
-    return rc ? rc : set_keep(k, all, kids, n, true);
 }
 
 int lg_tombstones_check(const void *untrusted, size_t len, const uint8_t keyring_id[LG_ID_LEN])
