@@ -61,7 +61,7 @@ struct lg_node {
     _Atomic uint32_t dirty_since; /* seconds of time(), until 2106; 0: not. Also read without the lock */
     uint16_t type;                /* S_IFMT bits */
     bool locked;   /* under lg_node_wait: the lock */
-    bool was_open; /* under lg_node_wait: at any time; a stat made before f was seen to be NULL may be older than the last close */
+    uint8_t was_open; /* under lg_node_wait: how often, 1 to 255 and round again; 0: never. A stat made before f was seen to be NULL may be older than the last close */
     bool id_known; /* kid or dirid */
     _Atomic uint8_t lacks;      /* LG_LACKS_*: what it is known not to have; taken away under the lock only */
     _Atomic bool name_pending;  /* re-encrypted under a hidden name; until its directory is synced, a crash brings the old file back */

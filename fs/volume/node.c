@@ -127,7 +127,8 @@ void lg_node_file_set(struct lg_volume *v, struct lg_node *n, struct lg_file *f)
     struct lg_node_wait *w = wait_of(v, n);
     pthread_mutex_lock(&w->mu);
     n->f = f;
-    n->was_open |= f != NULL;
+    if (f && !++n->was_open)
+        n->was_open = 1;
     pthread_mutex_unlock(&w->mu);
 }
 
@@ -446,23 +447,29 @@ static void stat_file(struct lg_volume *v, struct lg_node *n, struct stat *st)
 {
     struct lg_node_wait *w = wait_of(v, n);
     struct lg_file_look l = { .mtime_below = false };
-    pthread_mutex_lock(&w->mu);
-    struct lg_file *f = n->f;
-    if (f)
-        lg_file_hold(f);
-    bool old = !f && n->was_open;
-    pthread_mutex_unlock(&w->mu);
-    if (f) {
-        lg_file_look(f, &l);
-        lg_file_drop(f);
-    }
-    if (old || l.mtime_below) {
+    struct lg_file *f;
+    for (uint8_t seen = 0;;) {
+        pthread_mutex_lock(&w->mu);
+        f = n->f;
+        if (f)
+            lg_file_hold(f);
+        uint8_t was_open = n->was_open;
+        pthread_mutex_unlock(&w->mu);
+        if (f) {
+            lg_file_look(f, &l);
+            lg_file_drop(f);
+        }
+        if (f ? !l.mtime_below : was_open == seen) /* closed, and not open meanwhile: what was seen below was no half of a change */
+            break;
         struct stat now;
         int fd = lg_node_open(v, n, O_PATH | O_NOFOLLOW);
         if (fd >= 0 && !fstat(fd, &now))
             *st = now;
         if (fd >= 0)
             close(fd);
+        if (f)
+            break;
+        seen = was_open;
     }
     if (!f) {
         st->st_size = (off_t)lg_file_plain_size(v->info.chunk_size, (uint64_t)st->st_size);
