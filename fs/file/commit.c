@@ -185,6 +185,8 @@ static int sector_write(struct lg_file *f, uint64_t off, const uint8_t *data, si
 {
     (void)arg;
     f->unsynced = true;
+    if (off + len > f->phys) /* entries that were emptied may stand behind the end */
+        f->phys = off + len;
     return lg_sys_write_full(f->env->sys, f->fd, data, len, off);
 }
 
@@ -350,6 +352,15 @@ static int reserve(struct lg_file *f, const struct ops *o)
     return rc;
 }
 
+/* Does the record make the file longer than it is to be? Entries that were emptied may stand behind its end. */
+static bool reaches_behind(const struct ops *o, uint64_t end)
+{
+    for (uint32_t i = 0; i < o->n; i++)
+        if (o->op[i].kind != LG_JOP_TRUNCATE && (o->op[i].off > end || o->op[i].len > end - o->op[i].off))
+            return true;
+    return false;
+}
+
 /* What a slot names changes: in one record, and in place only once that is durable (R4). */
 static int commit_journaled(struct lg_file *f)
 {
@@ -388,7 +399,7 @@ static int commit_journaled(struct lg_file *f)
         if (f->page[p] && f->page[p]->dirty)
             rc = dirty_sectors(f, p, sector_op, &o);
     /* A last chunk that was written makes the file long enough by itself. */
-    if (!rc && (shrunk || f->phys > end || (f->size && lg_entry_empty(lg_entry_get(f, lg_n_chunks(f, f->size) - 1))))) {
+    if (!rc && (shrunk || f->phys > end || reaches_behind(&o, end) || (f->size && lg_entry_empty(lg_entry_get(f, lg_n_chunks(f, f->size) - 1))))) {
         resized = true;
         rc = op_add(&o, LG_JOP_TRUNCATE, end, 0, NULL, NULL);
     }
@@ -425,15 +436,8 @@ static int commit_journaled(struct lg_file *f)
     return 0;
 }
 
-static bool needs_journal(struct lg_file *f)
-{
-    if (f->committed_changed || lg_jfile_unretired(&f->j) || lg_cut_pending(f))
-        return true;
-    for (size_t k = 0; k < f->n_o; k++)
-        if (f->o[k].dirty && f->o[k].i < f->committed_n)
-            return true;
-    return false;
-}
+/* After lg_file_settle and flush_in_place. A checkpoint may end at any time: what could not go in place until then stays for the record. */
+static bool needs_journal(struct lg_file *f) { return f->committed_changed || f->n_o_dirty || f->j.appended || lg_cut_pending(f); }
 
 int lg_commit(struct lg_file *f)
 {

@@ -678,12 +678,39 @@ static void test_look(void **state)
     assert_int_equal(lg_volume_close(v), 0);
 }
 
+/* Entries that were emptied stand behind the end of a file that is shorter than it was: below it may not come out longer for it. */
+static void test_emptied_behind_end(void **state)
+{
+    (void)state;
+    static uint8_t b[100 * 4096];
+    struct lg_entry e;
+    struct lg_handle *h;
+    struct stat st = { .st_size = 5000 };
+    memset(b, 'x', sizeof b);
+    assert_int_equal(lg_volume_create_file(v, LG_ROOT_NODE, "shrunk", O_RDWR, 0600, &me, &e, &h), 0);
+    assert_int_equal(lg_volume_write(h, b, sizeof b, 0), sizeof b); /* 100 entries: the last 20 in a table of their own */
+    assert_int_equal(lg_volume_flush(h), 0);
+    assert_int_equal(lg_volume_setattr(v, e.node, &st, LG_SET_SIZE, &st), 0);
+    assert_int_equal(lg_volume_flush(h), 0);                    /* in the journal, not in place yet */
+    assert_int_equal(lg_volume_write(h, b, 5000, 390000), 5000); /* far behind, and gone again before it was committed */
+    st.st_size = 168454;
+    assert_int_equal(lg_volume_setattr(v, e.node, &st, LG_SET_SIZE, &st), 0);
+    assert_int_equal(lg_volume_write(h, b, 1000, 168454 - 1000), 1000);
+    assert_int_equal(lg_volume_flush(h), 0);
+    lg_volume_release(h);
+    assert_int_equal(lg_volume_open_file(v, e.node, O_RDONLY, &h), 0);
+    assert_int_equal(lg_volume_read(h, b, sizeof b, 0), 168454);
+    lg_volume_release(h);
+    assert_int_equal(lg_volume_close(v), 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = { cmocka_unit_test_setup_teardown(test_names, setup, teardown), cmocka_unit_test_setup_teardown(test_errors, setup, teardown),
                                         cmocka_unit_test_setup_teardown(test_tamper, setup, teardown),
                                         cmocka_unit_test_setup_teardown(test_rekey, setup, teardown), cmocka_unit_test_setup_teardown(test_privileges, setup, teardown),
-                                        cmocka_unit_test_setup_teardown(test_ids, setup, teardown), cmocka_unit_test_setup_teardown(test_look, setup, teardown) };
+                                        cmocka_unit_test_setup_teardown(test_ids, setup, teardown), cmocka_unit_test_setup_teardown(test_look, setup, teardown),
+                                        cmocka_unit_test_setup_teardown(test_emptied_behind_end, setup, teardown) };
     if (geteuid() != 0) {
         puts("SKIPPED: needs root (file handles, owners)");
         return 77;
