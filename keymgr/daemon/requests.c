@@ -9,7 +9,7 @@
 
 #include "daemon.h"
 
-enum { WAIT_CAP_S = 60 };
+enum { WAIT_CAP_S = 60, BACK_MS = 1000 /* five times the interval of lg_watch */ };
 
 /* ---- who may ask what: everything that is not in this table is refused -------------------------------------------------------------- */
 
@@ -616,11 +616,22 @@ static const struct {
     [LG_OP_DUE] = { lg_due_begin, lg_due_end },
 };
 
+/* What mounts have to confirm waits, after a start, until those that stood before had time to come back: one that nobody knows of cannot be told, nor named. */
+static bool too_early(const struct lg_worker *w, const struct lg_op *op)
+{
+    bool tells = op->type == LG_MSG_LOCK || op->type == LG_MSG_REVOKE || op->type == LG_MSG_ACT_SUBMIT || op->type == LG_MSG_ACT_APPROVE || op->type == LG_MSG_TRIM || op->type == LG_OP_DUE;
+    return tells && lg_ms() < w->started + BACK_MS;
+}
+
 void lg_ops_step(struct lg_worker *w)
 {
     /* What is being changed in this turn is committed first, so that an op has the keyring to itself. */
     while (w->n_ops && !lg_keyring_in_txn(w->keyring)) {
         struct lg_op *op = &w->ops[0];
+        if (!op->begun && too_early(w, op)) {
+            op->deadline = w->started + BACK_MS;
+            return;
+        }
         if (!op->begun) {
             ops[op->type].begin(w, op);
             continue;
@@ -633,4 +644,4 @@ void lg_ops_step(struct lg_worker *w)
     }
 }
 
-int64_t lg_ops_deadline(const struct lg_worker *w) { return w->n_ops && w->ops[0].begun && w->ops[0].event ? w->ops[0].deadline : -1; }
+int64_t lg_ops_deadline(const struct lg_worker *w) { return w->n_ops && (w->ops[0].begun ? w->ops[0].event != 0 : w->ops[0].deadline != 0) ? w->ops[0].deadline : -1; }
