@@ -68,7 +68,7 @@ int lg_tpm_nv_make(struct lg_tpm *t, uint32_t *ret_nv)
     ESYS_TR at;
     int rc = lg_talk_begin(&k, t);
     for (unsigned i = 0, done = 0; !rc && !done; i++) {
-        uint32_t nv;
+        uint32_t nv = 0;
         rc = i < TRIES ? lg_random(&nv, sizeof nv) : -ENOSPC;
         nv = FIRST + (nv & SPAN);
         if (rc || place(&k, nv, &at) != -ENODATA || place(&k, nv + 1, &at) != -ENODATA)
