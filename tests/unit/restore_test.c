@@ -165,6 +165,12 @@ static void test_tombstones(void **state)
     assert_int_equal(state_of(k, "1.2"), LG_KEY_RESTORED);
     assert_int_equal(state_of(k, "1.3"), LG_KEY_ACTIVE);
     assert_int_equal(state_of(k, "1.5"), LG_KEY_DESTROY_APPROVED);
+    struct lg_kid_pair pair[4]; /* files are removed of what is destroyed, not of what officers may still take back */
+    unsigned pairs = 0;
+    bool end;
+    assert_int_equal(lg_keyring_destroyed_kids(k, "1.1", NULL, pair, 4, &pairs, &end), 0);
+    assert_true(pairs == 1 && end);
+    assert_int_equal(lg_keyring_destroyed_kids(k, "1.2", NULL, pair, 4, &pairs, &end), -EALREADY);
     /* Its destruction was not cancelled, whatever is signed here: it does not become readable by that. */
     struct lg_keyring_stat s;
     pass_time(60);
