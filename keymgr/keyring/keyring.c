@@ -370,8 +370,7 @@ int lg_record_key(struct lg_keyring *k, const struct lg_record *r, uint32_t i, s
     return 0;
 }
 
-/* A new key, version 1, with its record not yet stored. */
-static int key_make(struct lg_keyring *k, enum lg_key_kind kind, struct lg_record *r, struct lg_key *ret)
+int lg_key_make(struct lg_keyring *k, enum lg_key_kind kind, struct lg_record *r, struct lg_key *ret)
 {
     LG_SECRET_AUTO bucket = lg_secret_new();
     struct lg_secret *key = lg_secret_random();
@@ -469,7 +468,7 @@ int lg_keyring_study_key(struct lg_keyring *k, const struct lg_study_info *info,
     }
     if (rc != -ENOENT)
         return rc;
-    rc = key_make(k, LG_KIND_STUDY, &r, &key);
+    rc = lg_key_make(k, LG_KIND_STUDY, &r, &key);
     if (rc)
         return rc;
     rc = uid_hash(k, info->uid, r.lookup);
@@ -522,7 +521,7 @@ int lg_keyring_provisional(struct lg_keyring *k, struct lg_key *ret)
     struct lg_key key;
     int rc = lg_keyring_need(k, true);
     if (!rc)
-        rc = key_make(k, LG_KIND_PROVISIONAL, &r, &key);
+        rc = lg_key_make(k, LG_KIND_PROVISIONAL, &r, &key);
     if (rc)
         return rc;
     rc = lg_record_put(k, &r);
@@ -560,184 +559,6 @@ int lg_keyring_attach(struct lg_keyring *k, const uint8_t kid[LG_ID_LEN], const 
     memcpy(pair + LG_ID_LEN, kid, LG_ID_LEN);
     rc = lg_store_put(k->store, LG_T_ATTACHED, pair, sizeof pair, "", 0);
     return rc ? rc : lg_record_put(k, &r);
-}
-
-/* ---- vaults and sessions ---------------------------------------------------------------------------------------------------------------------------- */
-
-int lg_keyring_vault_add(struct lg_keyring *k, const uint8_t vault_id[LG_ID_LEN], struct lg_key *ret_vault, struct lg_key *ret_general)
-{
-    struct lg_record r;
-    struct lg_key vault = { .key = NULL }, general = { .key = NULL };
-    const uint8_t *p;
-    size_t len;
-    uint8_t pair[2 * LG_ID_LEN];
-    int rc = lg_keyring_need(k, true);
-    if (!rc && lg_store_get(k->store, LG_T_VAULTS, vault_id, LG_ID_LEN, &p, &len) == 0)
-        rc = -EEXIST;
-    if (!rc)
-        rc = key_make(k, LG_KIND_VAULT, &r, &vault);
-    if (!rc)
-        rc = lg_record_put(k, &r);
-    if (!rc)
-        rc = key_make(k, LG_KIND_GENERAL, &r, &general);
-    if (!rc)
-        rc = lg_record_put(k, &r);
-    memcpy(pair, vault.kid, LG_ID_LEN);
-    memcpy(pair + LG_ID_LEN, general.kid, LG_ID_LEN);
-    if (!rc)
-        rc = lg_store_put(k->store, LG_T_VAULTS, vault_id, LG_ID_LEN, pair, sizeof pair);
-    if (rc) {
-        lg_secret_free(vault.key);
-        lg_secret_free(general.key);
-        return rc;
-    }
-    k->meta.vaults++;
-    k->meta_dirty = true;
-    *ret_vault = vault;
-    *ret_general = general;
-    return 0;
-}
-
-int lg_keyring_vault_get(struct lg_keyring *k, const uint8_t vault_id[LG_ID_LEN], struct lg_key *ret_vault, struct lg_key *ret_general)
-{
-    struct lg_record r;
-    struct lg_key vault = { .key = NULL }, general = { .key = NULL };
-    const uint8_t *p;
-    size_t len;
-    uint8_t pair[2 * LG_ID_LEN];
-    int rc = lg_keyring_need(k, false);
-    if (!rc)
-        rc = lg_store_get(k->store, LG_T_VAULTS, vault_id, LG_ID_LEN, &p, &len);
-    if (rc)
-        return rc;
-    if (len != sizeof pair)
-        return -EPROTO;
-    memcpy(pair, p, sizeof pair);
-    rc = lg_record_get(k, pair, &r);
-    if (!rc)
-        rc = r.n ? lg_record_key(k, &r, r.n - 1, &vault) : -EPROTO;
-    if (!rc)
-        rc = lg_record_get(k, pair + LG_ID_LEN, &r);
-    if (!rc)
-        rc = r.n ? lg_record_key(k, &r, r.n - 1, &general) : -EPROTO;
-    if (rc) {
-        lg_secret_free(vault.key);
-        return rc == -ENOENT ? -EPROTO : rc;
-    }
-    *ret_vault = vault;
-    *ret_general = general;
-    return 0;
-}
-
-static void session_key(uint64_t n, uint8_t out[8])
-{
-    for (unsigned i = 0; i < 8; i++)
-        out[i] = (uint8_t)(n >> (56 - 8 * i));
-}
-
-int lg_keyring_session_get(struct lg_keyring *k, uint64_t session, uint8_t ret_vault_id[LG_ID_LEN], enum lg_session_state *ret)
-{
-    uint8_t key[8];
-    const uint8_t *p;
-    size_t len;
-    session_key(session, key);
-    int rc = lg_store_get(k->store, LG_T_SESSIONS, key, sizeof key, &p, &len);
-    if (rc)
-        return rc;
-    if (len != LG_ID_LEN + 1 || p[LG_ID_LEN] < LG_SESSION_OPEN || p[LG_ID_LEN] > LG_SESSION_CLOSED)
-        return -EPROTO;
-    memcpy(ret_vault_id, p, LG_ID_LEN);
-    *ret = (enum lg_session_state)p[LG_ID_LEN];
-    return 0;
-}
-
-static int session_put(struct lg_keyring *k, uint64_t session, const uint8_t vault_id[LG_ID_LEN], enum lg_session_state state)
-{
-    uint8_t key[8], v[LG_ID_LEN + 1];
-    session_key(session, key);
-    memcpy(v, vault_id, LG_ID_LEN);
-    v[LG_ID_LEN] = (uint8_t)state;
-    return lg_store_put(k->store, LG_T_SESSIONS, key, sizeof key, v, sizeof v);
-}
-
-int lg_keyring_session_set(struct lg_keyring *k, uint64_t session, enum lg_session_state state)
-{
-    uint8_t vault[LG_ID_LEN];
-    enum lg_session_state old;
-    int rc = lg_keyring_in_txn(k) ? lg_keyring_session_get(k, session, vault, &old) : -EINVAL;
-    return rc ? rc : session_put(k, session, vault, state);
-}
-
-/* Calls each for every session of the vault, ascending. */
-static int sessions(struct lg_keyring *k, const uint8_t vault_id[LG_ID_LEN], int (*each)(struct lg_keyring *k, uint64_t n, enum lg_session_state s, void *arg), void *arg)
-{
-    uint8_t key[64];
-    size_t len = 0, vlen;
-    const uint8_t *p;
-    int rc;
-    while (!(rc = lg_store_next(k->store, LG_T_SESSIONS, len != 0, key, &len, &p, &vlen))) {
-        uint64_t n = 0;
-        if (len != 8 || vlen != LG_ID_LEN + 1)
-            return -EPROTO;
-        for (unsigned i = 0; i < 8; i++)
-            n = n << 8 | key[i];
-        if (memcmp(p, vault_id, LG_ID_LEN) == 0 && (rc = each(k, n, (enum lg_session_state)p[LG_ID_LEN], arg)) != 0)
-            return rc;
-    }
-    return rc == -ENOENT ? 0 : rc;
-}
-
-static int end_open(struct lg_keyring *k, uint64_t n, enum lg_session_state s, void *arg)
-{
-    return s == LG_SESSION_OPEN ? session_put(k, n, arg, LG_SESSION_UNCLEAN) : 0;
-}
-
-int lg_keyring_session_begin(struct lg_keyring *k, const uint8_t vault_id[LG_ID_LEN], uint64_t *ret_session)
-{
-    uint8_t id[LG_ID_LEN];
-    const uint8_t *p;
-    size_t len;
-    int rc = lg_keyring_need(k, true);
-    if (!rc)
-        rc = lg_store_get(k->store, LG_T_VAULTS, vault_id, LG_ID_LEN, &p, &len);
-    memcpy(id, vault_id, LG_ID_LEN);
-    if (!rc)
-        rc = sessions(k, vault_id, end_open, id);
-    if (!rc)
-        rc = session_put(k, k->meta.next_session, vault_id, LG_SESSION_OPEN);
-    if (rc)
-        return rc;
-    *ret_session = k->meta.next_session++;
-    k->meta_dirty = true;
-    return 0;
-}
-
-struct unclean {
-    uint64_t *out;
-    unsigned max, n;
-};
-
-static int collect_unclean(struct lg_keyring *k, uint64_t n, enum lg_session_state s, void *arg)
-{
-    struct unclean *u = arg;
-    (void)k;
-    if (s == LG_SESSION_UNCLEAN) {
-        if (u->n < u->max) {
-            u->out[u->n++] = n;
-        } else if (u->max) { /* the newest ones matter most */
-            memmove(u->out, u->out + 1, (u->max - 1) * sizeof *u->out);
-            u->out[u->max - 1] = n;
-        }
-    }
-    return 0;
-}
-
-int lg_keyring_sessions_unclean(struct lg_keyring *k, const uint8_t vault_id[LG_ID_LEN], uint64_t *ret, unsigned max, unsigned *ret_n)
-{
-    struct unclean u = { ret, max, 0 };
-    int rc = sessions(k, vault_id, collect_unclean, &u);
-    *ret_n = u.n;
-    return rc;
 }
 
 /* ---- studies ------------------------------------------------------------------------------------------------------------------------------------------- */

@@ -104,6 +104,8 @@ int lg_version_unwrap_with(const struct lg_keyring *k, struct lg_siv *bucket, co
 int lg_record_split(const uint8_t kid[LG_ID_LEN], const uint8_t *p, size_t len, struct lg_record *ret, const uint8_t **ret_ctrl, size_t *ret_ctrl_len) LG_MUST;
 int lg_record_parse(struct lg_keyring *k, const uint8_t kid[LG_ID_LEN], const uint8_t *p, size_t len, struct lg_record *ret) LG_MUST;
 int lg_record_get(struct lg_keyring *k, const uint8_t kid[LG_ID_LEN], struct lg_record *ret) LG_MUST; /* -ENOENT */
+/* A new key, version 1, with its record not yet stored. The caller owns it. */
+int lg_key_make(struct lg_keyring *k, enum lg_key_kind kind, struct lg_record *r, struct lg_key *ret) LG_MUST;
 /* The key of version number i (its place, not its name). The caller owns it. */
 int lg_record_key(struct lg_keyring *k, const struct lg_record *r, uint32_t i, struct lg_key *ret) LG_MUST;
 int lg_record_find(struct lg_keyring *k, const char *uid, struct lg_record *ret) LG_MUST; /* -ENOENT */
