@@ -109,7 +109,10 @@ w.keyd()
 w.cli("unlock", "--key-file", key)
 for n in ("ct", "ct2", "ct3"):
     wait_for(lambda: subprocess.run(["cmp", "-s", os.path.join(m, n), files[0]]).returncode == 0)
-# Revoked, all versions go.
+# Revoked, all versions go: also when the key manager has only just come back, and the mount not yet to it.
+w.stop_keyd()
+w.keyd()
+w.cli("unlock", "--key-file", key)
 w.cli("study", "revoke", uid, "--reason", "test", "--now")
 for n in ("ct", "ct2", "ct3"):
     raises(errno.EKEYREVOKED, read, os.path.join(m, n))
