@@ -325,7 +325,8 @@ with Exporter() as e:
         os.waitpid(pid, 0)
     read(os.path.join(m, "ct"))
     e.says("spool is full")
-    assert state()["spool_full"] and sum(os.path.getsize(f) for f in glob.glob(spool + "/*.spool")) <= 1 << 20
+    wait_for(lambda: state()["spool_full"])  # written a moment after it is said
+    assert sum(os.path.getsize(f) for f in glob.glob(spool + "/*.spool")) <= 1 << 20
     last = newest()
     assert str(last) not in once
     receiver.start()
