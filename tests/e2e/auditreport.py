@@ -87,11 +87,11 @@ if not browser:
 else:
     write(w.path("report.html"), page.encode())
     out = subprocess.run([browser, "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run", "--disable-component-update", "--disable-sync",
-                          "--user-data-dir=" + w.path("browser"), "--dump-dom", "file://" + w.path("report.html")], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, timeout=60).stdout
+                          "--user-data-dir=" + w.path("browser"), "--dump-dom", "file://" + w.path("report.html")], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, timeout=300).stdout
     assert out.count("<rect") > 2 and "Users" in out and "nobody" in out, out[:500]
     subprocess.run([browser, "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run", "--disable-component-update", "--disable-sync",
                     "--user-data-dir=" + w.path("browser"), "--print-to-pdf=" + w.path("report.pdf"), "--no-pdf-header-footer", "file://" + w.path("report.html")],
-                   stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=60)
+                   stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=300)
     assert read(w.path("report.pdf")).startswith(b"%PDF")
     if os.environ.get("LG_KEEP_REPORT"):
         shutil.copy(w.path("report.html"), os.environ["LG_KEEP_REPORT"])

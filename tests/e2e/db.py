@@ -84,7 +84,7 @@ def sqlite_round(round):
     time.sleep(rnd.uniform(0.3, 2.5))
     kill_fs()
     for p in procs.values():
-        p.wait(60)
+        p.wait(180)
         w.children.remove(p)
 
 
@@ -135,7 +135,7 @@ class Cluster:
 
     def run(self, program, *args, check=True):
         r = subprocess.run([*self.as_user, os.path.join(self.bin, program), *args], env=self.env, cwd="/", stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                           stderr=subprocess.STDOUT, text=True, timeout=120)
+                           stderr=subprocess.STDOUT, text=True, timeout=600)
         assert not check or r.returncode == 0, (program, args, r.stdout)
         return r.stdout
 
@@ -147,7 +147,7 @@ class Cluster:
         def ready():
             assert self.server.poll() is None, "PostgreSQL does not start: " + read(w.path("pglog"))[-3000:].decode(errors="replace")
             return self.run("psql", "-Atc", "select 1", check=False).strip() == "1"
-        wait_for(ready, 90)
+        wait_for(ready)
 
     def sql(self, q):
         return self.run("psql", "-Atc", q).strip()
@@ -157,13 +157,14 @@ class Cluster:
             os.killpg(self.server.pid, signal.SIGKILL)
         except ProcessLookupError:
             pass
-        self.server.wait(60)
+        self.server.wait(180)
         w.children.remove(self.server)
         # The server's processes have groups of their own.
         for p in [p for p in os.listdir("/proc") if p.isdigit()]:
             try:
                 if os.readlink("/proc/%s/exe" % p).startswith(self.bin + "/postgres") and self.owns(int(p)):
                     os.kill(int(p), signal.SIGKILL)
+                    wait_for(lambda: not os.path.exists("/proc/%s/fd/0" % p))  # the next server would find it at the shared memory
             except OSError:
                 pass
 
@@ -172,7 +173,7 @@ class Cluster:
 
     def stop(self):
         self.server.send_signal(signal.SIGINT)
-        self.server.wait(60)
+        self.server.wait(180)
         w.children.remove(self.server)
 
 
@@ -200,7 +201,7 @@ def postgres_round(pg):
     kill_fs()
     time.sleep(0.3)
     bench.send_signal(signal.SIGTERM)
-    bench.wait(60)
+    bench.wait(180)
     w.children.remove(bench)
     pg.kill()
     acks = sum(read(f).count(b"\n") for f in glob.glob(w.path("pgwork", "ack*")))

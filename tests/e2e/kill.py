@@ -245,19 +245,27 @@ def verify(top, worlds, where):
 
 
 def workers():
-    return [p for p in w.keyd_pids() if b"--worker" in read("/proc/%d/cmdline" % p)]
+    def is_worker(pid):
+        try:
+            return b"--worker" in read("/proc/%d/cmdline" % pid)
+        except (FileNotFoundError, ProcessLookupError):
+            return False  # gone meanwhile
+    return [p for p in w.keyd_pids() if is_worker(p)]
 
 
 def kill_all(pids):
     for p in pids:
-        os.kill(p, signal.SIGKILL)
+        try:
+            os.kill(p, signal.SIGKILL)
+        except ProcessLookupError:
+            pass  # a worker goes with its supervisor
     wait_for(lambda: not any(os.path.exists("/proc/%d/exe" % p) and os.access("/proc/%d/exe" % p, os.F_OK) and alive(p) for p in pids))
 
 
 def alive(pid):
     try:
         return read("/proc/%d/stat" % pid).rsplit(b")", 1)[1].split()[0] not in (b"Z", b"X")
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):
         return False
 
 
@@ -272,8 +280,8 @@ models = [Model() for _ in range(WRITERS)]
 count = dict.fromkeys(["fs", "worker", "supervisor", "both", "operations", "never durable", "in flight", "EIO"], 0)
 for round in range(ROUNDS):
     m = w.path("mnt") if "mnt" in w.mounts and round else w.mount()
+    CUT = w.cut()  # of this mount: another test may switch io_uring on meanwhile
     if round == 0:
-        CUT = w.cut()
         for i in range(WRITERS):
             os.mkdir(os.path.join(m, "w%d" % i))
     fs_pid = w.pid_of()

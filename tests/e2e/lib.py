@@ -1,5 +1,5 @@
 """What the end-to-end tests share: a key manager, vaults and mounts of their own in a temporary directory, taken away whatever happens."""
-import atexit, errno, json, os, random, shutil, signal, socket, struct, subprocess, sys, tempfile, time, warnings
+import atexit, errno, json, os, random, re, shutil, signal, socket, struct, subprocess, sys, tempfile, time, warnings
 
 warnings.filterwarnings("ignore")
 BIN = os.environ["LG_BIN"]
@@ -24,19 +24,29 @@ def data_files():
     return sorted(os.path.join(d, f) for d, _, fs in os.walk(top) for f in fs if not f.endswith((".py", ".pyc")))
 
 
+def hold_port(port=0):
+    """Bound and not listening, for as long as this test runs: nobody else is given it, no connection begins there, and a server that sets SO_REUSEADDR (all do) can have it."""
+    s = socket.socket()
+    s.bind(("127.0.0.1", port))
+    s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    held_ports.append(s)
+    return s.getsockname()[1]
+
+
+held_ports = []
+
+
 def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
+    return hold_port()
 
 
-def wait_for(what, seconds=20):
-    end = time.time() + seconds
-    while time.time() < end:
-        if what():
-            return
+def wait_for(what, seconds=180):
+    """Until what() is true; so long that it ends sooner only where something is wrong, on a machine that others load as well."""
+    end = time.monotonic() + seconds
+    while not what():
+        if time.monotonic() > end:
+            raise AssertionError("not within %d s" % seconds)
         time.sleep(0.05)
-    raise AssertionError("timed out")
 
 
 def raises(code, f, *a):
@@ -58,6 +68,20 @@ def write(path, data):
         f.write(data)
 
 
+def append_uncommitted(fd, below, chunks):
+    """Appends whole chunks; they stand in the file below before any commit names them. The file as it is then, and what was committed of earlier tries: by a timer, on a slow machine."""
+    committed = b""
+    while True:
+        before, more = read(below), chunks()
+        os.write(fd, more)
+        half = read(below)
+        if half[:1536] == before[:1536]:  # header and commit slots: docs/FORMAT.md
+            assert len(half) == len(before) + len(more), (len(before), len(more), len(half))
+            return half, committed
+        os.fsync(fd)
+        committed += more
+
+
 def dicom_slice(seed, size):
     """A slice of one of a few studies per seed: explicit VR little endian."""
     def el(g, e, vr, v):
@@ -70,9 +94,27 @@ def dicom_slice(seed, size):
     return b"\0" * 128 + b"DICM" + el(2, 0, b"UL", struct.pack("<I", len(meta))) + meta + body + el(0x7fe0, 0x10, b"OW", r.randbytes(size))
 
 
+worlds = []
+
+
+def tell_logs(*failure):
+    """A test that fails shows the last of what its daemons said, and of what stands in its other logs."""
+    sys.__excepthook__(*failure)
+    for w in worlds:
+        for f in sorted(os.listdir(w.dir)) if os.path.isdir(w.dir) else []:
+            if re.search(r"^(daemons|stderr|said.*|log\d*|pglog)$|\.(err|log)$", f) and os.path.isfile(w.path(f)):
+                said = read(w.path(f)).decode(errors="replace").splitlines()
+                print("\n---- %s, %d lines%s" % (f, len(said), ", the last 40" if len(said) > 40 else ""), *said[-40:], sep="\n", file=sys.stderr)
+    sys.stderr.flush()
+
+
+sys.excepthook = tell_logs
+
+
 class World:
     def __init__(self, start=True, under="/dev/shm"):
         need_fuse()
+        worlds.append(self)
         self.dir = tempfile.mkdtemp(prefix="lg-e2e-", dir=under if os.path.isdir(under) else None)
         self.socket = self.path("keyd.sock")
         # What a sanitizer says of a daemon must not be lost with its standard error.
@@ -92,12 +134,17 @@ class World:
 
     def run(self, program, *args, **kw):
         argv = [os.path.join(BIN, program), *args]
-        env = self.env
+        env, preload = self.env, []
         if program == "leadglass-keyd" and os.environ.get("LG_VALGRIND"):  # see docs/TESTING.md
             argv = ["valgrind", "-q", "--trace-children=yes", "--leak-check=full", "--show-leak-kinds=definite", "--log-file=" + self.path("sanitizer.%p"), *argv]
-            env = dict(env, LD_PRELOAD=os.path.join(BIN, "execself.so"))
+            preload.append("execself.so")
+        if program == "leadglass-keyd" or "mount" in args[:1]:  # daemons: what they say to syslog is kept
+            preload.append("saylog.so")
+        preload = [p for p in (os.path.join(BIN, x) for x in preload) if os.path.exists(p)]
+        if preload:
+            env = dict(env, LD_PRELOAD=":".join(preload), LG_SAYS=self.path("daemons"))
         return subprocess.run(argv, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-                              stdin=subprocess.DEVNULL, timeout=120, **kw)
+                              stdin=subprocess.DEVNULL, timeout=600, **kw)
 
     def ok(self, program, *args):
         r = self.run(program, *args)
@@ -120,8 +167,35 @@ class World:
     def unlock(self):
         self.cli("unlock", "--passphrase-file", self.passphrase)
 
+    def wrong(self, *args):
+        """A wrong passphrase, tried once the pause after the last one is over."""
+        said = []
+
+        def tried():
+            said[:] = [self.run("leadglass", *args)]
+            return "not tried" not in said[0].stderr
+        wait_for(tried)
+        assert said[0].returncode == 3 and "wrong passphrase" in said[0].stderr, said[0]
+        return said[0].stderr
+
+    def early(self, wrong, right):
+        """Just after a wrong passphrase the right one is not tried. Where that comes too late, more wrong ones have made the pause longer. Returns how many it took."""
+        for n in range(1, 8):
+            for _ in range(n):
+                self.wrong("unlock", "--passphrase-file", wrong)
+            r = self.run("leadglass", "unlock", "--passphrase-file", right)
+            if r.returncode:
+                assert r.returncode == 3 and "not tried" in r.stderr, r
+                return n
+            self.cli("lock")
+        raise AssertionError("the right one was tried always")
+
     def status(self):
         return json.loads(self.cli("status", "--json"))
+
+    def recorded(self):
+        """What the key manager has put into its log until now stands in the file: that the log is read is recorded before it may be, and records keep their order."""
+        self.cli("audit", "query", "--limit", "1")
 
     def cut(self):
         """What the kernel may answer for a request that its daemon's death cut off: while the daemon lives, to learn the transport."""
@@ -162,7 +236,7 @@ class World:
 
     def stop(self, p):
         p.terminate()
-        p.wait(30)
+        p.wait(180)
         self.children.remove(p)
 
     def keyd_pids(self):

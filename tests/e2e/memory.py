@@ -131,7 +131,8 @@ def left():
     return said
 
 
-assert all(any("locked memory in " + n in x for x in left()) for n in processes), "the search finds nothing in use"
+now = left()
+assert all(any("locked memory in " + n in x for x in now) for n in processes), "the search finds nothing in use"
 w.cli("lock")
 still = left()
 assert not still, "\n".join(still)

@@ -79,7 +79,7 @@ def whole():
 
 
 wait_for(whole)
-assert "destroyed" in w.cli("study", "show", "1.2.826.0.1.3680043.9.0")
+wait_for(lambda: "destroyed" in w.cli("study", "show", "1.2.826.0.1.3680043.9.0"))
 assert os.path.exists(w.path("keyring", "data.mdb")) and os.path.exists(w.path("keyring.root"))
 for p, b in done[1:]:
     wait_for(lambda: subprocess.run(["cat", p], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode == 0)

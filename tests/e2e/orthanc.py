@@ -25,7 +25,7 @@ def configure():
 
 
 def call(path, data=None):
-    with urllib.request.urlopen(urllib.request.Request("http://127.0.0.1:%d%s" % (http, path), data=data), timeout=60) as r:
+    with urllib.request.urlopen(urllib.request.Request("http://127.0.0.1:%d%s" % (http, path), data=data), timeout=300) as r:
         return r.read()
 
 
@@ -39,7 +39,7 @@ def up():
 
 def start():
     p = w.spawn([ORTHANC, config], stdout=subprocess.DEVNULL, stderr=open(w.path("orthanc.log"), "ab"))
-    wait_for(lambda: up() or p.poll() is not None, 60)
+    wait_for(lambda: up() or p.poll() is not None)
     assert p.poll() is None, read(w.path("orthanc.log"))[-2000:]
     return p
 
@@ -58,7 +58,7 @@ for i in json.loads(call("/instances")):  # Orthanc reads each back and compares
     verified += 1
 assert verified > 60, verified
 for i in json.loads(call("/patients")):
-    urllib.request.urlopen(urllib.request.Request("http://127.0.0.1:%d/patients/%s" % (http, i), method="DELETE"), timeout=60).read()
+    urllib.request.urlopen(urllib.request.Request("http://127.0.0.1:%d/patients/%s" % (http, i), method="DELETE"), timeout=300).read()
 assert json.loads(call("/instances")) == []
 
 stored = {}

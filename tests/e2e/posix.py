@@ -306,7 +306,7 @@ with open(p, "r+b", buffering=0) as f:
     os.utime(f.fileno(), ns=(1, 1000))
     before = time.time_ns()
     f.write(b"2")
-assert os.stat(p).st_mtime_ns >= before - 20000000
+assert os.stat(p).st_mtime_ns >= before - 1000000000  # files are stamped with the clock's last tick
 os.utime(p, ns=(2, 2222222222222222222))
 subprocess.run("tar --xattrs -C '%s' -cf - times | tar --xattrs -C '%s' -xpf -" % (lower, m), shell=True, check=True)
 have_rsync = subprocess.run(["which", "rsync"], stdout=subprocess.DEVNULL).returncode == 0
@@ -331,7 +331,7 @@ for again in range(2):
 p = os.path.join(m, "ctime")
 write(p, b"x")
 was = os.stat(p).st_ctime_ns
-time.sleep(0.02)
+time.sleep(0.1)
 with open(p, "r+b", buffering=0) as f:
     f.truncate(500)
     assert os.fstat(f.fileno()).st_ctime_ns > was
@@ -394,6 +394,6 @@ for round in range(3):
 # ---- statfs is that of the filesystem below
 a, b = os.statvfs(m), os.statvfs(w.path("vault"))
 assert (a.f_bsize, a.f_frsize, a.f_files, a.f_namemax) == (b.f_bsize, b.f_frsize, b.f_files, 255)
-assert abs(a.f_bavail - b.f_bavail) * a.f_frsize < 64 << 20
+wait_for(lambda: abs(os.statvfs(m).f_bavail - os.statvfs(w.path("vault")).f_bavail) * a.f_frsize < 64 << 20)  # others fill it, too, and perhaps in between
 w.umount()
 print("ok")

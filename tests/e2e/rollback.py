@@ -37,6 +37,7 @@ def put(name, keyring=True, slot=True):
 def said(event):
     """In every chain of the key manager's: it begins another one when its keyring does not remember the heads of the last."""
     out, top = [], w.path("keyring.audit")
+    w.recorded()
     for chain in sorted(c for c in os.listdir(top) if c.startswith("keyd")):
         for f in sorted(os.listdir(os.path.join(top, chain))):
             if f.endswith((".jsonl", ".zst")):

@@ -31,12 +31,12 @@ def others_go_on(op, slow, *others):
         wait_for(lambda: os.path.exists(held))
         for o in others:
             t = start(o)
-            t.join(60)
+            t.join(300)
             assert t.ok, (op, o.__name__, "waits or failed while another client's", slow.__name__, "is held")
         assert not a.ok and a.is_alive(), (op, "was not held")
     finally:
         os.unlink(held)
-    a.join(60)
+    a.join(300)
     assert a.ok, (op, "does not come to its end")
 
 
@@ -141,12 +141,12 @@ try:
         wait_for(lambda: any("->" in l and l.split()[2] in ("FLOCK", "POSIX") for l in read("/proc/locks").decode().splitlines() if str(os.getpid()) in l))
         for o in (read_cached, read_cold, stat_others, change_elsewhere, list_elsewhere, sync_elsewhere):
             t = start(o)
-            t.join(60)
+            t.join(300)
             assert t.ok, (call, o.__name__, "waits or failed")
         assert waits.is_alive() and not waits.ok
         lock.communicate(b"")
         w.children.remove(lock)
-        waits.join(60)
+        waits.join(300)
         assert waits.ok, call
 
     # The key manager does not answer. A study whose key this mount does not hold waits for it (until the client gives up, 10 s), all else goes on.
@@ -166,12 +166,18 @@ try:
     def first_of(other):
         """Does other come to its end while the one that wants a key is in its call? On a slow machine that one's 10 s may be over: then once more."""
         waits = start(slow_key)
-        wait_for(lambda: waits.native_id and b"request_wait_answer" in read("/proc/self/task/%d/wchan" % waits.native_id))
+
+        def in_call():
+            try:
+                return waits.native_id and b"request_wait_answer" in read("/proc/self/task/%d/wchan" % waits.native_id)
+            except (FileNotFoundError, ProcessLookupError):
+                return True  # its 10 s are over
+        wait_for(in_call)
         t = start(other)
-        t.join(60)
+        t.join(300)
         assert t.ok, ("key manager", other.__name__, "failed")
         first = waits.is_alive()
-        waits.join(60)
+        waits.join(300)
         assert waits.ok, "a key although the key manager was stopped?"
         return first
 
@@ -183,13 +189,10 @@ try:
             for f in (read_cached, stat_others, read_leased, list_elsewhere):
                 f()
             assert os.stat(p("b", "study2")).st_size == len(studies[2])
-
-        def works():
             for f in (read_cold, change_elsewhere, sync_elsewhere):
                 f()
 
-        for o in (looks, works):
-            assert any(first_of(o) for _ in range(4)), "waits for another client's key"
+        assert any(first_of(looks) for _ in range(12)), "waits for another client's key"
     finally:
         for k in keyds:
             os.kill(k, signal.SIGCONT)
@@ -202,7 +205,7 @@ try:
             assert e.errno == errno.ENOKEY
             return False
 
-    wait_for(comes_back, 60)
+    wait_for(comes_back)
     w.umount()
 finally:
     for g in os.listdir(w.path("gates")):

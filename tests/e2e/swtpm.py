@@ -15,21 +15,22 @@ class Tpm:
         self.start()
 
     def start(self):
-        for _ in range(20):  # two ports in a row: tpm2-tss looks for the control channel at the next one
+        while True:  # two ports in a row: tpm2-tss looks for the control channel at the next one
             self.port = free_port()
-            self.p = self.w.spawn(["swtpm", "socket", "--tpm2", "--tpmstate", "dir=" + self.state, "--server", "type=tcp,port=%d" % self.port,
-                                   "--ctrl", "type=tcp,port=%d" % (self.port + 1), "--flags", "not-need-init,startup-clear"], stderr=subprocess.DEVNULL)
-            for _ in range(100):
-                if self.p.poll() is not None:
-                    break
-                try:
-                    socket.create_connection(("127.0.0.1", self.port + 1)).close()
-                    self.tcti = "swtpm:host=127.0.0.1,port=%d" % self.port
-                    return
-                except OSError:
-                    time.sleep(0.05)
-            self.w.children.remove(self.p)
-        raise AssertionError("swtpm does not start")
+            try:
+                hold_port(self.port + 1)
+                break
+            except (OSError, OverflowError):
+                pass
+        self.p = self.w.spawn(["swtpm", "socket", "--tpm2", "--tpmstate", "dir=" + self.state, "--server", "type=tcp,port=%d" % self.port,
+                               "--ctrl", "type=tcp,port=%d" % (self.port + 1), "--flags", "not-need-init,startup-clear"], stderr=open(self.state + ".err", "ab"))
+
+        def listens():
+            assert self.p.poll() is None, "swtpm does not start"
+            with socket.socket() as s:
+                return s.connect_ex(("127.0.0.1", self.port + 1)) == 0
+        wait_for(listens)
+        self.tcti = "swtpm:host=127.0.0.1,port=%d" % self.port
 
     def stop(self):
         self.w.stop(self.p)

@@ -128,7 +128,7 @@ def under_load(w, transport):
         if how == "umount":
             stop.set() # a detached mount goes on serving who is in it
         for t in threads:
-            t.join(60)
+            t.join(300)
             assert not t.is_alive(), how + ": a request never came back"
         if how == "lock":
             assert set(errors) <= {errno.ENOKEY}, errors

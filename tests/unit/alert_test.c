@@ -799,7 +799,7 @@ static void hangs(void **state)
     for (unsigned k = 0; k < 2; k++) {
         char stat[64], now = 0;
         snprintf(stat, sizeof stat, "/proc/%ld/stat", strtol(rest, &rest, 10));
-        for (unsigned i = 0; i < 100 && now != 'Z' && now != '-'; i++, usleep(20000)) {
+        for (unsigned i = 0; i < 3000 && now != 'Z' && now != '-'; i++, usleep(20000)) {
             FILE *f = fopen(stat, "r");
             now = '-';
             if (f && fscanf(f, "%*d (%*[^)]) %c", &now) != 1)

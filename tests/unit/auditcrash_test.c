@@ -371,7 +371,7 @@ static void killed_at_work(const struct lg_audit_options *o)
         count_open(l);
     for (unsigned i = 11; i <= 30; i++)
         put(l, i);
-    nanosleep(&(struct timespec){ 20, 0 }, NULL);
+    nanosleep(&(struct timespec){ 300, 0 }, NULL);
 }
 
 static void killed_at_start(const struct lg_audit_options *o)
@@ -379,7 +379,7 @@ static void killed_at_start(const struct lg_audit_options *o)
     struct lg_audit_log *l;
     atomic_store(&sh->die, true);
     (void)!lg_audit_open(o, &sh->last, &l);
-    nanosleep(&(struct timespec){ 20, 0 }, NULL);
+    nanosleep(&(struct timespec){ 300, 0 }, NULL);
 }
 
 static void taken_over(void **state)

@@ -517,9 +517,9 @@ static void nameless(void **state)
     assert_int_equal(x.users, 201);
     assert_int_equal(x.unnamed, 200);
     atomic_store(&answer, true);
-    for (unsigned i = 0; i < 500 && atomic_load(&asked) < 3; i++)
+    for (unsigned i = 0; i < 12000 && atomic_load(&asked) < 3; i++)
         nap(10);
-    nap(50);
+    nap(300);
     put_user(l, 100, false, false);
     assert_int_equal(lg_audit_flush(l, false), 0);
     look(dir, &x);
@@ -543,7 +543,7 @@ static void vanished(void **state)
     assert_int_equal(lg_audit_flush(l, false), -ECANCELED); /* noticed at the next write */
     assert_int_equal(lg_audit_ready(l), -ECANCELED);
     assert_int_equal(rename(away, dir), 0);
-    for (unsigned i = 0; i < 500 && lg_audit_ready(l); i++)
+    for (unsigned i = 0; i < 12000 && lg_audit_ready(l); i++)
         nap(10);
     put(l, 3, 1);
     lg_audit_close(l);
@@ -562,7 +562,7 @@ static void crowded(void **state)
     o.window_s = 10;
     atomic_store(&disk_full, true);
     assert_int_equal(lg_audit_open(&o, NULL, &l), 0);
-    for (unsigned i = 0; i < 100; i++) {
+    for (unsigned i = 0; i < 2000; i++) {
         nap(50);
         look(dir, &x);
         if (x.space)
@@ -579,13 +579,13 @@ static void crowded(void **state)
     snprintf(reserve, sizeof reserve, "%s/x/reserve", dir);
     unlink(reserve);
     assert_int_equal(lg_audit_open(&o, NULL, &l), 0);
-    for (unsigned i = 0; i < 100; i++) {
+    for (unsigned i = 0; i < 2000; i++) {
         nap(50);
         look(dir, &x);
         if (x.space >= 3)
             break;
     }
-    nap(50);
+    nap(300);
     put_user(l, 1001, true, true);
     assert_int_equal(lg_audit_flush(l, true), 0);
     look(dir, &x);
@@ -626,7 +626,7 @@ static void segments(void **state)
         }
     }
     snprintf(path, sizeof path, "%s/x/00000003.jsonl.zst", dir);
-    for (unsigned i = 0; i < 500 && stat(path, &st); i++)
+    for (unsigned i = 0; i < 12000 && stat(path, &st); i++)
         nap(10);
     assert_int_equal(stat(path, &st), 0);
     lg_audit_close(l);
@@ -642,7 +642,7 @@ static void segments(void **state)
     }
     o.clock = NULL;
     assert_int_equal(lg_audit_open(&o, &first_time, &l), 0);
-    for (unsigned i = 0; i < 800 && stat(path, &st) == 0; i++)
+    for (unsigned i = 0; i < 12000 && stat(path, &st) == 0; i++)
         nap(10);
     assert_int_not_equal(stat(path, &st), 0);
     put(l, 101, 100);

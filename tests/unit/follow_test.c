@@ -158,7 +158,7 @@ static void finds(struct lg_follow *f, enum lg_audit_verdict what, uint64_t from
 {
     struct lg_followed x;
     int rc = 0;
-    for (unsigned i = 0; i < 60 && (rc = lg_follow_next(f, &x)) == 0; i++)
+    for (unsigned i = 0; i < 2400 && (rc = lg_follow_next(f, &x)) == 0; i++)
         usleep(50000); /* it looks for what has vanished once a second */
     assert_int_equal(rc, 1);
     if (x.record || x.finding.what != what || x.finding.from != from || x.finding.to != to)

@@ -533,7 +533,7 @@ static void test_sweep(void **state)
     int left = creat(orphan[0], 0600);
     assert_true(left >= 0 && write(left, half, len) == (ssize_t)len);
     close(left);
-    usleep(20000); /* inodes are stamped with ticks */
+    usleep(100000); /* inodes are stamped with ticks */
     unclean[0] = session;
     n_unclean = 1;
     volume_open();

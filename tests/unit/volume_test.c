@@ -639,7 +639,7 @@ static void look_while(void *(*slow)(void *h), struct lg_handle *h, uint64_t nod
     sem_wait(&held);
     assert_int_equal(pthread_create(&b, NULL, looks, &meanwhile), 0);
     clock_gettime(CLOCK_REALTIME, &until);
-    until.tv_sec += 20;
+    until.tv_sec += 300;
     int waits = pthread_timedjoin_np(b, NULL, &until);
     sem_post(&go);
     if (waits)
