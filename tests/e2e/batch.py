@@ -96,7 +96,7 @@ def ask(which):
 
 w.cli("policy", "set", "--waiting", "10d", "--reason", "test")
 t, _ = seconds(lambda: ask(range(N + 2, N + 2 + SAMPLE)))
-waiting = 10 + int(3 * t * N / SAMPLE)
+waiting = 5 + int(2 * t * N / SAMPLE)
 w.cli("policy", "set", "--waiting", "%ds" % waiting, "--reason", "test")
 wait_for(lambda: told() >= -(-(ATTACHED + 1) // IN_ONE) + SAMPLE)
 before = told()
