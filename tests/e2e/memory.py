@@ -42,16 +42,28 @@ def maps(pid):
             yield at + (" lo" in line,)
 
 
+def written(b):
+    """Where in b pages stand that are not all zeros, with a little of what is around: most of a thread's stack was never touched."""
+    page, zeros, begun = 4096, bytes(4096), None
+    for i in range(0, len(b) + page, page):
+        if i < len(b) and b[i:i + page] != zeros[:len(b) - i]:
+            begun = i if begun is None else begun
+        elif begun is not None:
+            yield max(0, begun - 64), min(len(b), i + 64)
+            begun = None
+
+
 def memory(pid):
-    """[(place, bytes, locked)] of all that it can write to."""
+    """[(place, bytes, locked)] of all that it can write to, and has."""
     got = []
     with open("/proc/%d/mem" % pid, "rb", buffering=0) as f:
         for a, b, locked in maps(pid):
             f.seek(a)
             try:
-                got.append((a, f.read(b - a), locked))
+                all_of_it = f.read(b - a)
             except OSError:
-                pass  # no page there
+                continue  # no page there
+            got += [(a + i, all_of_it[i:j], locked) for i, j in written(all_of_it)]
     return got
 
 
