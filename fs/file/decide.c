@@ -5,12 +5,32 @@
 /* Shorter than this nothing is a DICOM file (PS3.10: preamble and prefix), and what it says is no secret of a study. */
 #define TOO_SHORT 132u
 
-int lg_key_use(struct lg_file *f, const struct lg_kref *kref)
+/* What wraps file keys is kept for the general key alone, by which every new file begins: there may be a million studies. */
+static int key_make(struct lg_kref *kref, const struct lg_s0 *s0, struct lg_filekey **ret)
 {
-    struct lg_filekey *k;
-    int rc = lg_filekey_make(kref->key, kref->kid, kref->version, &f->s0, &k);
+    struct lg_siv *wrap = atomic_load(&kref->wrap), *made = NULL;
+    if (kref->kind != LG_KIND_GENERAL)
+        return lg_filekey_make(kref->key, kref->kid, kref->version, s0, ret);
+    int rc = wrap ? 0 : lg_filekey_wrap(kref->key, &made);
     if (rc)
         return rc;
+    if (!wrap && atomic_compare_exchange_strong(&kref->wrap, &wrap, made))
+        wrap = made;
+    else
+        lg_siv_free(made); /* somebody was faster */
+    return lg_filekey_make_with(wrap, kref->kid, kref->version, s0, ret);
+}
+
+int lg_key_use(struct lg_file *f, struct lg_kref *kref)
+{
+    struct lg_filekey *k = f->spare;
+    if (!k || k->key_version != kref->version || memcmp(k->kid, kref->kid, LG_ID_LEN) != 0) {
+        int rc = key_make(kref, &f->s0, &k);
+        if (rc)
+            return rc;
+        lg_filekey_free(f->spare);
+    }
+    f->spare = NULL;
     lg_filekey_free(f->key);
     f->key = k;
     f->chunk_writes = 0;
@@ -113,7 +133,10 @@ int lg_decide_write(struct lg_file *f, const void *buf, size_t len, uint64_t off
 {
     int rc = 0;
     if (f->size == 0 && f->key && !f->cls) { /* an empty file is whatever its first bytes make it */
-        lg_filekey_free(f->key);
+        if (f->chunk_writes)
+            lg_filekey_free(f->key);
+        else
+            f->spare = f->key; /* it will do, if it comes to the same key above it */
         f->key = NULL;
         f->provisional = false;
     }

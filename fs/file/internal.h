@@ -79,6 +79,7 @@ struct lg_file {
     uint64_t cut_record;    /* last journal record that shrank the file */
 
     struct lg_filekey *key; /* NULL: undecided, nothing sealed yet */
+    struct lg_filekey *spare; /* of the empty file, while undecided: it sealed nothing */
     uint64_t chunk_writes;
     uint8_t acc[LG_PRF_OUT];
     uint8_t kid[LG_ID_LEN];
@@ -178,7 +179,7 @@ int lg_chunk_load(struct lg_file *f, uint64_t i, uint8_t *out) LG_MUST;
 /* Sees the bytes of a write to a file without a key, before they are stored. 0 with f->key still NULL: undecided. */
 int lg_decide_write(struct lg_file *f, const void *buf, size_t len, uint64_t off) LG_MUST;
 /* A fresh file key, wrapped by kref. */
-int lg_key_use(struct lg_file *f, const struct lg_kref *kref) LG_MUST;
+int lg_key_use(struct lg_file *f, struct lg_kref *kref) LG_MUST;
 /* At a commit: gives the file a key whatever is known. */
 int lg_decide_commit(struct lg_file *f) LG_MUST;
 

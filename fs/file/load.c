@@ -46,7 +46,8 @@ static void forget(struct lg_file *f)
 {
     lg_table_free(f);
     lg_filekey_free(f->key);
-    f->key = NULL;
+    lg_filekey_free(f->spare);
+    f->key = f->spare = NULL;
     f->provisional = false;
 }
 

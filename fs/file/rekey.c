@@ -54,7 +54,7 @@ static int copy_all(struct lg_file *f, struct lg_file *g, uint64_t seq)
     return rc;
 }
 
-int lg_file_recrypt(struct lg_file *f, const struct lg_kref *as, int fd, uint64_t *ret_seq)
+int lg_file_recrypt(struct lg_file *f, struct lg_kref *as, int fd, uint64_t *ret_seq)
 {
     struct lg_file *g;
     int rc = lg_file_create(f->env, fd, f->path, &g);

@@ -210,22 +210,20 @@ void lg_filekey_free(struct lg_filekey *k)
 static int filekey_derive(const struct lg_secret *fk, const struct lg_s0 *s0, struct lg_filekey **ret)
 {
     struct lg_filekey *k = lg_secret_alloc(sizeof *k);
-    LG_SECRET_AUTO sub = lg_secret_new();
-    int rc = k && sub ? 0 : -ENOMEM;
+    LG_SECRET_AUTO chunks = lg_secret_new();
+    LG_SECRET_AUTO acc = lg_secret_new();
+    int rc = k && chunks && acc && (k->mac = lg_secret_new()) ? 0 : -ENOMEM;
+    if (!rc) {
+        const struct lg_derived all[] = { { "leadglass file commitment", s0->file_id, LG_ID_LEN, k->commitment, sizeof k->commitment },
+                                             { "leadglass file chunks", NULL, 0, chunks->b, sizeof chunks->b },
+                                             { "leadglass file accumulator", NULL, 0, acc->b, sizeof acc->b },
+                                             { "leadglass file slots", NULL, 0, k->mac->b, sizeof k->mac->b } };
+        rc = lg_derive_all(fk, all, sizeof all / sizeof *all);
+    }
     if (!rc)
-        rc = lg_derive_bytes(fk, "leadglass file commitment", s0->file_id, LG_ID_LEN, k->commitment, sizeof k->commitment);
+        rc = lg_gcm_new(chunks, &k->gcm);
     if (!rc)
-        rc = lg_derive(fk, "leadglass file chunks", NULL, 0, sub);
-    if (!rc)
-        rc = lg_gcm_new(sub, &k->gcm);
-    if (!rc)
-        rc = lg_derive(fk, "leadglass file accumulator", NULL, 0, sub);
-    if (!rc)
-        rc = lg_prf_new(sub, &k->prf);
-    if (!rc && !(k->mac = lg_secret_new()))
-        rc = -ENOMEM;
-    if (!rc)
-        rc = lg_derive(fk, "leadglass file slots", NULL, 0, k->mac);
+        rc = lg_prf_new(acc, &k->prf);
     if (rc) {
         lg_filekey_free(k);
         return rc;
@@ -234,21 +232,24 @@ static int filekey_derive(const struct lg_secret *fk, const struct lg_s0 *s0, st
     return 0;
 }
 
-int lg_filekey_make(const struct lg_secret *study_key, const uint8_t kid[LG_ID_LEN], uint32_t key_version, const struct lg_s0 *s0,
-                    struct lg_filekey **ret)
+int lg_filekey_wrap(const struct lg_secret *study_key, struct lg_siv **ret)
+{
+    LG_SECRET_AUTO kek = lg_secret_new();
+    int rc = kek ? lg_derive(study_key, "leadglass file wrap", NULL, 0, kek) : -ENOMEM;
+    return rc ? rc : lg_siv_new(kek, ret);
+}
+
+int lg_filekey_make_with(struct lg_siv *wrap, const uint8_t kid[LG_ID_LEN], uint32_t key_version, const struct lg_s0 *s0, struct lg_filekey **ret)
 {
     LG_SECRET_AUTO fk = lg_secret_random();
-    LG_SECRET_AUTO kek = lg_secret_new();
     struct lg_filekey *k = NULL;
     uint8_t ad[WRAP_AD_LEN];
-    if (!fk || !kek)
+    if (!fk)
         return -ENOMEM;
     wrap_ad(s0, kid, key_version, ad);
-    int rc = lg_derive(study_key, "leadglass file wrap", NULL, 0, kek);
+    int rc = filekey_derive(fk, s0, &k);
     if (!rc)
-        rc = filekey_derive(fk, s0, &k);
-    if (!rc)
-        rc = lg_key_wrap(kek, ad, sizeof ad, fk, k->wrapped);
+        rc = lg_key_wrap_with(wrap, ad, sizeof ad, fk, k->wrapped);
     if (rc) {
         lg_filekey_free(k);
         return rc;
@@ -257,6 +258,17 @@ int lg_filekey_make(const struct lg_secret *study_key, const uint8_t kid[LG_ID_L
     k->key_version = key_version;
     *ret = k;
     return 0;
+}
+
+int lg_filekey_make(const struct lg_secret *study_key, const uint8_t kid[LG_ID_LEN], uint32_t key_version, const struct lg_s0 *s0, struct lg_filekey **ret)
+{
+    struct lg_siv *wrap;
+    int rc = lg_filekey_wrap(study_key, &wrap);
+    if (rc)
+        return rc;
+    rc = lg_filekey_make_with(wrap, kid, key_version, s0, ret);
+    lg_siv_free(wrap);
+    return rc;
 }
 
 int lg_filekey_open(const struct lg_secret *study_key, const struct lg_slot *slot, const struct lg_s0 *s0, struct lg_filekey **ret)

@@ -49,6 +49,7 @@ enum {
     SLOW_NS = 1000 * 1000,     /* a request that waited, and took longer than this on a ring's thread, sends its kind to the pool */
     QUICK_NS = 100 * 1000,     /* ... until */
     QUICK_ROW = 16,            /* as many in a row took less than this there, or waited for nothing */
+    WATCH_ROW = 256,           /* so many requests after one that took long are asked whether they waited, which is a system call each time */
 };
 
 struct lg_ring {
@@ -59,6 +60,7 @@ struct lg_ring {
     unsigned n_threads, max_threads, idle;
     bool stop;
     atomic_uint slow[KINDS]; /* 0: run on the ring's thread; else how many quick ones it takes to come back there */
+    atomic_uint watched[KINDS]; /* how many more are asked whether they waited */
 };
 
 static _Thread_local bool on_ring, put_off;
@@ -149,16 +151,23 @@ static void dispatch(void *user, struct fuse_uring_work *w)
         enqueue(r, w);
         return;
     }
+    atomic_uint *watched = &r->watched[w->opcode % KINDS];
+    unsigned left = atomic_load_explicit(watched, memory_order_relaxed);
     int64_t start = now_ns();
-    long waited = waits();
+    long waited = left ? waits() : 0;
     on_ring = true;
     put_off = false;
     fuse_uring_work_run(w);
     on_ring = false;
-    if (put_off)
+    if (put_off) {
         enqueue(r, w);
-    else if (now_ns() - start > SLOW_NS && waits() != waited)
-        atomic_store_explicit(slow, QUICK_ROW, memory_order_relaxed);
+    } else if (now_ns() - start > SLOW_NS) {
+        if (left && waits() != waited)
+            atomic_store_explicit(slow, QUICK_ROW, memory_order_relaxed);
+        atomic_store_explicit(watched, WATCH_ROW, memory_order_relaxed);
+    } else if (left) {
+        atomic_store_explicit(watched, left - 1, memory_order_relaxed);
+    }
 }
 
 int lg_ring_start(struct lg_front *f, unsigned max_threads)

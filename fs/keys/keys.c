@@ -54,6 +54,7 @@ void lg_kref_unref(struct lg_kref *k)
 {
     if (!k || __atomic_sub_fetch(&k->refs, 1, __ATOMIC_ACQ_REL))
         return;
+    lg_siv_free(k->wrap);
     lg_secret_free(k->key);
     free(k);
 }
@@ -70,6 +71,7 @@ static struct lg_kref *kref_new(struct lg_key *key)
     k->version = key->version;
     k->kind = key->kind;
     k->key = key->key;
+    k->wrap = NULL;
     k->refs = 1;
     return k;
 }

@@ -164,7 +164,7 @@ static int place_of(struct lg_volume *v, struct lg_node *n, struct lg_place *p)
 }
 
 /* The new file at its hidden name, complete and durable, but for its name. */
-static int prepare(struct switching *s, const struct lg_kref *as, char tmp[32], uint64_t *ret_seq)
+static int prepare(struct switching *s, struct lg_kref *as, char tmp[32], uint64_t *ret_seq)
 {
     struct stat st;
     int rc = lg_ns_exclusive(s->v), fd;
@@ -220,7 +220,7 @@ static int allowed(struct lg_volume *v, struct lg_node *n, const struct lg_rekey
 }
 
 /* from: the key that it leaves for another study's, or NULL. */
-static int rekey_once(struct lg_volume *v, struct lg_node *n, const struct lg_kref *as, const struct lg_rekey *how, const uint8_t *from, bool *claimed)
+static int rekey_once(struct lg_volume *v, struct lg_node *n, struct lg_kref *as, const struct lg_rekey *how, const uint8_t *from, bool *claimed)
 {
     struct switching s = { .v = v, .n = n, .fd = -1 };
     char tmp[32];

@@ -27,6 +27,16 @@ int lg_derive(const struct lg_secret *key, const char *label, const void *ctx, s
 int lg_derive_bytes(const struct lg_secret *key, const char *label, const void *ctx, size_t ctx_len, void *out,
                     size_t out_len) LG_MUST;
 
+/* Several from one key, by the same rule: the key is worked in once. */
+struct lg_derived {
+    const char *label;
+    const void *ctx;
+    size_t ctx_len;
+    void *out;
+    size_t out_len;
+};
+int lg_derive_all(const struct lg_secret *key, const struct lg_derived *d, unsigned n) LG_MUST;
+
 int lg_sha256(const void *data, size_t len, uint8_t out[LG_MAC_LEN]) LG_MUST;
 /* SHA-256 over two byte strings, concatenated. */
 int lg_sha256_2(const void *a, size_t a_len, const void *b, size_t b_len, uint8_t out[LG_MAC_LEN]) LG_MUST;

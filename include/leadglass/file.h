@@ -116,7 +116,7 @@ void lg_file_drop_keys(struct lg_file *f, bool discard);
 /* Re-encryption, in two steps, so that the file below is at every moment wholly the old one or wholly the new one. First a second ciphertext of the
  * file goes to fd (empty, O_RDWR; taken, also on error): same file id, a new file key wrapped by `as`, holes kept, seq above the old one's, durable
  * on return. Readers and writers go on meanwhile; -EAGAIN when one wrote. */
-int lg_file_recrypt(struct lg_file *f, const struct lg_kref *as, int fd, uint64_t *ret_seq) LG_MUST;
+int lg_file_recrypt(struct lg_file *f, struct lg_kref *as, int fd, uint64_t *ret_seq) LG_MUST;
 /* Then, if nothing was written since (-EAGAIN otherwise): calls publish, which puts the new lower file in the old one's place, with f's locks
  * held; when that returns 0, f is the new one, at fd (taken, also on error). */
 int lg_file_switch(struct lg_file *f, int fd, uint64_t seq, int (*publish)(void *arg), void *arg) LG_MUST;

@@ -81,6 +81,9 @@ struct lg_filekey {
 /* A fresh random file key, wrapped under the study key. */
 int lg_filekey_make(const struct lg_secret *study_key, const uint8_t kid[LG_ID_LEN], uint32_t key_version, const struct lg_s0 *s0,
                     struct lg_filekey **ret) LG_MUST;
+/* The same for a study key that wraps many: what wraps is made once, and may be used by several threads at a time. The caller frees it. */
+int lg_filekey_wrap(const struct lg_secret *study_key, struct lg_siv **ret) LG_MUST;
+int lg_filekey_make_with(struct lg_siv *wrap, const uint8_t kid[LG_ID_LEN], uint32_t key_version, const struct lg_s0 *s0, struct lg_filekey **ret) LG_MUST;
 /* The one that a slot names. -EBADMSG: the wrap or the commitment does not verify. */
 int lg_filekey_open(const struct lg_secret *study_key, const struct lg_slot *slot, const struct lg_s0 *s0, struct lg_filekey **ret) LG_MUST;
 void lg_filekey_free(struct lg_filekey *k);

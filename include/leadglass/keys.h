@@ -15,6 +15,7 @@ struct lg_kref {
     uint32_t version;
     enum lg_key_kind kind;
     struct lg_secret *key;
+    struct lg_siv *_Atomic wrap; /* private to who makes file keys: made at the first, of the key that every new file begins with */
     int refs; /* private */
 };
 void lg_kref_unref(struct lg_kref *k); /* wipes with the last; NULL is fine; thread-safe */

@@ -66,19 +66,23 @@ static int hmac_with(EVP_MD_CTX *c, const uint8_t key[LG_KEY_LEN], const void *a
     return ok ? 0 : -ENOMEM;
 }
 
-int lg_derive_bytes(const struct lg_secret *key, const char *label, const void *ctx, size_t ctx_len, void *out, size_t out_len)
+static int extract(EVP_MD_CTX *c, const struct lg_secret *key, uint8_t prk[LG_MAC_LEN])
 {
     static const uint8_t no_salt[LG_KEY_LEN];
-    uint8_t info[INFO_MAX + 1], prk[LG_MAC_LEN], t[LG_MAC_LEN], *to = out;
+    return hmac_with(c, no_salt, key->b, sizeof key->b, "", 0, prk);
+}
+
+static int expand(EVP_MD_CTX *c, const uint8_t prk[LG_MAC_LEN], const char *label, const void *ctx, size_t ctx_len, void *out, size_t out_len)
+{
+    uint8_t info[INFO_MAX + 1], t[LG_MAC_LEN], *to = out;
     size_t label_len = strlen(label) + 1, len = label_len + ctx_len;
     if (label_len > INFO_MAX || ctx_len > INFO_MAX - label_len || out_len > 255 * LG_MAC_LEN)
         return -EINVAL;
     memcpy(info, label, label_len);
     if (ctx_len)
         memcpy(info + label_len, ctx, ctx_len);
-    EVP_MD_CTX *c = EVP_MD_CTX_new();
-    int rc = c ? hmac_with(c, no_salt, key->b, sizeof key->b, "", 0, prk) : -ENOMEM; /* extract */
-    for (uint8_t n = 1; !rc && out_len; n++) {                                       /* expand */
+    int rc = 0;
+    for (uint8_t n = 1; !rc && out_len; n++) {
         size_t m = out_len < sizeof t ? out_len : sizeof t;
         info[len] = n;
         rc = hmac_with(c, prk, t, n > 1 ? sizeof t : 0, info, len + 1, t);
@@ -87,9 +91,31 @@ int lg_derive_bytes(const struct lg_secret *key, const char *label, const void *
         to += m;
         out_len -= m;
     }
+    lg_wipe(t, sizeof t);
+    return rc;
+}
+
+int lg_derive_bytes(const struct lg_secret *key, const char *label, const void *ctx, size_t ctx_len, void *out, size_t out_len)
+{
+    uint8_t prk[LG_MAC_LEN];
+    EVP_MD_CTX *c = EVP_MD_CTX_new();
+    int rc = c ? extract(c, key, prk) : -ENOMEM;
+    if (!rc)
+        rc = expand(c, prk, label, ctx, ctx_len, out, out_len);
     EVP_MD_CTX_free(c);
     lg_wipe(prk, sizeof prk);
-    lg_wipe(t, sizeof t);
+    return rc;
+}
+
+int lg_derive_all(const struct lg_secret *key, const struct lg_derived *d, unsigned n)
+{
+    uint8_t prk[LG_MAC_LEN];
+    EVP_MD_CTX *c = EVP_MD_CTX_new();
+    int rc = c ? extract(c, key, prk) : -ENOMEM;
+    for (unsigned i = 0; !rc && i < n; i++)
+        rc = expand(c, prk, d[i].label, d[i].ctx, d[i].ctx_len, d[i].out, d[i].out_len);
+    EVP_MD_CTX_free(c);
+    lg_wipe(prk, sizeof prk);
     return rc;
 }
 
