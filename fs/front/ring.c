@@ -18,6 +18,7 @@
 #include <unistd.h>
 
 #include "front.h"
+#include "leadglass/pool.h"
 #include "order.h"
 
 const char *lg_ring_missing(void)
@@ -82,7 +83,7 @@ static int64_t now_ns(void)
 static long waits(void)
 {
     struct rusage u;
-    return getrusage(RUSAGE_THREAD, &u) ? 0 : u.ru_nvcsw;
+    return getrusage(RUSAGE_THREAD, &u) ? 0 : u.ru_nvcsw - lg_pool_waited();
 }
 
 /* The work item may carry the next request as soon as its handler has replied: nothing of it is looked at afterwards. */

@@ -26,6 +26,10 @@ struct lg_pool {
     pthread_t thread[];
 };
 
+static _Thread_local long waited;
+
+long lg_pool_waited(void) { return waited; }
+
 static void off_list(struct lg_pool *p, const struct job *j)
 {
     for (struct job **q = &p->jobs; *q; q = &(*q)->next)
@@ -89,7 +93,7 @@ static int together(struct lg_pool *p, unsigned n, int (*part)(void *arg, unsign
         pthread_cond_signal(&p->work);
     while (j.at < j.n)
         do_one(p, &j);
-    while (j.running)
+    for (; j.running; waited++)
         pthread_cond_wait(&p->done, &p->mu);
     pthread_mutex_unlock(&p->mu);
     return j.rc;

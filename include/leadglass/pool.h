@@ -17,6 +17,9 @@ void lg_pool_free(struct lg_pool *p); /* no run is under way; NULL is fine */
  * of the errors (parts not yet begun are then left out). Parts must not wait for one another. p NULL: all in this thread, in order. */
 int lg_pool_run(struct lg_pool *p, unsigned n, int (*part)(void *arg, unsigned i), void *arg) LG_MUST;
 
+/* How often the calling thread has waited for a helper within lg_pool_run: not for anything outside. */
+long lg_pool_waited(void);
+
 /* len bytes that belong to the calling thread until it asks again or ends; NULL: no memory. Freshly allocated, blocks of that size would be mapped, cleared and
  * unmapped each time. For nothing secret: they are not wiped. */
 uint8_t *lg_scratch(size_t len);
