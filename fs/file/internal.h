@@ -189,8 +189,14 @@ int lg_commit(struct lg_file *f) LG_MUST;
 int lg_sync(struct lg_file *f) LG_MUST;
 /* fdatasync of the lower file. */
 int lg_sync_below(struct lg_file *f) LG_MUST;
+
+/* ---- place.c: lock held exclusively ---- */
+/* Counts n sealed chunks against what the file key may do. */
+int lg_count_writes(struct lg_file *f, uint64_t n) LG_MUST;
 /* Seals chunks from i (all full but perhaps the last) out of plain, at most LG_SEAL_MAX bytes, and writes them in place. */
 int lg_seal_in_place(struct lg_file *f, uint64_t i, const uint8_t *plain, size_t len) LG_MUST;
+/* Dirty chunks that may go straight to their place do. The others stay dirty. */
+int lg_flush_in_place(struct lg_file *f) LG_MUST;
 
 /* ---- again.c: commit_mu and lock held exclusively ---- */
 /* After a sync that failed: writes once more whatever is not known durable. Nothing to do otherwise. */
