@@ -567,9 +567,50 @@ static int setup(void **state)
     return lg_secret_init(true) || lg_crypto_init();
 }
 
+/* ---- a checkpoint that ends in the middle of a commit ------------------------------------------------------------------------------ */
+
+static struct lg_journal *checkpoint_then; /* once, when a commit has just put in place what may go there */
+int __real_lg_flush_in_place(struct lg_file *f);
+int __wrap_lg_flush_in_place(struct lg_file *f);
+int __wrap_lg_flush_in_place(struct lg_file *f)
+{
+    struct lg_journal *j = checkpoint_then;
+    int rc = __real_lg_flush_in_place(f);
+    checkpoint_then = NULL;
+    if (j)
+        assert_int_equal(lg_journal_checkpoint(j), 0);
+    return rc;
+}
+
+/* What had to stay in memory until then belongs to that commit all the same. */
+static void test_checkpoint_in_commit(void **state)
+{
+    (void)state;
+    struct world w;
+    world_new(&w);
+    make(&w);
+    memset(model, 'a', 100 * CS);
+    assert_int_equal(lg_file_write(w.f, model, 100 * CS, 0), 0);
+    assert_int_equal(lg_file_sync(w.f), 0);
+    assert_int_equal(lg_file_truncate(w.f, 10 * CS), 0);
+    assert_int_equal(lg_file_commit(w.f), 0); /* a record of the journal: until it is in place, nothing may go straight behind that end (R5) */
+    memset(model + 10 * CS, 0, 140 * CS);
+    memset(model + 150 * CS, 'b', CS); /* a chunk that no slot names */
+    model_size = 151 * CS;
+    assert_int_equal(lg_file_write(w.f, model + 150 * CS, CS, 150 * CS), 0);
+    checkpoint_then = w.env.journal;
+    assert_int_equal(lg_file_commit(w.f), 0);
+    assert_null(checkpoint_then);
+    check(&w);
+    assert_int_equal(reopen(&w), 0);
+    check(&w);
+    assert_int_equal(w.findings, 0);
+    world_end(&w);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = { cmocka_unit_test(test_model), cmocka_unit_test(test_keys), cmocka_unit_test(test_tamper), cmocka_unit_test(test_replay),
-                                        cmocka_unit_test(test_ways) };
+                                        cmocka_unit_test(test_ways), cmocka_unit_test(test_checkpoint_in_commit) };
     return cmocka_run_group_tests(tests, setup, NULL);
 }
