@@ -121,6 +121,8 @@ static int sweep_entry(struct sweep *s, int dirfd, const char *lower, unsigned d
             s->stat.failed++;
         return 0;
     }
+    if (!st.st_size && !older_than_mount(s->v, &st))
+        return 0; /* somebody is just making it: its header is on the way */
     s->stat.files++;
     uint64_t t = now_ns();
     int fd = openat(dirfd, lower, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);

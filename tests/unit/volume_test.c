@@ -704,13 +704,55 @@ static void test_emptied_behind_end(void **state)
     assert_int_equal(lg_volume_close(v), 0);
 }
 
+/* ---- files without a header, met by a sweep ------------------------------------------------------------------------------------------ */
+
+static bool never(void *arg)
+{
+    (void)arg;
+    return false;
+}
+
+static struct stat empty_below(const char *name)
+{
+    struct stat st;
+    char path[128];
+    snprintf(path, sizeof path, "%s/root/%s", dir, name);
+    int fd = open(path, O_RDWR | O_CREAT | O_EXCL, 0600);
+    assert_true(fd >= 0);
+    assert_int_equal(fstat(fd, &st), 0);
+    close(fd);
+    return st;
+}
+
+/* One from before the mount is told of. One that came since is being made just now, and nobody's loss. */
+static void test_sweep_newborn(void **state)
+{
+    (void)state;
+    const uint64_t unclean[] = { session };
+    struct lg_sweep_stat sw;
+    struct timespec now;
+    assert_int_equal(lg_volume_close(v), 0);
+    struct stat st = empty_below("left-by-a-crash");
+    do /* the clock that stamps inodes goes in steps */
+        clock_gettime(CLOCK_REALTIME_COARSE, &now);
+    while (now.tv_sec == st.st_ctim.tv_sec && now.tv_nsec <= st.st_ctim.tv_nsec);
+    assert_int_equal(open_volume(unclean, 1), 0);
+    empty_below("being-made");
+    assert_int_equal(lg_volume_sweep(v, never, NULL, &sw), 0);
+    assert_int_equal(sw.refused, 1);
+    assert_int_equal(findings, 1);
+    assert_int_equal(sw.failed, 0);
+    assert_int_equal(lg_volume_close(v), 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = { cmocka_unit_test_setup_teardown(test_names, setup, teardown), cmocka_unit_test_setup_teardown(test_errors, setup, teardown),
                                         cmocka_unit_test_setup_teardown(test_tamper, setup, teardown),
                                         cmocka_unit_test_setup_teardown(test_rekey, setup, teardown), cmocka_unit_test_setup_teardown(test_privileges, setup, teardown),
                                         cmocka_unit_test_setup_teardown(test_ids, setup, teardown), cmocka_unit_test_setup_teardown(test_look, setup, teardown),
-                                        cmocka_unit_test_setup_teardown(test_emptied_behind_end, setup, teardown) };
+                                        cmocka_unit_test_setup_teardown(test_emptied_behind_end, setup, teardown),
+                                        cmocka_unit_test_setup_teardown(test_sweep_newborn, setup, teardown) };
     if (geteuid() != 0) {
         puts("SKIPPED: needs root (file handles, owners)");
         return 77;
