@@ -353,19 +353,59 @@ static int commit_journaled(struct lg_file *f)
 /* After lg_file_settle and lg_flush_in_place. A checkpoint may end at any time: what could not go in place until then stays for the record. */
 static bool needs_journal(struct lg_file *f) { return f->committed_changed || f->n_o_dirty || f->j.appended || lg_cut_pending(f); }
 
+/* As it looks before anything is put in place. */
+static bool will_need_journal(struct lg_file *f)
+{
+    if (f->committed_changed || f->j.appended || lg_cut_pending(f))
+        return true;
+    for (size_t k = 0; k < f->n_o; k++)
+        if (f->o[k].dirty && !lg_chunk_in_place(f, f->o[k].i))
+            return true;
+    return false;
+}
+
+/* What has to be durable before the commit: what its record's slot will call so, and what was committed earlier in this session and perhaps never synced, so
+ * that R2 holds. The lock is let go of for that time: others read and write. What they put in place meanwhile, commit_journaled syncs. */
+static int sync_ahead(struct lg_file *f)
+{
+    bool unknown = f->durable_unknown && f->newest >= 0;
+    if (!unknown && !(f->unsynced && will_need_journal(f)))
+        return 0;
+    uint64_t from = f->in_place_from;
+    f->unsynced = false;
+    f->in_place_from = LG_SIZE_NONE;
+    lg_unlock_exclusive(f);
+    int rc = f->env->sys->fdatasync(f->env->sys->arg, f->fd);
+    pthread_rwlock_wrlock(&f->lock);
+    lg_file_settle(f);
+    if (rc) {
+        f->unsynced = f->sync_failed = true;
+        if (from < f->in_place_from)
+            f->in_place_from = from;
+    } else if (unknown || !f->newest_record) { /* it is still the newest: commit_mu is held */
+        f->durable = f->newest;
+        f->durable_unknown = false;
+        if (unknown)
+            f->durable_size = f->committed_size;
+    }
+    return rc;
+}
+
 int lg_commit(struct lg_file *f)
 {
     lg_file_settle(f);
+    int rc = f->dirty && !f->sync_failed && !f->env->read_only ? sync_ahead(f) : 0;
+    if (rc)
+        return rc;
     if (f->dirty || f->sync_failed)
         lg_file_slow(f);
-    int rc = lg_write_again(f);
+    rc = lg_write_again(f);
     if (rc || !f->dirty)
         return rc;
     if (f->env->read_only)
         return -EROFS;
     rc = lg_decide_commit(f);
-    if (!rc && f->durable_unknown && f->newest >= 0) {
-        /* Committed earlier in this session, perhaps fsynced, perhaps not: make sure, so that R2 holds. */
+    if (!rc && f->durable_unknown && f->newest >= 0) { /* written again just now */
         rc = lg_sync_below(f);
         if (!rc) {
             f->durable = f->newest;

@@ -606,6 +606,10 @@ static void *syncs(void *h)
 {
     return lg_volume_fsync(h, true) ? NULL : h;
 }
+static void *flushes(void *h)
+{
+    return lg_volume_flush(h) ? NULL : h;
+}
 static void *releases(void *h)
 {
     lg_volume_release(h);
@@ -614,20 +618,24 @@ static void *releases(void *h)
 
 struct looking {
     uint64_t node;
+    struct lg_handle *h; /* NULL: looks only */
     struct stat st;
+    ssize_t n;
     int rc;
 };
 static void *looks(void *arg)
 {
     struct looking *l = arg;
+    uint8_t got[32000];
     l->rc = lg_volume_getattr(v, l->node, &l->st);
+    l->n = l->h ? lg_volume_read(l->h, got, sizeof got, 0) : l->st.st_size;
     return NULL;
 }
 
-/* The next sync below of what `slow` does to h is held; looking at the file meanwhile comes to its end, and shows what was written. */
-static void look_while(void *(*slow)(void *h), struct lg_handle *h, uint64_t node, size_t size)
+/* The next sync below of what `slow` does to h is held; looking at the file meanwhile, and reading it, comes to its end, and shows what was written. */
+static void look_while(void *(*slow)(void *h), struct lg_handle *h, struct lg_handle *reader, uint64_t node, size_t size)
 {
-    struct looking before = { .node = node }, meanwhile = before, after = before;
+    struct looking before = { .node = node, .h = reader }, meanwhile = before, after = before;
     pthread_t a, b;
     struct timespec until;
     void *ok;
@@ -651,6 +659,7 @@ static void look_while(void *(*slow)(void *h), struct lg_handle *h, uint64_t nod
     for (const struct looking *l = &meanwhile; l; l = l == &meanwhile ? &after : NULL) {
         assert_int_equal(l->rc, 0);
         assert_int_equal(l->st.st_size, size);
+        assert_int_equal(l->n, size);
         assert_memory_equal(&l->st.st_mtim, &before.st.st_mtim, sizeof before.st.st_mtim);
     }
 }
@@ -660,21 +669,26 @@ static void test_look(void **state)
     (void)state;
     static const char text[24000] = "text";
     struct lg_entry e;
-    struct lg_handle *h;
+    struct lg_handle *h, *r;
     assert_int_equal(put(LG_ROOT_NODE, "slow", text, 5000), 0);
     e = look(LG_ROOT_NODE, "slow");
     assert_int_equal(lg_volume_open_file(v, e.node, O_RDWR, &h), 0);
+    assert_int_equal(lg_volume_open_file(v, e.node, O_RDONLY, &r), 0);
+    /* Committed earlier in this session: the commit first makes sure that it is durable. */
+    assert_int_equal(lg_volume_write(h, text, 500, 5000), 500);
+    look_while(flushes, h, r, e.node, 5500);
     /* Behind a chunk that is not full: the commit syncs the file before its record goes to the journal. */
-    assert_int_equal(lg_volume_write(h, text, 19000, 5000), 19000);
-    look_while(syncs, h, e.node, 24000);
+    assert_int_equal(lg_volume_write(h, text, 18500, 5500), 18500);
+    look_while(syncs, h, r, e.node, 24000);
     /* Within a chunk: the journal alone is synced. */
     assert_int_equal(lg_volume_write(h, text, 1000, 100), 1000);
-    look_while(syncs, h, e.node, 24000);
+    look_while(syncs, h, r, e.node, 24000);
+    lg_volume_release(r);
     lg_volume_release(h);
     /* The last close commits, and first makes sure of an earlier commit of this session. */
     assert_int_equal(lg_volume_open_file(v, e.node, O_RDWR, &h), 0);
     assert_int_equal(lg_volume_write(h, text, 19000, 5000), 19000);
-    look_while(releases, h, e.node, 24000);
+    look_while(releases, h, NULL, e.node, 24000);
     assert_int_equal(lg_volume_close(v), 0);
 }
 
