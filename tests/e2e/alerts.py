@@ -148,7 +148,7 @@ p.wait()
 w.children.remove(p)
 p = start()
 time.sleep(1)
-assert sorted(x["id"] for x in told()) == before
+assert sorted(x["id"] for x in told()) == before, (told(), before)
 
 # ---- tampering, and a program that hangs over it ------------------------------------------------------------------------------------------
 def tamper(name):
