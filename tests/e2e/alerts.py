@@ -194,6 +194,7 @@ wait_for(lambda: shown()["watch"].get("last_alert"))  # it writes its state from
 s = shown()
 assert s["watch"]["running"] and s["watch"]["pid"] == p.pid and s["watch"]["alerts"] >= 1 and s["watch"]["last_alert"]["rule"] in rules and s["export"] is None, s
 assert "watched, as of" in w.cli("status", "--config", conf)
+wait_for(lambda: shown()["watch"]["last_alert"]["rule"] == "tampering")  # and goes on doing so after its configuration was read anew
 
 # ---- a scrub finds it too; the tail of a log that nobody can sign; a destroyed study: opened again, and arriving again, are two things --------------------
 w.umount()

@@ -24,8 +24,7 @@ struct watch {
     struct lg_alerts *alerts;
     struct lg_delivery *delivery;
     struct lg_follow *follow;
-    char dir[4096];
-    const char *state;
+    char dir[4096], state[4096]; /* not changed by a configuration that is read anew */
     uint8_t *note; /* LG_FOLLOW_NOTE_MAX bytes */
     int signals;
     bool say;      /* alerts on standard output */
@@ -306,7 +305,9 @@ static int configure(struct watch *w)
 
 static int open_log(struct watch *w)
 {
-    w->state = w->c->watch.state ? w->c->watch.state : w->config->state[0] ? w->config->state : CLI_WATCH_STATE;
+    const char *state = w->c->watch.state ? w->c->watch.state : w->config->state[0] ? w->config->state : CLI_WATCH_STATE;
+    if (snprintf(w->state, sizeof w->state, "%s", state) >= (int)sizeof w->state)
+        return cli_fail(CLI_FAILED, "%s: %s", state, strerror(ENAMETOOLONG));
     struct lg_follow_options o = { .dir = w->dir, .position = w->state, .all = w->c->all };
     int rc = lg_follow_open(&o, &w->follow);
     if (rc == -EWOULDBLOCK)
