@@ -273,8 +273,9 @@ bool lg_tombstones_next(const void *untrusted, size_t len, size_t *at, struct lg
 {
     const uint8_t *b = untrusted;
     while (len >= *at && len - *at >= LG_TOMBSTONE_LEN) { /* heads of further files, and what a crash cut off, are passed over */
+        size_t rest = len - *at - 1, within = LG_TOMBSTONE_LEN - 1 + sizeof set_magic - 1; /* one that begins at the last byte of this stands mostly behind it */
         *ret_bytes = b + *at;
-        bool cut = memmem(*ret_bytes + 1, LG_TOMBSTONE_LEN - 1, set_magic, sizeof set_magic) != NULL; /* the next file begins within */
+        bool cut = memmem(*ret_bytes + 1, rest < within ? rest : within, set_magic, sizeof set_magic) != NULL; /* the next file begins within */
         if (!cut && lg_tombstone_decode(*ret_bytes, LG_TOMBSTONE_LEN, ret) == 0) {
             *at += LG_TOMBSTONE_LEN;
             return true;

@@ -193,6 +193,14 @@ static void test_tombstones(void **state)
     close(fd);
     assert_int_equal(copy_restore(&c, at("r"), at("r.root"), pass, &(struct lg_backup_later){ .tombstones = two, .tombstones_len = 2 * len - 50 }, &n), 0);
     assert_int_equal(n, 2);
+    for (size_t t = 8 + LG_ID_LEN; t < len; t += LG_TOMBSTONE_LEN) /* cut so near its end that the next file's first bytes stand where its last ones did */
+        for (size_t off = 1; off <= 8; off += off < 7 ? 6 : 1) {
+            size_t first = 8 + LG_ID_LEN + LG_TOMBSTONE_LEN - off;
+            memcpy(two, file, 8 + LG_ID_LEN), memcpy(two + 8 + LG_ID_LEN, file + t, LG_TOMBSTONE_LEN - off), memcpy(two + first, file, len);
+            assert_int_equal(copy_restore(&c, at("q"), at("q.root"), pass, &(struct lg_backup_later){ .tombstones = two, .tombstones_len = first + len }, &n), 0);
+            assert_int_equal(n, 2);
+            remove_tree(at("q"), true), unlink(at("q.root"));
+        }
     free(two);
     char aside[200];
     snprintf(aside, sizeof aside, "%s.before-%llu", at("r.root.tombstones"), (unsigned long long)now.wall_s);
