@@ -231,10 +231,13 @@ static void remove_dirs(struct work *w, const char *path)
     }
 }
 
+/* Does it lead to a file of the study that was found? */
+static bool leads_to_one(const struct work *w, size_t link) { return w->files.n && bsearch(&w->links.v[link], w->files.v, w->files.n, sizeof *w->files.v, by_ino); }
+
 static void remove_all(struct work *w)
 {
     for (size_t i = 0; i < w->links.n; i++) /* first, while it can be seen where they lead: interrupted, the next run finds them again */
-        if (bsearch(&w->links.v[i], w->files.v, w->files.n, sizeof *w->files.v, by_ino))
+        if (leads_to_one(w, i))
             remove_link(w, &w->links.v[i]);
     for (size_t i = 0; i < w->files.n; i++) {
         remove_file(w, &w->files.v[i]);
@@ -244,7 +247,7 @@ static void remove_all(struct work *w)
     for (size_t i = 0; i < w->files.n; i++)
         remove_dirs(w, w->files.v[i].path);
     for (size_t i = 0; i < w->links.n; i++)
-        if (bsearch(&w->links.v[i], w->files.v, w->files.n, sizeof *w->files.v, by_ino))
+        if (leads_to_one(w, i))
             remove_dirs(w, w->links.v[i].path);
 }
 
