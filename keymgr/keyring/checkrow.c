@@ -70,6 +70,8 @@ static int meta_record(struct lg_checking *x, const uint8_t *value, size_t len)
     LG_SECRET_AUTO lookup = lg_secret_new();
     LG_SECRET_AUTO record = lg_secret_new();
     struct lg_meta *m = &x->k.meta;
+    if (x->have_meta) /* opened once: however often it stands in a damaged file, no memory is locked again */
+        return say(x, LG_T_META, "the record of the keyring itself is there more than once");
     int rc = lookup && record ? lg_meta_parse(value, len, m) : -ENOMEM;
     if (rc == -EPROTO || rc == -EPROTONOSUPPORT)
         return say(x, LG_T_META, rc == -EPROTO ? "the record of the keyring itself is malformed" : "the record of the keyring itself is of a later version than this program knows, or damaged");

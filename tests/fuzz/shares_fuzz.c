@@ -27,6 +27,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
         if (!lg_share_text(&s, "this", text) && (lg_share_parse(text, strlen(text), &again, &bad) || memcmp(&s, &again, sizeof s) != 0))
             abort();
     }
+    for (unsigned i = 0; i <= LG_SHARE_GROUPS + 1; i++) /* one group alone: no other number's, none that there is not */
+        if (lg_share_group_check(exact, len, i) == 0 && (!i || i > LG_SHARE_GROUPS || lg_share_group_check(exact, len, i % LG_SHARE_GROUPS + 1) == 0))
+            abort();
     free(exact);
     return 0;
 }
