@@ -265,7 +265,7 @@ void lg_keyring_lock(struct lg_keyring *k)
     lg_secret_dealloc(k->bucket);
     lg_siv_free(k->ctrl);
     lg_siv_free(k->rooted.siv);
-    k->rolled = false;
+    k->rolled = k->rolled_saved = false;
     k->root = (struct lg_root){ 0 };
     k->rooted = (struct lg_rooted){ 0 };
     k->ticked = false; /* what passes while it is locked is no running time */
@@ -288,11 +288,12 @@ int lg_keyring_commit(struct lg_keyring *k)
             rc = lg_mirror_failed(k, failed);
         if (!rc) {
             k->saved = k->meta;
-            k->meta_dirty = false;
+            k->rolled_saved = k->rolled;
         } else {
             k->meta = k->saved;
-            k->meta_dirty = false;
+            k->rolled |= k->rolled_saved;
         }
+        k->meta_dirty = false;
     } else {
         lg_keyring_abort(k);
     }
@@ -304,6 +305,7 @@ void lg_keyring_abort(struct lg_keyring *k)
     lg_store_abort(k->store);
     k->meta = k->saved;
     k->meta_dirty = false;
+    k->rolled |= k->rolled_saved; /* it was not accepted; what was found is found, written down or not */
 }
 
 bool lg_keyring_in_txn(const struct lg_keyring *k) { return lg_store_in_txn(k->store); }

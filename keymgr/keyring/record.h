@@ -72,7 +72,7 @@ struct lg_keyring {
     int unfinished; /* of the destruction that unlocking resumed */
     int unkept;     /* why the file of tombstones is not up to date */
     enum lg_put_back put_back;
-    bool rolled; /* put back: read-only until officers accept it (seen.c) */
+    bool rolled, rolled_saved; /* put back: read-only until officers accept it (seen.c); as it is on the disk */
     bool officers_bad; /* the set is not the one that the slot file vouches for: no act is taken */
     bool ticked;       /* running time is counted from ticked_run on */
     uint64_t ticked_run;

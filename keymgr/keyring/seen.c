@@ -118,7 +118,7 @@ int lg_rollback_load(struct lg_keyring *k)
     uint32_t line;
     struct lg_rollback x;
     int rc = line_get(k, &line, &x);
-    k->rolled = !rc && x.is;
+    k->rolled = k->rolled_saved = !rc && x.is;
     return rc;
 }
 
