@@ -93,9 +93,12 @@ void lg_on_backup_list(struct lg_worker *w, struct lg_conn *c, const struct lg_r
 /* Where officers are, two of them must have approved. */
 static int allowed(struct lg_worker *w, const struct lg_request *q, enum lg_action action, const uint8_t *kid)
 {
+    static const uint8_t none[LG_ID_LEN];
     struct lg_act a;
     bool officers;
     int rc = lg_keyring_officer_mode(w->keyring, &officers);
+    if (!rc && officers && memcmp(q->vault_id, none, LG_ID_LEN) == 0)
+        rc = -EPERM;
     return rc || !officers ? rc : lg_keyring_act_claim(w->keyring, q->vault_id, action, kid, &a);
 }
 

@@ -227,6 +227,12 @@ static int report(const struct cli *c, const struct lg_act_record *r, const stru
         printf("; from %s on: leadglass key trim --act %s VAULT... Until then: leadglass study cancel %s", t, id, id);
     else if (r->state == LG_ACT_WAITING)
         printf("; unreadable now, destroyed not before %s. Until then: leadglass study cancel %s", t, id);
+    else if (r->state == LG_ACT_APPROVED && a.action == LG_ACT_BACKUP_VOID) {
+        char backup[2 * LG_ID_LEN + 1];
+        cli_hex(a.kid, backup);
+        printf("; now: leadglass backup void %s --act %s", backup, id);
+    } else if (r->state == LG_ACT_APPROVED && a.action == LG_ACT_DESTROY_ENABLE)
+        printf("; now: leadglass backup confirm --act %s", id);
     putchar('\n');
     fflush(stdout);
     for (unsigned i = 0; i < u->n; i++)
@@ -239,7 +245,11 @@ static int submit(const struct cli *c, struct lg_client *k, const uint8_t *doc, 
     struct lg_act_record r;
     struct lg_unconfirmed *u = calloc(1, sizeof *u);
     int rc = u ? lg_client_act_submit(k, doc, len, sig, &r, u) : -ENOMEM;
-    int code = rc ? explain(c, rc, what) : report(c, &r, u);
+    struct lg_act a;
+    int code = !rc ? report(c, &r, u)
+               : rc == -EDOM && lg_act_decode(doc, len, &a) == 0 && a.action == LG_ACT_TRIM
+                   ? cli_fail(CLI_REFUSED, "%s: that date is in the future, or the newest version was made after it (or by a version of Leadglass that did not note when: rotate and re-encrypt once more)", what)
+                   : explain(c, rc, what);
     free(u);
     return code;
 }

@@ -8,6 +8,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "act.h"
 #include "backup.h"
 #include "leadglass/bytes.h"
 #include "leadglass/crypto.h"
@@ -163,8 +164,9 @@ static int need_act(int rc)
 {
     switch (rc) {
     case -EPERM:
-    case -ENOENT: return cli_fail(CLI_FAILED, "officers are registered: two of them have to approve this first; name their act with --act ID");
-    case -ETIME: return cli_fail(CLI_FAILED, "the approval has expired");
+    case -ENOENT:
+    case -EINVAL: return cli_fail(CLI_REFUSED, "officers are registered: one of them asks with --reason TEXT --sign KEYFILE, another approves (leadglass request approve ID); then name that act with --act ID");
+    case -ETIME: return cli_fail(CLI_REFUSED, "the approval has expired, or is from before the keyring was restored: ask for it anew");
     default: return 0;
     }
 }
@@ -176,13 +178,19 @@ static int void_one(const struct cli *c, struct lg_client *k, const char *text)
         return cli_fail(CLI_USAGE, "%s is no backup's id; see leadglass backup list", text);
     if (c->act && (strlen(c->act) != 2 * LG_ID_LEN || lg_hex_decode(c->act, act, LG_ID_LEN)))
         return cli_fail(CLI_USAGE, "%s is no act's id", c->act);
+    if (!c->act && (c->sign || c->offline)) {
+        struct lg_act a = { .action = LG_ACT_BACKUP_VOID };
+        memcpy(a.kid, id, LG_ID_LEN);
+        return act_perform(c, k, &a);
+    }
     int rc = lg_client_backup_void(k, id, c->act ? act : NULL);
-    if (rc == -ENOENT && !c->act)
-        return cli_fail(CLI_FAILED, "there is no backup %s in the inventory (or officers have to approve: --act ID)", text);
+    if (rc == -ENOENT)
+        return cli_fail(CLI_FAILED, c->act ? "there is no backup %s in the inventory, or no such act" : "there is no backup %s in the inventory", text);
     if (rc == -EALREADY)
-        return cli_fail(CLI_FAILED, "backup %s is void already", text);
-    if (need_act(rc))
-        return CLI_FAILED;
+        return cli_fail(CLI_FAILED, c->act ? "backup %s is void already, or that act was used" : "backup %s is void already", text);
+    int code = need_act(rc);
+    if (code)
+        return code;
     if (rc)
         return cli_explain(c, rc, "backup void");
     printf("backup %s is recorded as destroyed\n", text);
@@ -194,11 +202,14 @@ static int confirm(const struct cli *c, struct lg_client *k)
     uint8_t act[LG_ID_LEN];
     if (c->act && (strlen(c->act) != 2 * LG_ID_LEN || lg_hex_decode(c->act, act, LG_ID_LEN)))
         return cli_fail(CLI_USAGE, "%s is no act's id", c->act);
+    if (!c->act && (c->sign || c->offline))
+        return act_perform(c, k, &(struct lg_act){ .action = LG_ACT_DESTROY_ENABLE });
     int rc = lg_client_restore_confirm(k, c->act ? act : NULL);
     if (rc == -EALREADY)
         return cli_fail(CLI_FAILED, "this keyring is not one that waits for confirmation");
-    if (need_act(rc))
-        return CLI_FAILED;
+    int code = need_act(rc);
+    if (code)
+        return code;
     if (rc)
         return cli_explain(c, rc, "backup confirm");
     puts("destruction is allowed again");
@@ -462,12 +473,14 @@ static const struct cli_option backup_options[] = {
     { "vault", "VAULT", "drill: restore into a temporary directory, taken away again, and with those keys read files of this vault,\nor of a copy of it, whole; it must not be mounted", CLI_TEXT, CLI_INTO(vault), 0 },
     { "sample", "N", "drill: so many files, by chance (100)", CLI_NUMBER, CLI_INTO(sample), 0 },
     { "act", "ID", "void, confirm: the officers' approved act, where officers are registered", CLI_TEXT, CLI_INTO(act), 0 },
+    { "reason", "TEXT", "void, confirm: why, where officers are registered and one of them asks for it with --sign", CLI_TEXT, CLI_INTO(reason), 0 },
     { 0 }
 };
 const struct cli_command cli_backup = {
     "backup", "create FILE | list | inspect FILE | restore FILE | confirm | void ID", "copy the keyring's keys; restore them",
     "A backup has a passphrase of its own and opens nothing but itself; yesterday's keyring gains nothing from it. It is made while the key manager serves.\n"
     "Copy the ciphertext first and make the keyring backup afterwards: then every file copied has its key in it.\n"
-    "restore makes a new keyring, in which nothing is destroyed until `backup confirm`. void records that a backup was destroyed.\n",
-    "create|list|...", { cli_pass_options, backup_options, cli_json_options }, run_backup, false,
+    "restore makes a new keyring, in which nothing is destroyed until `backup confirm`. void records that a backup was destroyed.\n"
+    "Where officers are registered both take two: one asks, with --reason and --sign; another approves (leadglass request approve); --act carries it out.\n",
+    "create|list|...", { cli_pass_options, backup_options, act_options, cli_json_options }, run_backup, false,
 };

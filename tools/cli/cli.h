@@ -143,6 +143,9 @@ struct cli_file {
     int error; /* instead of these */
 };
 int cli_key_of(const char *path, struct cli_file *f);
+/* Everything beneath a directory but the directories themselves, links not followed. error (negative): what cannot be looked at, st then NULL; a directory that could not
+ * be listed to its end; -EXDEV: a directory of another file system, which is passed over. each returns an exit status to stop. The last one. */
+int cli_tree(const char *top, int (*each)(void *arg, const char *path, const struct stat *st, int error), void *arg);
 /* Every regular file below, and every directory that cannot be read. each returns CLI_FAILED to stop. The last exit status. */
 int cli_walk(const char *mountpoint, int (*each)(void *arg, const struct cli_file *f), void *arg);
 

@@ -1,6 +1,5 @@
 /* leadglass study reap: what is left of a destroyed study in a vault: its files, which nobody can read, their names, the symbolic links to them and directories that are
  * empty then. By the key ids in the files' headers, through the mount, while it is in use; no key of the study is needed. */
-#include <fts.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -36,6 +35,7 @@ struct work {
     bool tty;
     double shown;
     unsigned long long seen, removed, links_removed, dirs_removed, failed;
+    int rc; /* what ended looking */
 };
 
 static int grow(void **v, size_t n, size_t *cap, size_t one)
@@ -98,50 +98,42 @@ static int add(struct list *l, const char *path, ino_t ino)
     return 0;
 }
 
-static int look(struct work *w, const FTSENT *e)
+static int look(struct work *w, const char *path, const struct stat *at)
 {
     struct cli_file f;
     struct stat st;
-    if (e->fts_info == FTS_DNR || e->fts_info == FTS_ERR || e->fts_info == FTS_NS) {
-        if (e->fts_errno != ENOENT)
-            failed(w, e->fts_path, e->fts_errno);
-        return 0;
-    }
-    if (e->fts_info == FTS_SL || e->fts_info == FTS_SLNONE) /* to what it leads is seen when all is known */
-        return stat(e->fts_path, &st) || st.st_dev != e->fts_statp->st_dev ? 0 : add(&w->links, e->fts_path, st.st_ino);
-    if (e->fts_info != FTS_F || !S_ISREG(e->fts_statp->st_mode))
+    if (S_ISLNK(at->st_mode)) /* to what it leads is seen when all is known */
+        return stat(path, &st) || st.st_dev != at->st_dev ? 0 : add(&w->links, path, st.st_ino);
+    if (!S_ISREG(at->st_mode))
         return 0;
     w->seen++;
     progress(w, false);
-    int rc = cli_key_of(e->fts_path, &f);
+    int rc = cli_key_of(path, &f);
     if (rc) {
         if (rc != -ENOENT && rc != -EBADMSG) /* a damaged header names no key */
-            failed(w, e->fts_path, -rc);
+            failed(w, path, -rc);
         return 0;
     }
     const struct lg_kid_pair *p = pair_of(w, f.kid);
     if (!p)
         return 0;
-    rc = add(&w->files, e->fts_path, e->fts_statp->st_ino);
+    rc = add(&w->files, path, at->st_ino);
     if (rc)
         return rc;
     struct found *x = &w->files.v[w->files.n - 1];
     memcpy(x->kid, p->kid, LG_ID_LEN);
     memcpy(x->study, p->study, LG_ID_LEN);
-    x->bytes = lg_format_cipher_size(w->chunk_size, (uint64_t)e->fts_statp->st_size);
+    x->bytes = lg_format_cipher_size(w->chunk_size, (uint64_t)at->st_size);
     return 0;
 }
 
-static int walk(struct work *w)
+static int look_one(void *arg, const char *path, const struct stat *st, int error)
 {
-    char *paths[] = { (char *)(uintptr_t)w->top, NULL };
-    FTS *t = fts_open(paths, FTS_PHYSICAL | FTS_XDEV | FTS_NOCHDIR, NULL);
-    int rc = t ? 0 : -errno;
-    for (FTSENT *e; !rc && (e = fts_read(t));)
-        rc = look(w, e);
-    if (t)
-        fts_close(t);
-    return rc;
+    struct work *w = arg;
+    if (error && error != -EXDEV)
+        failed(w, path, -error);
+    w->rc = error ? 0 : look(w, path, st);
+    return w->rc ? CLI_FAILED : CLI_OK;
 }
 
 static int by_ino(const void *a, const void *b)
@@ -298,7 +290,7 @@ int cli_reap(const struct cli *c, struct lg_client *k, const char *uid, const ch
         code = cli_explain(c, rc, "study reap");
     if (!code && w.n_pairs)
         qsort(w.pair, w.n_pairs, sizeof *w.pair, by_kid);
-    if (!code && (rc = walk(&w)) != 0)
+    if (!code && (code = cli_tree(w.top, look_one, &w)) != 0 && (rc = w.rc) != 0)
         code = cli_explain(c, rc, "study reap");
     if (!code && w.files.n)
         qsort(w.files.v, w.files.n, sizeof *w.files.v, by_ino);

@@ -1,7 +1,6 @@
 /* leadglass key trim: old versions of study keys are retired. Whatever still needs one would be lost with it, so every vault is looked through twice: before it is asked
  * for, and again just before it is carried out, when every mount has written down what it had and uses newest versions only. */
 #include <fcntl.h>
-#include <fts.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -120,22 +119,16 @@ static void look(struct scan *x, const char *path, const struct stat *st)
     x->in_use++;
 }
 
-static int scan_vault(struct scan *x, const char *vault)
+static int scan_one(void *arg, const char *path, const struct stat *st, int error)
 {
-    char *paths[] = { (char *)(uintptr_t)vault, NULL };
-    FTS *t = fts_open(paths, FTS_PHYSICAL | FTS_XDEV | FTS_NOCHDIR, NULL);
-    int code = t ? CLI_OK : cli_fail(CLI_FAILED, "%s: %s", vault, strerror(errno));
-    for (FTSENT *e; t && !code && (e = fts_read(t));) {
-        if (e->fts_info == FTS_F && S_ISREG(e->fts_statp->st_mode))
-            look(x, e->fts_path, e->fts_statp);
-        else if ((e->fts_info == FTS_DNR || e->fts_info == FTS_ERR || e->fts_info == FTS_NS) && e->fts_errno != ENOENT) {
-            x->unread++;
-            cli_fail(0, "%s: %s", e->fts_path, strerror(e->fts_errno));
-        }
+    struct scan *x = arg;
+    if (error) { /* another file system beneath it, too: whatever lies there was not looked at */
+        x->unread++;
+        cli_fail(0, "%s%s: %s", x->tty ? "\n" : "", path, strerror(-error));
+    } else if (S_ISREG(st->st_mode)) {
+        look(x, path, st);
     }
-    if (t)
-        fts_close(t);
-    return code;
+    return CLI_OK;
 }
 
 /* As the mount names them: the file with the same id there. */
@@ -194,7 +187,7 @@ static int scan(const struct cli *c, struct lg_client *k, const char *uid, char 
     if (rc)
         code = rc == -ENOENT ? cli_fail(CLI_FAILED, "study %s is not known to this keyring", uid) : cli_explain(c, rc, "key trim");
     for (int i = 0; !code && i < n; i++)
-        code = scan_vault(&x, vault[i]);
+        code = cli_tree(vault[i], scan_one, &x);
     progress(&x, true);
     if (!code && x.damaged)
         cli_fail(0, "%llu files have a damaged header that names no key; what version they were under cannot be told (leadglass scrub)", x.damaged);

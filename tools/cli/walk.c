@@ -1,5 +1,5 @@
 /* The files of mounted vaults and the keys that protect them, for commands that work through every file. */
-#include <fts.h>
+#include <dirent.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -53,24 +53,100 @@ int cli_key_of(const char *path, struct cli_file *f)
     return 0;
 }
 
+/* ---- every file beneath a directory. fts(3) takes a directory that cannot be listed to its end for one that has ended: not here ------------------------------- */
+
+struct tree {
+    int (*each)(void *arg, const char *path, const struct stat *st, int error);
+    void *arg;
+    dev_t dev;
+};
+
+/* The names in a directory, one after the other with their zeros; some of them on error, too. */
+static int names_of(const char *dir, char **ret, size_t *ret_len)
+{
+    DIR *d = opendir(dir);
+    char *b = NULL;
+    size_t len = 0, cap = 0;
+    int rc = d ? 0 : -errno;
+    while (!rc) {
+        errno = 0;
+        struct dirent *e = readdir(d);
+        if (!e) {
+            rc = -errno;
+            break;
+        }
+        size_t n = strlen(e->d_name) + 1;
+        if (strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0)
+            continue;
+        if (len + n > cap) {
+            char *p = realloc(b, cap = 2 * cap + 4096);
+            if (!p) {
+                rc = -ENOMEM;
+                break;
+            }
+            b = p;
+        }
+        memcpy(b + len, e->d_name, n);
+        len += n;
+    }
+    if (d)
+        closedir(d);
+    *ret = b;
+    *ret_len = len;
+    return rc;
+}
+
+static int beneath(struct tree *t, const char *dir)
+{
+    char *names, *path;
+    size_t len;
+    int rc = names_of(dir, &names, &len), code = rc && rc != -ENOENT ? t->each(t->arg, dir, NULL, rc) : CLI_OK;
+    for (size_t i = 0; !code && i < len; i += strlen(names + i) + 1) {
+        struct stat st;
+        if (asprintf(&path, "%s/%s", dir, names + i) < 0) {
+            code = cli_fail(CLI_FAILED, "out of memory");
+            break;
+        }
+        if (lstat(path, &st))
+            code = errno == ENOENT ? CLI_OK : t->each(t->arg, path, NULL, -errno); /* ENOENT: deleted meanwhile */
+        else if (S_ISDIR(st.st_mode) && st.st_dev == t->dev)
+            code = beneath(t, path);
+        else
+            code = t->each(t->arg, path, &st, S_ISDIR(st.st_mode) ? -EXDEV : 0);
+        free(path);
+    }
+    free(names);
+    return code;
+}
+
+int cli_tree(const char *top, int (*each)(void *arg, const char *path, const struct stat *st, int error), void *arg)
+{
+    struct tree t = { .each = each, .arg = arg };
+    struct stat st;
+    if (stat(top, &st))
+        return cli_fail(CLI_FAILED, "%s: %s", top, strerror(errno));
+    t.dev = st.st_dev;
+    return beneath(&t, top);
+}
+
+struct walk {
+    int (*each)(void *arg, const struct cli_file *f);
+    void *arg;
+};
+
+static int walk_one(void *arg, const char *path, const struct stat *st, int error)
+{
+    struct walk *w = arg;
+    struct cli_file f = { .path = path, .st = st, .error = error };
+    if (error == -EXDEV || (st && !error && !S_ISREG(st->st_mode)))
+        return CLI_OK;
+    if (!error)
+        f.error = cli_key_of(path, &f);
+    return f.error == -ENOENT ? CLI_OK : w->each(w->arg, &f); /* -ENOENT: deleted meanwhile */
+}
+
 int cli_walk(const char *mountpoint, int (*each)(void *arg, const struct cli_file *f), void *arg)
 {
-    char *paths[] = { (char *)(uintptr_t)mountpoint, NULL };
-    FTS *t = fts_open(paths, FTS_PHYSICAL | FTS_XDEV | FTS_NOCHDIR, NULL);
-    int code = t ? CLI_OK : cli_fail(CLI_FAILED, "%s: %s", mountpoint, strerror(errno));
-    for (FTSENT *e; t && code != CLI_FAILED && (e = fts_read(t));) {
-        struct cli_file f = { .path = e->fts_path, .st = e->fts_statp };
-        if (e->fts_info == FTS_F && S_ISREG(e->fts_statp->st_mode))
-            f.error = cli_key_of(e->fts_path, &f);
-        else if (e->fts_info == FTS_DNR || e->fts_info == FTS_ERR || e->fts_info == FTS_NS)
-            f.error = -e->fts_errno;
-        else
-            continue;
-        if (f.error == -ENOENT) /* deleted meanwhile */
-            continue;
-        code = each(arg, &f);
-    }
-    if (t)
-        fts_close(t);
-    return code;
+    struct walk w = { .each = each, .arg = arg };
+    return cli_tree(mountpoint, walk_one, &w);
 }
