@@ -85,9 +85,11 @@ for p, b in done[1:]:
     wait_for(lambda: subprocess.run(["cat", p], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode == 0)
     assert read(p) == b
 # Either copy alone has every study.
+shutil.copytree(w.path("mirror"), w.path("then"))  # both copies are the same
 for gone in ("keyring", os.path.join("mirror", "keyring")):
     w.umount()
     w.stop_keyd()
+    w.fails(5, ["no key manager answers"], "leadglass", "mount", w.path("vault"), w.path("mnt"))  # it says so, and works once there is one
     shutil.rmtree(w.path(gone))
     os.unlink(w.path(gone + ".root"))
     keyd()
@@ -96,6 +98,21 @@ for gone in ("keyring", os.path.join("mirror", "keyring")):
     for p, b in done[1:]:
         assert read(p) == b
     raises(errno.EKEYREVOKED, read, done[0][0])
+    assert not w.status()["keyring"]["rolled_back"]  # the vault's anchor knows either copy
+w.umount()
+# Yesterday's mirror alone: the slot file that lies beside it cannot tell, the vault does.
+w.stop_keyd()
+for top in ("keyring", os.path.join("mirror", "keyring")):
+    shutil.rmtree(w.path(top))
+    os.unlink(w.path(top + ".root"))
+shutil.copytree(w.path("then", "keyring"), w.path("mirror", "keyring"))
+shutil.copy(w.path("then", "keyring.root"), w.path("mirror", "keyring.root"))
+keyd()
+w.unlock()
+w.mount()
+r = w.run("leadglass", "status", "--json")
+assert r.returncode == 17 and json.loads(r.stdout)["keyring"]["rolled_back"], r
+assert read(done[1][0]) == done[1][1]
 w.umount()
 w.fails(2, ["itself"], "leadglass-keyd", "--keyring", w.path("keyring"), "--mirror", w.path("keyring"), "--socket", w.path("s2"))
 print(len(done), "studies; ok")

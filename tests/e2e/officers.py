@@ -218,6 +218,19 @@ assert read(os.path.join(m, "back")) == read(files["CT_small.dcm"])
 raises(errno.EKEYREVOKED, read, ct)
 assert "active" in w.cli("study", "show", UCT)
 
+# ---- a keyring backup is declared destroyed: two officers
+w.cli("backup", "create", w.path("b.lgk"), "--passphrase-file", PASS)
+b = json.loads(w.cli("backup", "list", "--json"))[0]["id"]
+w.fails(16, ["one of them asks"], "leadglass", "backup", "void", b)
+x = json.loads(w.cli("backup", "void", b, "--reason", "shredded", "--sign", ret.key, "--passphrase-file", PASS, "--json"))
+assert x["state"] == "pending" and x["details"] == b
+w.fails(16, ["another approves"], "leadglass", "backup", "void", b, "--act", x["id"])
+ret.refused("their own", "request", "approve", x["id"])
+sec.act("request", "approve", x["id"])
+w.cli("backup", "void", b, "--act", x["id"])
+assert json.loads(w.cli("backup", "list", "--json"))[0]["void"]
+w.fails(1, ["void already"], "leadglass", "backup", "void", b, "--act", x["id"])
+
 # ---- changes of officers; never below the quorum
 x = ret.act("officer", "add", "Olga", "--role", "security-officer", "--key", other.key + ".pub", "--account", str(other.uid), "--reason", "deputy")
 sec.act("request", "approve", x["id"])
@@ -251,4 +264,24 @@ assert all("count" in r for r in rows if before < r["seq"] < ended[0]["seq"]), (
 assert [r["outcome"] for r in rows if r["event"] == "study.assign"].count("ok") == 1
 assert not any(r["event"] in ("key.request", "officer.act") for r in rows if r["outcome"] == "ok")
 assert UCT.encode() not in read(os.path.join(log, "00000001.jsonl"))
+
+# ---- restored from the backup: what was signed before is not taken again, spent or not; destruction waits for two officers
+w.stop_keyd()
+w.cli("backup", "restore", w.path("b.lgk"), "--keyring", w.path("again"), "--passphrase-file", PASS, "--new-passphrase-file", w.passphrase)
+time.sleep(1.1)  # documents of the second of the restore itself are from before it
+w.ok("leadglass-keyd", "--keyring", w.path("again"))
+w.unlock()
+assert w.status()["mode"] == "officers"
+for x in (f + ".signed", f + "2.signed"):
+    w.fails(16, [], "leadglass", "request", "submit", x)
+r = ret.act("study", "revoke", UMR, "--reason", "after the restore", "--before-due")
+w.fails(16, ["one of them asks"], "leadglass", "backup", "confirm")
+x = ret.act("backup", "confirm", "--reason", "the list is complete")
+w.fails(16, ["another approves"], "leadglass", "backup", "confirm", "--act", x["id"])
+sec.act("request", "approve", x["id"])
+w.fails(16, ["another approves"], "leadglass", "backup", "confirm", "--act", r["id"])
+w.cli("backup", "confirm", "--act", x["id"])
+w.fails(1, ["not one"], "leadglass", "backup", "confirm", "--act", x["id"])
+sec.act("study", "approve", r["id"])
+wait_for(lambda: "state        destroyed" in w.cli("study", "show", UMR), 60)
 print("ok")

@@ -51,6 +51,11 @@ backup("vault-before")
 w.fails(1, ["not mounted"], "leadglass", "key", "reencrypt", vault, "--study", ct)
 w.mount()
 
+# Locked: nothing can be looked at, which is no success.
+w.cli("lock")
+w.fails(1, ["not to be had"], "leadglass", "key", "reencrypt", vault, "--all-studies")
+w.unlock()
+
 # Nothing to do; then one study's.
 assert json.loads(w.cli("key", "reencrypt", vault, "--study", ct, "--json"))["reencrypted"] == 0
 w.cli("key", "rotate", "--study", ct)
