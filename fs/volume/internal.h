@@ -147,12 +147,15 @@ void lg_nodes_free(struct lg_volume *v);
 /* The owner, mode or ACL of a directory has been changed. */
 void lg_dir_changed(struct lg_node *n);
 
-/* ---- tree.c: ns held ---- */
+/* ---- place.c: ns held ---- */
 /* ns, with names at hand. On error it is not held. */
 int lg_ns_shared(struct lg_volume *v) LG_MUST;
 int lg_ns_change(struct lg_volume *v) LG_MUST; /* shared, unless the mount is read-only: -EROFS */
 int lg_ns_exclusive(struct lg_volume *v) LG_MUST;
 void lg_ns_unlock(struct lg_volume *v);
+/* 0: nothing but our own. */
+int lg_dir_empty(int dirfd) LG_MUST;
+int lg_dirid_make(struct lg_volume *v, int dirfd, uint8_t id[LG_ID_LEN]) LG_MUST;
 int lg_dirid_get(struct lg_volume *v, struct lg_node *dir, int dirfd, uint8_t ret[LG_ID_LEN]) LG_MUST;
 /* The lower name; sealed is the whole of it. */
 int lg_lower_name(struct lg_volume *v, struct lg_node *dir, int dirfd, const char *name, char sealed[LG_SEALED_NAME_MAX + 1],
@@ -184,9 +187,15 @@ struct lg_place {
     char sealed[LG_SEALED_NAME_MAX + 1], lower[LG_LOWER_NAME_MAX + 1];
 };
 int lg_place_get(struct lg_volume *v, uint64_t dir, const char *name, enum lg_hold hold, struct lg_place *p) LG_MUST;
+/* Without its name. */
+int lg_place_dir(struct lg_volume *v, uint64_t dir, enum lg_hold hold, struct lg_place *p) LG_MUST;
 void lg_place_done(struct lg_volume *v, struct lg_place *p);
+
+/* ---- tree.c ---- */
 /* A hidden name that nobody has. */
 void lg_tmp_name(char out[32]);
+/* -EEXIST: something stands there. */
+int lg_name_exists(int dirfd, const char *lower) LG_MUST;
 
 /* ---- rekey.c ---- */
 /* The application's modification time of a re-encrypted file (path: of the lower file), whose own is the time of that. */

@@ -8,137 +8,6 @@
 
 #include "internal.h"
 
-/* ---- names at hand --------------------------------------------------------------------------------------------------------------- */
-
-static int names_get(struct lg_volume *v)
-{
-    struct lg_kref *k;
-    struct lg_names *names;
-    int rc = lg_keys_vault(v->opt.keys, &k);
-    if (rc)
-        return rc;
-    rc = lg_names_new(k->key, &names);
-    lg_kref_unref(k);
-    if (rc)
-        return rc;
-    pthread_rwlock_wrlock(&v->ns);
-    if (v->names)
-        lg_names_free(names);
-    else
-        v->names = names;
-    pthread_rwlock_unlock(&v->ns);
-    return 0;
-}
-
-static int ns_lock(struct lg_volume *v, int (*lock)(pthread_rwlock_t *))
-{
-    for (;;) {
-        lock(&v->ns);
-        if (v->names)
-            return 0;
-        pthread_rwlock_unlock(&v->ns);
-        int rc = names_get(v);
-        if (rc)
-            return rc;
-    }
-}
-
-int lg_ns_shared(struct lg_volume *v) { return ns_lock(v, pthread_rwlock_rdlock); }
-int lg_ns_change(struct lg_volume *v) { return v->opt.read_only ? -EROFS : lg_ns_shared(v); }
-int lg_ns_exclusive(struct lg_volume *v) { return v->opt.read_only ? -EROFS : ns_lock(v, pthread_rwlock_wrlock); }
-void lg_ns_unlock(struct lg_volume *v) { pthread_rwlock_unlock(&v->ns); }
-
-int lg_volume_report(struct lg_volume *v, const struct lg_node *n, const char *kind)
-{
-    struct lg_finding f = { .kind = kind, .ino = n->ino };
-    if (v->opt.finding)
-        v->opt.finding(v->opt.arg, &f);
-    return -EIO;
-}
-
-/* ---- directory ids ---------------------------------------------------------------------------------------------------------------- */
-
-/* 0: nothing but our own. */
-static int dir_empty(int dirfd)
-{
-    int fd = openat(dirfd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    DIR *d = fd < 0 ? NULL : fdopendir(fd);
-    int rc = 0;
-    if (!d) {
-        rc = -errno;
-        if (fd >= 0)
-            close(fd);
-        return rc;
-    }
-    for (struct dirent *e; !rc && (e = readdir(d));)
-        if (strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0 && !lg_name_is_hidden(e->d_name))
-            rc = -ENOTEMPTY;
-    closedir(d);
-    return rc;
-}
-
-static int dirid_make(struct lg_volume *v, int dirfd, uint8_t id[LG_ID_LEN])
-{
-    char text[LG_DIRID_TEXT_LEN + 1];
-    int rc = lg_random(id, LG_ID_LEN);
-    if (!rc)
-        rc = lg_dirid_seal(v->names, id, text);
-    if (!rc && symlinkat(text, dirfd, LG_DIRID_NAME))
-        rc = -errno;
-    return rc;
-}
-
-int lg_dirid_get(struct lg_volume *v, struct lg_node *dir, int dirfd, uint8_t ret[LG_ID_LEN])
-{
-    int rc = 0;
-    lg_node_lock(v, dir);
-    if (!dir->id_known) {
-        rc = lg_dirid_read(v->names, dirfd, dir->dirid);
-        if (rc == -ENOENT) /* no id and no entries: a new, empty directory */
-            rc = dir_empty(dirfd) == 0 && !v->opt.read_only ? dirid_make(v, dirfd, dir->dirid) : -EBADMSG;
-        if (rc == -EBADMSG)
-            rc = lg_volume_report(v, dir, "directory id is missing or does not verify");
-        dir->id_known = !rc;
-    }
-    if (!rc)
-        memcpy(ret, dir->dirid, LG_ID_LEN);
-    lg_node_unlock(v, dir);
-    return rc;
-}
-
-int lg_lower_name(struct lg_volume *v, struct lg_node *dir, int dirfd, const char *name, char sealed[LG_SEALED_NAME_MAX + 1],
-                  char lower[LG_LOWER_NAME_MAX + 1])
-{
-    uint8_t id[LG_ID_LEN];
-    int rc = strlen(name) > LG_NAME_MAX ? -ENAMETOOLONG : lg_dirid_get(v, dir, dirfd, id);
-    if (!rc)
-        rc = lg_name_seal(v->names, id, name, sealed);
-    if (!rc)
-        lg_name_lower(sealed, lower);
-    return rc;
-}
-
-/* Before the name itself: left over, it harms nobody. */
-int lg_sidecar_make(int dirfd, const char *sealed, const char *lower)
-{
-    char side[LG_LOWER_NAME_MAX + 1];
-    if (!lg_name_is_long(lower))
-        return 0;
-    lg_sidecar_name(lower, side);
-    return symlinkat(sealed, dirfd, side) && errno != EEXIST ? -errno : 0;
-}
-
-void lg_sidecar_drop(int dirfd, const char *lower)
-{
-    char side[LG_LOWER_NAME_MAX + 1];
-    if (lg_name_is_long(lower)) {
-        lg_sidecar_name(lower, side);
-        unlinkat(dirfd, side, 0);
-    }
-}
-
-int lg_fd_path(int fd, char out[32]) { return snprintf(out, 32, "/proc/self/fd/%d", fd); }
-
 /* What is made in a directory depends on that much of it; asked for once. */
 static uint32_t dir_traits(const struct lg_place *p)
 {
@@ -174,43 +43,6 @@ static int own(const struct lg_volume *v, int fd, const struct lg_place *p, cons
             return -errno;
     }
     return 0;
-}
-
-/* ---- one directory for a call ------------------------------------------------------------------------------------------------------ */
-
-/* Without its name. */
-static int place_dir(struct lg_volume *v, uint64_t dir, enum lg_hold hold, struct lg_place *p)
-{
-    p->fd = -1;
-    p->hold = LG_HOLD_NONE;
-    p->dir = lg_node_ref(v, dir);
-    if (!p->dir)
-        return -ESTALE;
-    p->fd = lg_node_dirfd(v, p->dir);
-    if (p->fd < 0)
-        return p->fd;
-    if (hold == LG_HOLD_SHARED)
-        pthread_rwlock_rdlock(p->dir->entries);
-    else if (hold == LG_HOLD_CHANGE)
-        pthread_rwlock_wrlock(p->dir->entries);
-    p->hold = hold;
-    return 0;
-}
-
-int lg_place_get(struct lg_volume *v, uint64_t dir, const char *name, enum lg_hold hold, struct lg_place *p)
-{
-    int rc = place_dir(v, dir, hold, p);
-    return rc ? rc : lg_lower_name(v, p->dir, p->fd, name, p->sealed, p->lower);
-}
-
-void lg_place_done(struct lg_volume *v, struct lg_place *p)
-{
-    if (!p->dir)
-        return;
-    if (p->hold != LG_HOLD_NONE)
-        pthread_rwlock_unlock(p->dir->entries);
-    lg_node_done(p->dir, p->fd);
-    lg_node_unref(v, p->dir);
 }
 
 static int entry_of(struct lg_volume *v, struct lg_place *p, const char *name, struct lg_entry *ret)
@@ -253,7 +85,7 @@ void lg_tmp_name(char out[32])
 /* The umask counts only where no default ACL does. */
 static mode_t masked(const struct lg_place *p, mode_t mode, const struct lg_cred *c) { return dir_traits(p) & LG_DIR_ACL ? mode : mode & ~c->umask; }
 
-static int exists(int dirfd, const char *lower)
+int lg_name_exists(int dirfd, const char *lower)
 {
     struct stat st;
     return fstatat(dirfd, lower, &st, AT_SYMLINK_NOFOLLOW) == 0 ? -EEXIST : errno == ENOENT ? 0 : -errno;
@@ -265,13 +97,13 @@ static int mkdir_at(struct lg_volume *v, struct lg_place *p, mode_t mode, const 
     char tmp[32];
     uint8_t id[LG_ID_LEN];
     lg_tmp_name(tmp);
-    int rc = exists(p->fd, p->lower);
+    int rc = lg_name_exists(p->fd, p->lower);
     if (rc)
         return rc;
     if (mkdirat(p->fd, tmp, mode & 07777))
         return -errno;
     int fd = openat(p->fd, tmp, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
-    rc = fd < 0 ? -errno : dirid_make(v, fd, id);
+    rc = fd < 0 ? -errno : lg_dirid_make(v, fd, id);
     if (!rc)
         rc = own(v, fd, p, c);
     if (!rc)
@@ -337,7 +169,7 @@ int lg_volume_mknod(struct lg_volume *v, uint64_t parent, const char *name, mode
         return lg_errno(rc);
     rc = lg_place_get(v, parent, name, LG_HOLD_CHANGE, &p);
     if (!rc)
-        rc = exists(p.fd, p.lower);
+        rc = lg_name_exists(p.fd, p.lower);
     if (!rc)
         rc = lg_sidecar_make(p.fd, p.sealed, p.lower);
     if (!rc && mknodat(p.fd, p.lower, masked(&p, mode, c), rdev))
@@ -386,7 +218,7 @@ int lg_volume_symlink(struct lg_volume *v, uint64_t parent, const char *name, co
     if (!rc)
         rc = lg_target_seal(v->names, target, text, sizeof text);
     if (!rc)
-        rc = exists(p.fd, p.lower);
+        rc = lg_name_exists(p.fd, p.lower);
     if (!rc)
         rc = lg_sidecar_make(p.fd, p.sealed, p.lower);
     size_t len = rc ? 0 : strlen(text);
@@ -435,7 +267,7 @@ int lg_volume_link(struct lg_volume *v, uint64_t node, uint64_t new_parent, cons
     int fd = n ? lg_node_open(v, n, O_PATH | O_NOFOLLOW) : -ESTALE;
     rc = fd < 0 ? fd : lg_place_get(v, new_parent, new_name, LG_HOLD_CHANGE, &p);
     if (!rc)
-        rc = exists(p.fd, p.lower);
+        rc = lg_name_exists(p.fd, p.lower);
     if (!rc)
         rc = lg_sidecar_make(p.fd, p.sealed, p.lower);
     if (!rc) {
@@ -457,201 +289,6 @@ int lg_volume_link(struct lg_volume *v, uint64_t node, uint64_t new_parent, cons
         close(fd);
     lg_node_unref(v, n);
     lg_ns_unlock(v);
-    return lg_errno(rc);
-}
-
-/* ---- removing and moving -------------------------------------------------------------------------------------------------------------- */
-
-int lg_volume_unlink(struct lg_volume *v, uint64_t parent, const char *name, struct lg_subject *ret_of)
-{
-    struct lg_place p;
-    struct lg_node *n = NULL;
-    struct stat st;
-    int rc = lg_ns_change(v);
-    if (rc)
-        return lg_errno(rc);
-    rc = lg_place_get(v, parent, name, LG_HOLD_CHANGE, &p);
-    if (!rc && ret_of && fstatat(p.fd, p.lower, &st, AT_SYMLINK_NOFOLLOW) == 0)
-        n = lg_node_named(v, &st, parent, name);
-    if (!rc && unlinkat(p.fd, p.lower, 0))
-        rc = -errno;
-    if (!rc)
-        lg_sidecar_drop(p.fd, p.lower);
-    lg_place_done(v, &p);
-    lg_ns_unlock(v);
-    if (ret_of)
-        *ret_of = lg_node_subject(v, n);
-    lg_node_unref(v, n);
-    return lg_errno(rc);
-}
-
-/* Takes away an empty directory of ours, hidden first so that a crash leaves nothing half empty under a name. */
-static int discard_dir(int parentfd, const char *lower)
-{
-    char tmp[32];
-    int fd = openat(parentfd, lower, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
-    if (fd < 0)
-        return -errno;
-    int rc = dir_empty(fd);
-    lg_tmp_name(tmp);
-    const char *at = tmp;
-    if (!rc && renameat2(parentfd, lower, parentfd, tmp, RENAME_NOREPLACE)) {
-        if (errno == ENOSPC || errno == EDQUOT) /* no room for another name: a crash may leave it without its id, and empty */
-            at = lower;
-        else
-            rc = -errno;
-    }
-    if (!rc) {
-        DIR *d = fdopendir(fd);
-        if (d) {
-            fd = -1;
-            for (struct dirent *e; (e = readdir(d));) {
-                if (strncmp(e->d_name, LG_HIDDEN, sizeof LG_HIDDEN - 1) != 0 || unlinkat(dirfd(d), e->d_name, 0) == 0)
-                    continue;
-                int sub = openat(dirfd(d), e->d_name, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW); /* what a crash left of an earlier one */
-                if (sub >= 0) {
-                    unlinkat(sub, LG_DIRID_NAME, 0);
-                    close(sub);
-                    unlinkat(dirfd(d), e->d_name, AT_REMOVEDIR);
-                }
-            }
-            closedir(d);
-        }
-        if (unlinkat(parentfd, at, AT_REMOVEDIR) && at == lower) /* hidden it is gone; what is left of it goes with its parent */
-            rc = -errno;
-    }
-    if (fd >= 0)
-        close(fd);
-    return rc;
-}
-
-/* Exclusively, each once, in the order of their ids. NULL and others are passed over; the order in set is changed. */
-static void lock_dirs(struct lg_node **set, size_t n)
-{
-    for (size_t i = 0; i < n; i++)
-        for (size_t k = i + 1; k < n; k++)
-            if (!set[i] || (set[k] && set[k]->id < set[i]->id)) {
-                struct lg_node *x = set[i];
-                set[i] = set[k];
-                set[k] = x;
-            }
-    for (size_t i = 0; i < n; i++)
-        if (set[i] && set[i]->entries && (!i || set[i] != set[i - 1]))
-            pthread_rwlock_wrlock(set[i]->entries);
-}
-
-static void unlock_dirs(struct lg_node **set, size_t n)
-{
-    for (size_t i = 0; i < n; i++)
-        if (set[i] && set[i]->entries && (!i || set[i] != set[i - 1]))
-            pthread_rwlock_unlock(set[i]->entries);
-}
-
-int lg_volume_rmdir(struct lg_volume *v, uint64_t parent, const char *name)
-{
-    struct lg_place p;
-    struct lg_node *dir = NULL, *now = NULL;
-    int rc = lg_ns_change(v);
-    if (rc)
-        return lg_errno(rc);
-    rc = lg_place_get(v, parent, name, LG_HOLD_NONE, &p);
-    for (bool again = !rc; again;) { /* until the directory that is there is the one locked */
-        struct stat st;
-        struct lg_node *set[] = { p.dir, dir };
-        lock_dirs(set, 2);
-        rc = lg_node_at(v, NULL, p.fd, p.lower, NULL, false, &now, &st);
-        again = !rc && S_ISDIR(now->type) && now != dir;
-        if (!rc && !again)
-            rc = discard_dir(p.fd, p.lower);
-        if (!rc && !again)
-            lg_sidecar_drop(p.fd, p.lower);
-        unlock_dirs(set, 2);
-        lg_node_unref(v, dir);
-        dir = now;
-        now = NULL;
-    }
-    lg_node_unref(v, dir);
-    lg_place_done(v, &p);
-    lg_ns_unlock(v);
-    return lg_errno(rc);
-}
-
-/* Both directories are locked, and to too if it is one. to: what stands at b, NULL: nothing. */
-static int rename_at(struct lg_place *a, struct lg_place *b, const struct lg_node *from, const struct lg_node *to, unsigned flags)
-{
-    int rc = lg_sidecar_make(b->fd, b->sealed, b->lower);
-    if (rc)
-        return rc;
-    if (!flags && to && S_ISDIR(from->type) && S_ISDIR(to->type) && from != to) {
-        /* Over an empty directory: its id stands in the way of an ordinary rename. */
-        int fd = openat(b->fd, b->lower, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
-        rc = fd < 0 ? -errno : dir_empty(fd);
-        if (fd >= 0)
-            close(fd);
-        if (!rc && renameat2(a->fd, a->lower, b->fd, b->lower, RENAME_EXCHANGE))
-            rc = -errno;
-        return rc ? rc : discard_dir(a->fd, a->lower);
-    }
-    if (renameat2(a->fd, a->lower, b->fd, b->lower, flags)) {
-        rc = -errno;
-        if (!to)
-            lg_sidecar_drop(b->fd, b->lower);
-    }
-    return rc;
-}
-
-int lg_volume_rename(struct lg_volume *v, uint64_t parent, const char *name, uint64_t new_parent, const char *new_name, unsigned flags, struct lg_subject *ret_of)
-{
-    struct lg_place a, b = { 0 };
-    struct lg_node *dir = NULL, *moved = NULL;
-    if (ret_of)
-        ret_of->known = false;
-    if (flags & ~(unsigned)(RENAME_NOREPLACE | RENAME_EXCHANGE))
-        return -EINVAL;
-    int rc = lg_ns_change(v);
-    if (rc)
-        return lg_errno(rc);
-    rc = lg_place_get(v, parent, name, LG_HOLD_NONE, &a);
-    if (!rc)
-        rc = lg_place_get(v, new_parent, new_name, LG_HOLD_NONE, &b);
-    for (bool again = !rc; again;) { /* until the directory that is to be replaced is the one locked */
-        struct lg_node *n = NULL, *m = NULL, *set[] = { a.dir, b.dir, dir };
-        struct stat st;
-        lock_dirs(set, 3);
-        rc = lg_node_at(v, NULL, a.fd, a.lower, NULL, false, &n, &st);
-        if (!rc)
-            rc = lg_node_at(v, NULL, b.fd, b.lower, NULL, false, &m, &st);
-        if (rc == -ENOENT && n && !(flags & RENAME_EXCHANGE))
-            rc = 0;
-        again = !rc && !flags && m && m != n && S_ISDIR(m->type) && m != dir;
-        if (!rc && !again)
-            rc = rename_at(&a, &b, n, m, flags);
-        if (!rc && !again) {
-            bool same = a.dir == b.dir && strcmp(a.lower, b.lower) == 0;
-            if (!same && !(flags & RENAME_EXCHANGE) && lg_name_is_long(a.lower) && exists(a.fd, a.lower) == 0) /* two links to one inode stay both */
-                lg_sidecar_drop(a.fd, a.lower);
-            lg_node_moved(v, n, new_parent, new_name);
-            lg_sweep_moved(v, n);
-            if (flags & RENAME_EXCHANGE) {
-                lg_node_moved(v, m, parent, name);
-                lg_sweep_moved(v, m);
-            }
-        }
-        unlock_dirs(set, 3);
-        if (again)
-            lg_node_unref(v, n);
-        else
-            moved = n;
-        lg_node_unref(v, dir);
-        dir = m;
-    }
-    lg_node_unref(v, dir);
-    lg_place_done(v, &a);
-    lg_place_done(v, &b);
-    lg_ns_unlock(v);
-    if (ret_of) /* may wait for whoever is opening the file, so no lock is held */
-        *ret_of = lg_node_subject(v, moved);
-    lg_node_unref(v, moved);
     return lg_errno(rc);
 }
 
@@ -750,7 +387,7 @@ int lg_volume_tmpfile(struct lg_volume *v, uint64_t parent, int flags, mode_t mo
     int rc = lg_ns_change(v);
     if (rc)
         return lg_errno(rc);
-    rc = place_dir(v, parent, LG_HOLD_NONE, &p);
+    rc = lg_place_dir(v, parent, LG_HOLD_NONE, &p);
     if (!rc) {
         mode = masked(&p, mode, c);
         int fd = openat(p.fd, ".", O_RDWR | O_TMPFILE | O_CLOEXEC, mode & 07777);
