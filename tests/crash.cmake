@@ -1,5 +1,5 @@
 # Power cuts and errors from below. disk.c records changes of names by standing between the core and the system calls.
-add_library(crash_disk STATIC crash/disk.c crash/memkeys.c crash/scratch.c)
+add_library(crash_disk STATIC crash/disk.c crash/image.c crash/record.c crash/memkeys.c crash/scratch.c)
 target_link_libraries(crash_disk PUBLIC leadglass-core Threads::Threads)
 target_link_options(crash_disk INTERFACE
     LINKER:--wrap=openat,--wrap=mkdirat,--wrap=mknodat,--wrap=symlinkat,--wrap=linkat,--wrap=unlinkat,--wrap=renameat2,--wrap=syncfs,--wrap=fsync
