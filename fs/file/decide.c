@@ -5,20 +5,29 @@
 /* Shorter than this nothing is a DICOM file (PS3.10: preamble and prefix), and what it says is no secret of a study. */
 #define TOO_SHORT 132u
 
-/* What wraps file keys is kept for the general key alone, by which every new file begins: there may be a million studies. */
-static int key_make(struct lg_kref *kref, const struct lg_s0 *s0, struct lg_filekey **ret)
+int lg_wrap_of(struct lg_kref *kref, struct lg_siv **ret, struct lg_siv **ret_own)
 {
-    struct lg_siv *wrap = atomic_load(&kref->wrap), *made = NULL;
-    if (kref->kind != LG_KIND_GENERAL)
-        return lg_filekey_make(kref->key, kref->kid, kref->version, s0, ret);
-    int rc = wrap ? 0 : lg_filekey_wrap(kref->key, &made);
+    struct lg_siv *w = atomic_load(&kref->wrap);
+    bool kept = w != NULL;
+    int rc = w ? 0 : lg_filekey_wrap(kref->key, &w);
     if (rc)
         return rc;
-    if (!wrap && atomic_compare_exchange_strong(&kref->wrap, &wrap, made))
-        wrap = made;
-    else
-        lg_siv_free(made); /* somebody was faster */
-    return lg_filekey_make_with(wrap, kref->kid, kref->version, s0, ret);
+    if (!kept)
+        kept = lg_kref_keep_wrap(kref, w);
+    *ret = w;
+    *ret_own = kept ? NULL : w;
+    return 0;
+}
+
+static int key_make(struct lg_kref *kref, const struct lg_s0 *s0, struct lg_filekey **ret)
+{
+    struct lg_siv *wrap, *own;
+    int rc = lg_wrap_of(kref, &wrap, &own);
+    if (rc)
+        return rc;
+    rc = lg_filekey_make_with(wrap, kref->kid, kref->version, s0, ret);
+    lg_siv_free(own);
+    return rc;
 }
 
 int lg_key_use(struct lg_file *f, struct lg_kref *kref)

@@ -178,7 +178,9 @@ int lg_chunk_load(struct lg_file *f, uint64_t i, uint8_t *out) LG_MUST;
 /* ---- decide.c: which key ---- */
 /* Sees the bytes of a write to a file without a key, before they are stored. 0 with f->key still NULL: undecided. */
 int lg_decide_write(struct lg_file *f, const void *buf, size_t len, uint64_t off) LG_MUST;
-/* A fresh file key, wrapped by kref. */
+/* What wraps file keys under kref, lasting as long as that does, or ret_own, which the caller frees. */
+int lg_wrap_of(struct lg_kref *kref, struct lg_siv **ret, struct lg_siv **ret_own) LG_MUST;
+/* A file key wrapped by kref: a fresh one, or that of the empty file. */
 int lg_key_use(struct lg_file *f, struct lg_kref *kref) LG_MUST;
 /* At a commit: gives the file a key whatever is known. */
 int lg_decide_commit(struct lg_file *f) LG_MUST;

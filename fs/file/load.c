@@ -60,7 +60,11 @@ static int try_slot(struct lg_file *f, unsigned n, const struct lg_slot *s, cons
     int rc = lg_keys_by_id(f->env->keys, s->kid, s->key_version, &kref);
     if (rc)
         return rc;
-    rc = lg_filekey_open(kref->key, s, &f->s0, &f->key);
+    struct lg_siv *wrap, *own = NULL;
+    rc = lg_wrap_of(kref, &wrap, &own);
+    if (!rc)
+        rc = lg_filekey_open_with(wrap, s, &f->s0, &f->key);
+    lg_siv_free(own);
     f->provisional = kref->kind == LG_KIND_PROVISIONAL;
     lg_kref_unref(kref);
     if (!rc)

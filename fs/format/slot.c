@@ -273,16 +273,24 @@ int lg_filekey_make(const struct lg_secret *study_key, const uint8_t kid[LG_ID_L
 
 int lg_filekey_open(const struct lg_secret *study_key, const struct lg_slot *slot, const struct lg_s0 *s0, struct lg_filekey **ret)
 {
+    struct lg_siv *wrap;
+    int rc = lg_filekey_wrap(study_key, &wrap);
+    if (rc)
+        return rc;
+    rc = lg_filekey_open_with(wrap, slot, s0, ret);
+    lg_siv_free(wrap);
+    return rc;
+}
+
+int lg_filekey_open_with(struct lg_siv *wrap, const struct lg_slot *slot, const struct lg_s0 *s0, struct lg_filekey **ret)
+{
     LG_SECRET_AUTO fk = lg_secret_new();
-    LG_SECRET_AUTO kek = lg_secret_new();
     struct lg_filekey *k = NULL;
     uint8_t ad[WRAP_AD_LEN];
-    if (!fk || !kek)
+    if (!fk)
         return -ENOMEM;
     wrap_ad(s0, slot->kid, slot->key_version, ad);
-    int rc = lg_derive(study_key, "leadglass file wrap", NULL, 0, kek);
-    if (!rc)
-        rc = lg_key_unwrap(kek, ad, sizeof ad, slot->wrapped, fk);
+    int rc = lg_key_unwrap_with(wrap, ad, sizeof ad, slot->wrapped, fk);
     if (!rc)
         rc = filekey_derive(fk, s0, &k);
     if (!rc && !lg_equal(k->commitment, slot->commitment, sizeof k->commitment))

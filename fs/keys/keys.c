@@ -1,6 +1,7 @@
 #include "leadglass/keys.h"
 
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -18,7 +19,7 @@ struct held {
     bool stale; /* may have been revoked while we were not told: ask again if anybody answers */
 };
 
-enum { BUCKETS = 4096 };
+enum { BUCKETS = 4096, WRAPS_MAX = 1024 };
 
 struct lg_keys {
     struct lg_key_source src;
@@ -50,10 +51,23 @@ static struct lg_kref *kref_ref(struct lg_kref *k)
     return k;
 }
 
+static atomic_uint wraps; /* kept, of all keys: some 2 KiB each */
+
+bool lg_kref_keep_wrap(struct lg_kref *k, struct lg_siv *wrap)
+{
+    struct lg_siv *none = NULL;
+    if (atomic_fetch_add(&wraps, 1) < WRAPS_MAX && atomic_compare_exchange_strong(&k->wrap, &none, wrap))
+        return true;
+    atomic_fetch_sub(&wraps, 1);
+    return false;
+}
+
 void lg_kref_unref(struct lg_kref *k)
 {
     if (!k || __atomic_sub_fetch(&k->refs, 1, __ATOMIC_ACQ_REL))
         return;
+    if (k->wrap)
+        atomic_fetch_sub(&wraps, 1);
     lg_siv_free(k->wrap);
     lg_secret_free(k->key);
     free(k);

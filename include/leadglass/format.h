@@ -86,6 +86,7 @@ int lg_filekey_wrap(const struct lg_secret *study_key, struct lg_siv **ret) LG_M
 int lg_filekey_make_with(struct lg_siv *wrap, const uint8_t kid[LG_ID_LEN], uint32_t key_version, const struct lg_s0 *s0, struct lg_filekey **ret) LG_MUST;
 /* The one that a slot names. -EBADMSG: the wrap or the commitment does not verify. */
 int lg_filekey_open(const struct lg_secret *study_key, const struct lg_slot *slot, const struct lg_s0 *s0, struct lg_filekey **ret) LG_MUST;
+int lg_filekey_open_with(struct lg_siv *wrap, const struct lg_slot *slot, const struct lg_s0 *s0, struct lg_filekey **ret) LG_MUST;
 void lg_filekey_free(struct lg_filekey *k);
 
 /* Fills in wrap, commitment, salt, sealed accumulator, the other slot's hash and MAC. */

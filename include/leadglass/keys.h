@@ -15,10 +15,12 @@ struct lg_kref {
     uint32_t version;
     enum lg_key_kind kind;
     struct lg_secret *key;
-    struct lg_siv *_Atomic wrap; /* private to who makes file keys: made at the first, of the key that every new file begins with */
+    struct lg_siv *_Atomic wrap; /* what wraps file keys under it, once somebody has kept it here */
     int refs; /* private */
 };
 void lg_kref_unref(struct lg_kref *k); /* wipes with the last; NULL is fine; thread-safe */
+/* Keeps wrap for as long as the key lives. false: it stays the caller's, as somebody was faster, or as many keys have theirs as locked memory is given for. */
+bool lg_kref_keep_wrap(struct lg_kref *k, struct lg_siv *wrap);
 
 /* Where keys come from: the calls of lg_client that leadglass-fs needs, same contracts. */
 struct lg_key_source {

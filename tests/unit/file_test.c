@@ -39,8 +39,16 @@ static int key_for(struct lg_keys *k, uint8_t tag, enum lg_key_kind kind, struct
 }
 void lg_kref_unref(struct lg_kref *r)
 {
+    lg_siv_free(r->wrap);
     lg_secret_free(r->key);
     free(r);
+}
+bool lg_kref_keep_wrap(struct lg_kref *r, struct lg_siv *wrap)
+{
+    if (r->kind == LG_KIND_PROVISIONAL) /* as when many are kept */
+        return false;
+    r->wrap = wrap;
+    return true;
 }
 int lg_keys_general(struct lg_keys *k, struct lg_kref **ret) { return key_for(k, 'g', LG_KIND_GENERAL, ret); }
 int lg_keys_provisional(struct lg_keys *k, struct lg_kref **ret) { return key_for(k, 'p', LG_KIND_PROVISIONAL, ret); }
