@@ -81,7 +81,7 @@ w.cli("study", "certificate", "1.2.%d" % (N + 1))  # confirmed
 print("a study with %d provisional keys: %.2f s" % (ATTACHED, t))
 
 # Asked for by one administrator, without --now: they wait as the policy says. A few are asked for first, to know how long all will take.
-kid = {s["uid"]: bytes.fromhex(s["key_id"]) for s in json.loads(w.cli("study", "list", "--json"))}
+kid = {s["uid"]: bytes.fromhex(s["key_id"]) for s in w.asked("study", "list")}
 now = int(time.time())
 
 
@@ -107,7 +107,7 @@ for n in range(0, N, 7):
     raises(errno.EKEYREVOKED, read, os.path.join(m, "%02d" % (n % 100), str(n)))
 assert read(os.path.join(m, "kept")) == study(N)
 before += N  # those told so far, one by one
-wait_for(lambda: sum(1 for s in json.loads(w.cli("study", "list", "--json")) if s["state"] == "destroyed") == N + 1, waiting + 600)
+wait_for(lambda: sum(1 for s in w.asked("study", "list") if s["state"] == "destroyed") == N + 1, waiting + 600)
 w.recorded()
 log = [json.loads(x) for f in sorted(glob.glob(w.path("keyring.audit", "keyd", "*.jsonl"))) for x in read(f).split(b"\n")[:-1]]
 ended = [r for r in log if r["event"] == "key.destroy" and "waiting period" in r.get("text", "")]
