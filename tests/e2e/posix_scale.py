@@ -7,7 +7,6 @@ from lib import *
 
 N = int(sys.argv[1]) if len(sys.argv) > 1 else 10000
 RSS_MAX_MIB, BYTES_PER_INODE_MAX = 300, 310
-SANITIZED = any(read(os.path.join(BIN, "leadglass-fs")).find(b) >= 0 for b in (b"__asan_init", b"__tsan_init"))
 resource.setrlimit(resource.RLIMIT_NOFILE, (1024, min(4096, resource.getrlimit(resource.RLIMIT_NOFILE)[1])))  # what an ordinary service has
 w = World(under=os.environ.get("LG_POSIX_UNDER", "/dev/shm"))
 w.init()
