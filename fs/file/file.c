@@ -224,6 +224,18 @@ bool lg_file_kid(struct lg_file *f, uint8_t ret_kid[LG_ID_LEN], uint32_t *ret_ve
     return known;
 }
 
+bool lg_file_holds_key(struct lg_file *f, uint8_t ret_kid[LG_ID_LEN], uint32_t *ret_version)
+{
+    pthread_rwlock_rdlock(&f->lock);
+    bool holds = f->key && f->key_version;
+    if (holds) {
+        memcpy(ret_kid, f->kid, LG_ID_LEN);
+        *ret_version = f->key_version;
+    }
+    pthread_rwlock_unlock(&f->lock);
+    return holds;
+}
+
 void lg_file_drop_keys(struct lg_file *f, bool discard)
 {
     const struct lg_sys *sys = f->env->sys;

@@ -22,7 +22,7 @@
 #include "leadglass/crypto.h"
 #include "options.h"
 
-enum { READAHEAD_KB = 1024, TICK_S = 1, IDLE_THREADS = 10, EXPIRE_S = 60, ANCHOR_S = 600, ANCHOR_AGAIN_S = 10 };
+enum { READAHEAD_KB = 1024, TICK_S = 1, IDLE_THREADS = 10, EXPIRE_S = 60, ANCHOR_S = 600, ANCHOR_AGAIN_S = 10, ASK_AGAIN_S = 5 };
 
 struct program {
     struct lg_front_options o;
@@ -41,7 +41,7 @@ struct program {
     pthread_cond_t stop_cond;
     bool stop;
     uint8_t vault_id[LG_ID_LEN];
-    atomic_bool anchor_due;
+    atomic_bool anchor_due, ask_due;
     uint8_t anchor[LG_VAULT_ANCHOR_LEN]; /* to keep; of one thread at a time */
     size_t anchor_len;
     int anchor_rc, anchor_said;
@@ -183,6 +183,45 @@ static void invalidate(void *arg, uint64_t node)
     fuse_lowlevel_notify_inval_inode(p->front.session, node, 0, 0);
 }
 
+/* Files that are open go on with what they hold only while the key manager says so, or a lease runs: asked whenever it was away, as a revocation may have been missed, and
+ * once a minute for leases that have ended. False: it could not be asked about all of them. Holds no lock. */
+static bool ask_anew(struct program *p)
+{
+    struct lg_volume_kid *kid = NULL;
+    size_t n = 0;
+    bool sure = true, answered = true;
+    int rc = lg_volume_kids(p->front.volume, &kid, &n);
+    uint8_t (*ended)[LG_ID_LEN] = !rc && n ? calloc(2 * n, LG_ID_LEN) : NULL, (*revoked)[LG_ID_LEN] = ended ? ended + n : NULL;
+    size_t n_ended = 0, n_revoked = 0;
+    if (rc || (n && !ended)) {
+        free(kid);
+        return false;
+    }
+    for (size_t i = 0; i < n; i++) {
+        rc = lg_keys_still(p->front.keys, kid[i].kid, kid[i].version, answered);
+        answered = answered && (!rc || rc == -EKEYREVOKED); /* one that hangs is not waited for again and again */
+        if (rc == -EAGAIN)
+            sure = false;
+        else if (rc == -EKEYREVOKED)
+            memcpy(revoked[n_revoked++], kid[i].kid, LG_ID_LEN);
+        else if (rc)
+            memcpy(ended[n_ended++], kid[i].kid, LG_ID_LEN);
+    }
+    if (n_revoked) {
+        lg_front_audit_event(p->front.audit, "key.revoke");
+        lg_keys_revoke(p->front.keys, (const uint8_t(*)[LG_ID_LEN])revoked, (unsigned)n_revoked);
+        lg_volume_drop_keys(p->front.volume, (const uint8_t(*)[LG_ID_LEN])revoked, (unsigned)n_revoked, true, invalidate, p);
+        say(p, LOG_NOTICE, "%zu keys were revoked while the key manager was away", n_revoked);
+    }
+    if (n_ended) {
+        lg_volume_drop_keys(p->front.volume, (const uint8_t(*)[LG_ID_LEN])ended, (unsigned)n_ended, false, invalidate, p);
+        say(p, LOG_WARNING, "the leases of %zu keys have ended, and the key manager does not renew them", n_ended);
+    }
+    free(ended);
+    free(kid);
+    return sure;
+}
+
 /* On the watch's own thread; holds no lock. Its return is the acknowledgement. */
 static int on_event(void *arg, const struct lg_event *e)
 {
@@ -207,9 +246,12 @@ static int on_event(void *arg, const struct lg_event *e)
         break;
     case LG_EVENT_UNLOCK:
         lg_keys_unlock(p->front.keys);
+        if (atomic_exchange(&p->ask_due, false) && !ask_anew(p))
+            atomic_store(&p->ask_due, true);
         break;
     case LG_EVENT_RESYNC:
         lg_keys_resync(p->front.keys);
+        atomic_store(&p->ask_due, !ask_anew(p));
         atomic_store(&p->anchor_due, true); /* another keyring's key manager, perhaps */
         break;
     case LG_EVENT_TRIMMED: /* a header that is still to be written may name an older version: it is, before anybody looks */
@@ -275,7 +317,10 @@ static void *ticking(void *arg)
             break;
         pthread_mutex_unlock(&p->mu);
         lg_volume_tick(p->front.volume);
-        if (++n % EXPIRE_S == 0) {
+        n++;
+        if (n % EXPIRE_S == 0 || (n % ASK_AGAIN_S == 0 && atomic_load(&p->ask_due)))
+            atomic_store(&p->ask_due, !ask_anew(p));
+        if (n % EXPIRE_S == 0) {
             lg_keys_expire(p->front.keys);
             tell_cold_reads();
         }

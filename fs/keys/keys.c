@@ -340,6 +340,26 @@ int lg_keys_by_id(struct lg_keys *k, const uint8_t kid[LG_ID_LEN], uint32_t vers
     return ask_again(k, NULL, kid, version, ret);
 }
 
+int lg_keys_still(struct lg_keys *k, const uint8_t kid[LG_ID_LEN], uint32_t version, bool may_ask)
+{
+    struct lg_kref *ref = NULL;
+    int rc = may_ask ? lg_keys_by_id(k, kid, version, &ref) : 1;
+    lg_kref_unref(ref);
+    if (rc == -EKEYREVOKED)
+        return rc;
+    pthread_mutex_lock(&k->mu);
+    const struct held *h = find_kid(k, kid, version);
+    bool runs = h && h->k && h->until > now();
+    if (h && !h->k)
+        rc = -EKEYREVOKED;
+    else if (runs && h->stale) /* nobody could say */
+        rc = -EAGAIN;
+    else if (rc == 1)
+        rc = runs || (k->general && k->general->version == version && !memcmp(k->general->kid, kid, LG_ID_LEN)) ? 0 : -ENOKEY;
+    pthread_mutex_unlock(&k->mu);
+    return rc;
+}
+
 int lg_keys_provisional(struct lg_keys *k, struct lg_kref **ret)
 {
     struct lg_key key = { .key = NULL };

@@ -213,6 +213,62 @@ void lg_volume_drop_keys(struct lg_volume *v, const uint8_t (*kids)[LG_ID_LEN], 
     (void)!lg_nodes_each(v, false, drop_one, &d);
 }
 
+struct kids {
+    struct lg_volume_kid *kid;
+    size_t n, cap;
+};
+
+/* Sorted, each once. */
+static int kid_one(struct lg_volume *v, struct lg_node *n, void *arg)
+{
+    struct kids *ks = arg;
+    struct lg_volume_kid x = { .version = 0 };
+    if (!S_ISREG(n->type))
+        return 0;
+    lg_node_lock(v, n);
+    bool known = n->f && lg_file_holds_key(n->f, x.kid, &x.version);
+    lg_node_unlock(v, n);
+    size_t lo = 0, hi = ks->n;
+    while (known && lo < hi) {
+        size_t mid = lo + (hi - lo) / 2;
+        int c = memcmp(ks->kid[mid].kid, x.kid, LG_ID_LEN);
+        c = c ? c : (ks->kid[mid].version > x.version) - (ks->kid[mid].version < x.version);
+        if (!c)
+            return 0;
+        if (c < 0)
+            lo = mid + 1;
+        else
+            hi = mid;
+    }
+    if (!known)
+        return 0;
+    if (ks->n == ks->cap) {
+        size_t cap = ks->cap ? 2 * ks->cap : 64;
+        void *p = reallocarray(ks->kid, cap, sizeof *ks->kid);
+        if (!p)
+            return -ENOMEM;
+        ks->kid = p;
+        ks->cap = cap;
+    }
+    memmove(ks->kid + lo + 1, ks->kid + lo, (ks->n - lo) * sizeof *ks->kid);
+    ks->kid[lo] = x;
+    ks->n++;
+    return 0;
+}
+
+int lg_volume_kids(struct lg_volume *v, struct lg_volume_kid **ret, size_t *ret_n)
+{
+    struct kids ks = { .kid = NULL };
+    int rc = lg_nodes_each(v, false, kid_one, &ks);
+    if (rc) {
+        free(ks.kid);
+        return rc;
+    }
+    *ret = ks.kid;
+    *ret_n = ks.n;
+    return 0;
+}
+
 static int sync_one(struct lg_volume *v, struct lg_node *n, void *arg)
 {
     (void)v, (void)arg;

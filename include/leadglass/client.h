@@ -38,6 +38,7 @@ struct lg_keyd_status {
         uint8_t vault_id[LG_ID_LEN];
         uint64_t session;
         uint32_t pid;
+        uint64_t away; /* since when the key manager has no connection to it (seconds since 1970); 0: it has */
         char mountpoint[1024];
     } mounts[64];
 };
@@ -50,10 +51,15 @@ int lg_client_anchor(struct lg_client *c, const uint8_t vault_id[LG_ID_LEN], con
  * seconds to wait; not tried. */
 int lg_client_unlock(struct lg_client *c, const void *pass, size_t pass_len, unsigned *ret_wait_s) LG_MUST;
 
-/* Mounts that did not confirm in time, by name. */
+/* Mounts that did not confirm in time. */
 struct lg_unconfirmed {
     unsigned n;
-    char mountpoint[64][1024];
+    struct lg_unconfirmed_mount {
+        uint8_t vault_id[LG_ID_LEN];
+        uint64_t away;   /* since when the key manager has no connection to it; 0: it has */
+        uint64_t latest; /* when it gives up by itself, at the latest, what it was leased, if it runs; 0: its daemon is gone */
+        char mountpoint[1024];
+    } mount[64];
 };
 /* 0 with ret->n > 0: done in the key manager, but these mounts have not confirmed. */
 int lg_client_lock(struct lg_client *c, struct lg_unconfirmed *ret) LG_MUST;

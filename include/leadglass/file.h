@@ -106,7 +106,9 @@ int lg_file_utimens(struct lg_file *f, const struct timespec ts[2]) LG_MUST;
 
 /* Which key protects it; false while undecided. */
 bool lg_file_kid(struct lg_file *f, uint8_t ret_kid[LG_ID_LEN], uint32_t *ret_version);
-/* The same, without waiting for a slow call below once that is settled: a re-encryption that is just taking effect may not be seen yet. */
+/* The same; false too while it does not hold the key: not read yet, or dropped. */
+bool lg_file_holds_key(struct lg_file *f, uint8_t ret_kid[LG_ID_LEN], uint32_t *ret_version);
+/* As lg_file_kid, without waiting for a slow call below once that is settled: a re-encryption that is just taking effect may not be seen yet. */
 bool lg_file_kid_soon(struct lg_file *f, uint8_t ret_kid[LG_ID_LEN], uint32_t *ret_version);
 void lg_file_id(const struct lg_file *f, uint8_t ret[LG_ID_LEN]); /* never changes */
 /* For lock (commits first if it still can) and revocation (discard: uncommitted bytes are lost): waits for operations under way, then

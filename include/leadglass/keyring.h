@@ -230,6 +230,26 @@ enum lg_session_state {
  * unclean (one mount per vault: the caller has checked). */
 int lg_keyring_session_begin(struct lg_keyring *k, const uint8_t vault_id[LG_ID_LEN], uint64_t *ret_session) LG_MUST;
 int lg_keyring_session_set(struct lg_keyring *k, uint64_t session, enum lg_session_state state) LG_MUST;
+/* Where an open session is served, so that a key manager that is started anew knows which mounts it has to expect. In the transaction of its begin. */
+struct lg_session_place {
+    uint64_t begun;       /* seconds since 1970 */
+    uint32_t pid;         /* who serves it; which process of that number: since when (/proc/PID/stat), 0 unknown, in which boot of the machine */
+    uint64_t pid_started;
+    uint8_t boot[LG_ID_LEN];
+    char mountpoint[1024];
+};
+struct lg_open_session {
+    uint64_t number;
+    uint8_t vault_id[LG_ID_LEN];
+    enum lg_session_state state;
+    bool placed; /* false: begun by a version that did not record it */
+    struct lg_session_place place;
+};
+int lg_keyring_session_place(struct lg_keyring *k, uint64_t session, const struct lg_session_place *place) LG_MUST;
+/* Works while locked. -ENOSPC: there are more than max, the first of which are returned. */
+int lg_keyring_sessions_open(struct lg_keyring *k, struct lg_open_session *ret, unsigned max, unsigned *ret_n) LG_MUST;
+/* One record, as it is stored. -EPROTO */
+int lg_session_decode(const uint8_t *untrusted, size_t len, struct lg_open_session *ret) LG_MUST;
 int lg_keyring_session_get(struct lg_keyring *k, uint64_t session, uint8_t ret_vault_id[LG_ID_LEN], enum lg_session_state *ret) LG_MUST;
 /* Up to max unclean sessions of the vault, ascending; *ret_n is their whole number. */
 int lg_keyring_sessions_unclean(struct lg_keyring *k, const uint8_t vault_id[LG_ID_LEN], uint64_t *ret, unsigned max, unsigned *ret_n) LG_MUST;

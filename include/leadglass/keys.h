@@ -44,6 +44,9 @@ int lg_keys_general(struct lg_keys *k, struct lg_kref **ret) LG_MUST;
 int lg_keys_study(struct lg_keys *k, const struct lg_study_info *info, struct lg_kref **ret) LG_MUST;
 /* version 0: the newest, always asked of the source. */
 int lg_keys_by_id(struct lg_keys *k, const uint8_t kid[LG_ID_LEN], uint32_t version, struct lg_kref **ret) LG_MUST;
+/* May what is open under this key go on? 0: yes, its lease is renewed if that was due. -EKEYREVOKED. -EAGAIN: the key manager should be asked, which cannot be now,
+ * and the lease has not ended: ask again. Anything else: the lease has ended. may_ask false: as far as is known here. */
+int lg_keys_still(struct lg_keys *k, const uint8_t kid[LG_ID_LEN], uint32_t version, bool may_ask) LG_MUST;
 int lg_keys_provisional(struct lg_keys *k, struct lg_kref **ret) LG_MUST;
 int lg_keys_attach(struct lg_keys *k, const uint8_t kid[LG_ID_LEN], const struct lg_study_info *info) LG_MUST;
 

@@ -180,6 +180,13 @@ int lg_volume_commit_all(struct lg_volume *v) LG_MUST;
 void lg_volume_drop_keys(struct lg_volume *v, const uint8_t (*kids)[LG_ID_LEN], unsigned n, bool discard,
                          void (*each)(void *arg, uint64_t node), void *arg);
 
+/* The keys of the files that are open, each once; free *ret. A node whose file is closed has none: opening it asks for its key. */
+struct lg_volume_kid {
+    uint8_t kid[LG_ID_LEN];
+    uint32_t version;
+};
+int lg_volume_kids(struct lg_volume *v, struct lg_volume_kid **ret, size_t *ret_n) LG_MUST;
+
 /* Opens every file that a session which ended uncleanly may have left half committed, so that it is recovered (R8 of the format's "Opening a
  * file"), beside everything else that goes on: on the caller's thread, working a quarter of the time. Waits while locked. stop is asked
  * between files; true ends it with -ECANCELED.

@@ -57,7 +57,7 @@ struct lg_worker_options {
 int lg_worker_run(const struct lg_worker_options *o);
 
 enum { LG_CLIENTS_MAX = 256, LG_MOUNTS_MAX = LG_WIRE_MOUNTS_MAX, LG_OPS_MAX = 32, LG_WAITS_MAX = 64 };
-enum { LG_HALF_MS = 10000, LG_ACK_MS = 20000 };
+enum { LG_HALF_MS = 10000, LG_ACK_MS = 20000, LG_BACK_MS = 3000 /* fifteen times the interval of lg_watch */ };
 
 struct lg_conn {
     int fd; /* -1: free */
@@ -83,6 +83,9 @@ struct lg_mount {
     struct lg_conn *watch; /* NULL: not connected */
     uint64_t waits_for;    /* event number not acknowledged yet; 0: none */
     bool failed;           /* acknowledged with an error */
+    bool expected;         /* stood when this key manager was started, and has not come back */
+    bool placed;           /* where it stands is known: always, but for an expected one of an earlier version */
+    uint64_t away;         /* since when it has no connection, seconds since 1970; 0: it has one, or is only just beginning */
 };
 
 /* What takes several turns: unlock, lock, revoke. One at a time, in order. */
@@ -221,6 +224,14 @@ void lg_derive_draft(struct lg_derivation *d);
 bool lg_op_too_early(struct lg_worker *w, const struct lg_op *op, struct lg_answer *a);
 void lg_op_counted(struct lg_worker *w, const struct lg_op *op, struct lg_answer *a);
 
+/* ---- sessions.c ---- */
+void lg_on_session_begin(struct lg_worker *w, struct lg_conn *c, const struct lg_request *q);
+void lg_on_session_end(struct lg_worker *w, struct lg_conn *c, const struct lg_request *q);
+void lg_on_session_close(struct lg_worker *w, struct lg_conn *c, const struct lg_request *q);
+void lg_on_found(struct lg_worker *w, struct lg_conn *c, const struct lg_request *q);
+void lg_on_watch(struct lg_worker *w, struct lg_conn *c, const struct lg_request *q);
+void lg_on_ack(struct lg_worker *w, struct lg_conn *c, const struct lg_request *q);
+
 /* ---- slots.c: slots, and rotation ---- */
 void lg_slot_begin(struct lg_worker *w, struct lg_op *op);
 void lg_slot_end(struct lg_worker *w, struct lg_op *op);
@@ -291,6 +302,11 @@ bool lg_mounts_acked(struct lg_worker *w, struct lg_mount *m, uint64_t number, b
 /* Tells every mount without caring for answers; what somebody else waits for is not disturbed. */
 void lg_mounts_notify(struct lg_worker *w, const struct lg_event *e);
 bool lg_mounts_waiting(const struct lg_worker *w, uint64_t number);
+/* After a start: the sessions that the keyring has as open are mounts that have to come back, unless they have ended with their process. */
+int lg_mounts_expect(struct lg_worker *w) LG_MUST;
+bool lg_mounts_expected(struct lg_worker *w); /* one of them lives and is not back */
+void lg_place_of(pid_t pid, const char *mountpoint, struct lg_session_place *ret);
+int lg_pidfd(pid_t pid); /* -1: no such process */
 void lg_mounts_unconfirmed(struct lg_worker *w, uint64_t number, struct lg_unconfirmed *ret);
 
 #endif

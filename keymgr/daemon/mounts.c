@@ -4,9 +4,12 @@
 #include <string.h>
 #include <sys/syscall.h>
 #include <syslog.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "daemon.h"
+
+enum { LG_SESSIONS_LOOK = 1024, LATEST_S = LG_LEASE_S + 120 /* a mount looks once a minute for leases that have ended */ };
 
 bool lg_mount_alive(const struct lg_mount *m)
 {
@@ -14,17 +17,61 @@ bool lg_mount_alive(const struct lg_mount *m)
     return m->pidfd >= 0 && poll(&p, 1, 0) == 0; /* readable once the process has ended */
 }
 
-/* Is anything of ours still mounted there? Its pages may outlive its daemon. */
+int lg_pidfd(pid_t pid) { return (int)syscall(SYS_pidfd_open, pid, 0); }
+
+/* Field 22 of its stat: a process number is used again, not within the same clock tick. 0: cannot be told. */
+static uint64_t started_at(pid_t pid)
+{
+    char path[64], line[4096];
+    unsigned long long t = 0;
+    snprintf(path, sizeof path, "/proc/%d/stat", (int)pid);
+    FILE *f = fopen(path, "re");
+    size_t n = f ? fread(line, 1, sizeof line - 1, f) : 0;
+    if (f)
+        fclose(f);
+    line[n] = 0;
+    const char *p = strrchr(line, ')'); /* the name before it may hold anything */
+    if (!p || sscanf(p + 1, " %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %*u %*u %*d %*d %*d %*d %*d %*d %llu", &t) != 1)
+        return 0;
+    return t;
+}
+
+static void boot_id(uint8_t ret[LG_ID_LEN])
+{
+    char text[64] = "", hex[2 * LG_ID_LEN + 1];
+    size_t n = 0;
+    FILE *f = fopen("/proc/sys/kernel/random/boot_id", "re");
+    if (f && !fgets(text, sizeof text, f))
+        text[0] = 0;
+    if (f)
+        fclose(f);
+    for (const char *p = text; *p && *p != '\n' && n < 2 * LG_ID_LEN; p++)
+        if (*p != '-')
+            hex[n++] = *p;
+    hex[n] = 0;
+    if (n != 2 * LG_ID_LEN || lg_hex_decode(hex, ret, LG_ID_LEN))
+        memset(ret, 0, LG_ID_LEN);
+}
+
+void lg_place_of(pid_t pid, const char *mountpoint, struct lg_session_place *ret)
+{
+    *ret = (struct lg_session_place){ .begun = (uint64_t)time(NULL), .pid = (uint32_t)pid, .pid_started = started_at(pid) };
+    boot_id(ret->boot);
+    snprintf(ret->mountpoint, sizeof ret->mountpoint, "%s", mountpoint);
+}
+
+/* Is anything of ours still mounted there (NULL: anywhere)? Its pages may outlive its daemon. */
 static bool still_mounted(const char *mountpoint)
 {
     char line[8192], escaped[4 * LG_WIRE_MOUNTPOINT_MAX + 3], *o = escaped;
     *o++ = ' ';
-    for (const char *s = mountpoint; *s; s++) /* as the kernel writes it */
+    for (const char *s = mountpoint ? mountpoint : ""; *s; s++) /* as the kernel writes it */
         if (strchr(" \t\n\\", *s))
             o += snprintf(o, 5, "\\%03o", (unsigned char)*s);
         else
             *o++ = *s;
-    *o++ = ' ';
+    if (mountpoint)
+        *o++ = ' ';
     *o = 0;
     FILE *f = fopen("/proc/self/mountinfo", "re");
     bool found = false;
@@ -43,13 +90,56 @@ struct lg_mount *lg_mount_of(struct lg_worker *w, uint64_t session)
     return NULL;
 }
 
+/* Of a session of the keyring, the process that serves it: -1 when it is over. */
+static int process_of(const struct lg_session_place *p)
+{
+    static const uint8_t unknown[LG_ID_LEN];
+    uint8_t boot[LG_ID_LEN];
+    boot_id(boot);
+    if (memcmp(boot, unknown, LG_ID_LEN) != 0 && memcmp(p->boot, unknown, LG_ID_LEN) != 0 && memcmp(boot, p->boot, LG_ID_LEN) != 0)
+        return -1;
+    int fd = lg_pidfd((pid_t)p->pid);
+    uint64_t t = fd >= 0 ? started_at((pid_t)p->pid) : 0;
+    if (t && p->pid_started && t != p->pid_started) { /* another one has its number */
+        close(fd);
+        return -1;
+    }
+    return fd;
+}
+
+int lg_mounts_expect(struct lg_worker *w)
+{
+    struct lg_open_session *s = calloc(LG_SESSIONS_LOOK, sizeof *s);
+    unsigned n = 0, at = 0;
+    int rc = s ? lg_keyring_sessions_open(w->keyring, s, LG_SESSIONS_LOOK, &n) : -ENOMEM;
+    for (unsigned i = 0; !rc && i < n && at < LG_MOUNTS_MAX; i++) {
+        int fd = s[i].placed ? process_of(&s[i].place) : -1;
+        if (fd < 0 && !still_mounted(s[i].placed ? s[i].place.mountpoint : NULL))
+            continue; /* ended with its process; the next mount of the vault recovers what it left */
+        struct lg_mount *m = &w->mounts[at++];
+        *m = (struct lg_mount){ .used = true, .session = s[i].number, .pid = (pid_t)s[i].place.pid, .pidfd = fd, .expected = true, .placed = s[i].placed, .away = (uint64_t)time(NULL) };
+        memcpy(m->vault_id, s[i].vault_id, LG_ID_LEN);
+        snprintf(m->mountpoint, sizeof m->mountpoint, "%s", s[i].placed ? s[i].place.mountpoint : "(one of an earlier version, which did not say where)");
+    }
+    free(s);
+    return rc;
+}
+
+bool lg_mounts_expected(struct lg_worker *w)
+{
+    for (unsigned i = 0; i < LG_MOUNTS_MAX; i++)
+        if (w->mounts[i].used && w->mounts[i].expected && (lg_mount_alive(&w->mounts[i]) || !w->mounts[i].placed))
+            return true;
+    return false;
+}
+
 int lg_mount_add(struct lg_worker *w, uint64_t session, const uint8_t vault_id[LG_ID_LEN], const struct lg_conn *c, const char *mountpoint, struct lg_mount **ret)
 {
     for (unsigned i = 0; i < LG_MOUNTS_MAX; i++) {
         struct lg_mount *m = &w->mounts[i];
         if (m->used)
             continue;
-        *m = (struct lg_mount){ .used = true, .session = session, .pid = c->pid, .pidfd = (int)syscall(SYS_pidfd_open, c->pid, 0) };
+        *m = (struct lg_mount){ .used = true, .session = session, .pid = c->pid, .pidfd = lg_pidfd(c->pid), .placed = true };
         memcpy(m->vault_id, vault_id, LG_ID_LEN);
         snprintf(m->mountpoint, sizeof m->mountpoint, "%s", mountpoint);
         *ret = m;
@@ -70,7 +160,7 @@ void lg_mounts_reap(struct lg_worker *w)
 {
     for (unsigned i = 0; i < LG_MOUNTS_MAX; i++) {
         struct lg_mount *m = &w->mounts[i];
-        if (m->used && !lg_mount_alive(m) && !still_mounted(m->mountpoint)) {
+        if (m->used && !lg_mount_alive(m) && !still_mounted(m->placed ? m->mountpoint : NULL)) {
             lg_log(LOG_WARNING, "the mount at %s ended without saying so (session %llu)", m->mountpoint, (unsigned long long)m->session);
             lg_mount_remove(w, m);
         }
@@ -143,6 +233,15 @@ bool lg_mounts_waiting(const struct lg_worker *w, uint64_t number)
     return false;
 }
 
+static void name(const struct lg_mount *m, struct lg_unconfirmed_mount *ret)
+{
+    *ret = (struct lg_unconfirmed_mount){ .away = m->away };
+    memcpy(ret->vault_id, m->vault_id, LG_ID_LEN);
+    if (!m->placed || lg_mount_alive(m)) /* by itself: a daemon that is gone drops nothing any more */
+        ret->latest = (uint64_t)time(NULL) + LATEST_S;
+    snprintf(ret->mountpoint, sizeof ret->mountpoint, "%s", m->mountpoint);
+}
+
 void lg_mounts_unconfirmed(struct lg_worker *w, uint64_t number, struct lg_unconfirmed *ret)
 {
     ret->n = 0;
@@ -150,7 +249,7 @@ void lg_mounts_unconfirmed(struct lg_worker *w, uint64_t number, struct lg_uncon
     for (unsigned i = 0; i < LG_MOUNTS_MAX; i++) {
         struct lg_mount *m = &w->mounts[i];
         if (m->used && ((m->waits_for && number == w->telling.last) || m->failed) && ret->n < 64)
-            snprintf(ret->mountpoint[ret->n++], sizeof ret->mountpoint[0], "%s", m->mountpoint);
+            name(m, &ret->mount[ret->n++]);
         m->waits_for = 0;
         m->failed = false;
     }

@@ -329,7 +329,7 @@ void lg_due_end(struct lg_worker *w, struct lg_op *op)
         if (!u->n)
             confirm(w, (const uint8_t(*)[LG_ID_LEN])due_kid, n_due);
         for (unsigned i = 0; i < u->n; i++)
-            lg_log(LOG_WARNING, "unconfirmed: the mount at %s has not dropped what it had of studies that are destroyed now", u->mountpoint[i]);
+            lg_log(LOG_WARNING, "unconfirmed: the mount at %s has not dropped what it had of studies that are destroyed now", u->mount[i].mountpoint);
     }
     free(u);
     int rc = -ENOKEY;

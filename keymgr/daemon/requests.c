@@ -9,14 +9,14 @@
 
 #include "daemon.h"
 
-enum { WAIT_CAP_S = 60, BACK_MS = 1000 /* five times the interval of lg_watch */ };
+enum { WAIT_CAP_S = 60 };
 
 /* ---- who may ask what: everything that is not in this table is refused -------------------------------------------------------------- */
 
 enum { ANYBODY = 1, ADMIN = 2, OFFICER = 4 }; /* ADMIN: root, and the user whom the key manager runs as; OFFICER: accounts of registered officers */
 
 typedef void handler(struct lg_worker *w, struct lg_conn *c, const struct lg_request *q);
-static handler on_status, on_later, on_show, on_list, on_vault_add, on_vault_get, on_study_key, on_key_by_id, on_provisional, on_attach, on_begin, on_end, on_close, on_found, on_watch, on_ack;
+static handler on_status, on_later, on_show, on_list, on_vault_add, on_vault_get, on_study_key, on_key_by_id, on_provisional, on_attach;
 
 static const struct {
     handler *run;
@@ -35,12 +35,12 @@ static const struct {
     [LG_MSG_KEY_BY_ID] = { on_key_by_id, ADMIN, true, false },
     [LG_MSG_PROVISIONAL] = { on_provisional, ADMIN, true, true },
     [LG_MSG_ATTACH] = { on_attach, ADMIN, true, true },
-    [LG_MSG_SESSION_BEGIN] = { on_begin, ADMIN, true, true },
-    [LG_MSG_SESSION_END] = { on_end, ADMIN, false, true },
-    [LG_MSG_SESSION_CLOSE] = { on_close, ADMIN, false, true },
+    [LG_MSG_SESSION_BEGIN] = { lg_on_session_begin, ADMIN, true, true },
+    [LG_MSG_SESSION_END] = { lg_on_session_end, ADMIN, false, true },
+    [LG_MSG_SESSION_CLOSE] = { lg_on_session_close, ADMIN, false, true },
     [LG_MSG_ANCHOR] = { lg_on_anchor, ADMIN, true, true },
-    [LG_MSG_WATCH] = { on_watch, ADMIN, false, false },
-    [LG_MSG_ACK] = { on_ack, ADMIN, false, false },
+    [LG_MSG_WATCH] = { lg_on_watch, ADMIN, false, false },
+    [LG_MSG_ACK] = { lg_on_ack, ADMIN, false, false },
     [LG_MSG_SLOT_LIST] = { lg_on_slot_list, ADMIN, false, false },
     [LG_MSG_SLOT_ADD] = { on_later, ADMIN, true, false },
     [LG_MSG_SLOT_CHANGE] = { on_later, ADMIN, true, false },
@@ -74,7 +74,7 @@ static const struct {
     [LG_MSG_AUDIT_HEADS] = { lg_on_audit_heads, ADMIN, false, false },
     [LG_MSG_AUDIT_NOTE] = { lg_on_audit_note, ADMIN, false, false },
     [LG_MSG_AUDIT_EXPORT] = { lg_on_audit_export, ADMIN, true, false },
-    [LG_MSG_SCRUB_FOUND] = { on_found, ADMIN, false, false },
+    [LG_MSG_SCRUB_FOUND] = { lg_on_found, ADMIN, false, false },
 };
 
 static int begin(struct lg_worker *w) { return lg_keyring_in_txn(w->keyring) ? 0 : lg_keyring_begin(w->keyring); }
@@ -151,6 +151,7 @@ static void on_status(struct lg_worker *w, struct lg_conn *c, const struct lg_re
             memcpy(out->vault_id, m->vault_id, LG_ID_LEN);
             out->session = m->session;
             out->pid = (uint32_t)m->pid;
+            out->away = m->away;
             snprintf(out->mountpoint, sizeof out->mountpoint, "%s", m->mountpoint);
         }
         a.keyd = s;
@@ -247,122 +248,6 @@ static void on_attach(struct lg_worker *w, struct lg_conn *c, const struct lg_re
     if (rc == -EKEYREVOKED) /* the same, found out only after a while */
         w->asked_event = "study.returned";
     lg_reply_status(w, c, q, rc);
-}
-
-/* ---- sessions ------------------------------------------------------------------------------------------------------------------------------ */
-
-static void on_begin(struct lg_worker *w, struct lg_conn *c, const struct lg_request *q)
-{
-    struct lg_answer a = answer(q, 0);
-    struct lg_mount *m;
-    uint64_t *unclean = calloc(LG_UNCLEAN_MAX, sizeof *unclean);
-    if (q->mountpoint[0] != '/') /* a scrub says so in its place */
-        w->asked_event = "scrub.begin";
-    if (!unclean)
-        a.status = -ENOMEM;
-    for (unsigned i = 0; !a.status && i < LG_MOUNTS_MAX; i++) {
-        m = &w->mounts[i];
-        if (!m->used || memcmp(m->vault_id, q->vault_id, LG_ID_LEN) != 0)
-            continue;
-        if (lg_mount_alive(m))
-            a.status = -EBUSY;
-        else
-            lg_mount_remove(w, m);
-    }
-    if (!a.status)
-        a.status = lg_keyring_session_begin(w->keyring, q->vault_id, &a.session);
-    if (!a.status)
-        a.status = lg_keyring_sessions_unclean(w->keyring, q->vault_id, unclean, LG_UNCLEAN_MAX, &a.n_unclean);
-    if (!a.status)
-        a.status = lg_mount_add(w, a.session, q->vault_id, c, q->mountpoint, &m);
-    if (a.n_unclean > LG_UNCLEAN_MAX)
-        a.n_unclean = LG_UNCLEAN_MAX;
-    a.unclean = unclean;
-    lg_reply(w, c, &a);
-    free(unclean);
-}
-
-static void on_end(struct lg_worker *w, struct lg_conn *c, const struct lg_request *q)
-{
-    struct lg_mount *m = lg_mount_of(w, q->session);
-    if (m && m->mountpoint[0] != '/')
-        w->asked_event = "scrub.end";
-    int rc = lg_keyring_session_set(w->keyring, q->session, LG_SESSION_CLEAN);
-    if (!rc && m)
-        lg_mount_remove(w, m);
-    lg_reply_status(w, c, q, rc);
-}
-
-/* What a scrub reports of itself, for the access log. */
-static void on_found(struct lg_worker *w, struct lg_conn *c, const struct lg_request *q)
-{
-    const struct lg_mount *m = lg_mount_of(w, q->session);
-    lg_reply_status(w, c, q, m && m->mountpoint[0] != '/' ? 0 : -EINVAL);
-}
-
-static void on_close(struct lg_worker *w, struct lg_conn *c, const struct lg_request *q)
-{
-    uint8_t vault[LG_ID_LEN];
-    enum lg_session_state s;
-    int rc = lg_keyring_session_get(w->keyring, q->session, vault, &s);
-    if (!rc && s != LG_SESSION_UNCLEAN)
-        rc = -EINVAL;
-    if (!rc)
-        rc = lg_keyring_session_set(w->keyring, q->session, LG_SESSION_CLOSED);
-    lg_reply_status(w, c, q, rc);
-}
-
-/* After a restart of the worker the mounts come by themselves; the mountpoint is the last argument of leadglass-fs. */
-static void mountpoint_of(pid_t pid, char *out, size_t cap)
-{
-    char path[64], args[8192];
-    snprintf(path, sizeof path, "/proc/%d/cmdline", (int)pid);
-    FILE *f = fopen(path, "re");
-    size_t n = f ? fread(args, 1, sizeof args - 1, f) : 0;
-    if (f)
-        fclose(f);
-    args[n] = 0;
-    const char *last = "";
-    for (size_t at = 0; at < n; at += strlen(args + at) + 1)
-        last = args + at;
-    if (last[0] == '/')
-        snprintf(out, cap, "%.*s", (int)cap - 1, last);
-    else
-        snprintf(out, cap, "(process %d)", (int)pid);
-}
-
-static void on_watch(struct lg_worker *w, struct lg_conn *c, const struct lg_request *q)
-{
-    struct lg_mount *m = lg_mount_of(w, q->session);
-    int rc = 0;
-    if (!m) {
-        uint8_t vault[LG_ID_LEN];
-        enum lg_session_state s;
-        char mountpoint[LG_WIRE_MOUNTPOINT_MAX + 1];
-        rc = lg_keyring_session_get(w->keyring, q->session, vault, &s);
-        if (!rc && s != LG_SESSION_OPEN)
-            rc = -EINVAL;
-        if (!rc) {
-            mountpoint_of(c->pid, mountpoint, sizeof mountpoint);
-            rc = lg_mount_add(w, q->session, vault, c, mountpoint, &m);
-        }
-    }
-    if (!rc && m->pid != c->pid)
-        rc = -EACCES;
-    if (!rc) {
-        m->watch = c;
-        c->watching = true;
-    }
-    lg_reply_status(w, c, q, rc);
-}
-
-static void on_ack(struct lg_worker *w, struct lg_conn *c, const struct lg_request *q)
-{
-    for (unsigned i = 0; i < LG_MOUNTS_MAX; i++) {
-        struct lg_mount *m = &w->mounts[i];
-        if (m->used && m->watch == c && lg_mounts_acked(w, m, q->event, q->event_result != 0) && m->waits_for && w->n_ops)
-            w->ops[0].deadline = lg_ms() + LG_ACK_MS; /* there is more of it: that has its own time */
-    }
 }
 
 /* ---- unlock, lock, revoke: one after the other, over several turns ---------------------------------------------------------------------------- */
@@ -616,11 +501,11 @@ static const struct {
     [LG_OP_DUE] = { lg_due_begin, lg_due_end },
 };
 
-/* What mounts have to confirm waits, after a start, until those that stood before had time to come back: one that nobody knows of cannot be told, nor named. */
-static bool too_early(const struct lg_worker *w, const struct lg_op *op)
+/* What mounts have to confirm waits, after a start, for those that stood before and live: they come back in a moment, or are named. */
+static bool too_early(struct lg_worker *w, const struct lg_op *op)
 {
     bool tells = op->type == LG_MSG_LOCK || op->type == LG_MSG_REVOKE || op->type == LG_MSG_ACT_SUBMIT || op->type == LG_MSG_ACT_APPROVE || op->type == LG_MSG_TRIM || op->type == LG_OP_DUE;
-    return tells && lg_ms() < w->started + BACK_MS;
+    return tells && lg_ms() < w->started + LG_BACK_MS && lg_mounts_expected(w);
 }
 
 void lg_ops_step(struct lg_worker *w)
@@ -629,7 +514,7 @@ void lg_ops_step(struct lg_worker *w)
     while (w->n_ops && !lg_keyring_in_txn(w->keyring)) {
         struct lg_op *op = &w->ops[0];
         if (!op->begun && too_early(w, op)) {
-            op->deadline = w->started + BACK_MS;
+            op->deadline = w->started + LG_BACK_MS;
             return;
         }
         if (!op->begun) {

@@ -86,6 +86,7 @@ static void conn_close(struct lg_worker *w, struct lg_conn *c)
     for (unsigned i = 0; i < LG_MOUNTS_MAX; i++)
         if (w->mounts[i].watch == c) {
             w->mounts[i].watch = NULL;
+            w->mounts[i].away = (uint64_t)time(NULL);
             if (w->mounts[i].waits_for) { /* will not acknowledge any more */
                 w->mounts[i].waits_for = 0;
                 w->mounts[i].failed = true;
@@ -398,7 +399,11 @@ static int start(struct lg_worker *w)
                                         : strerror(-rc));
         return rc;
     }
-    rc = lg_keyd_tpm_start(w);
+    rc = lg_mounts_expect(w);
+    if (rc)
+        lg_log(LOG_ERR, "which mounts stood when this key manager was started cannot be told from the keyring: %s", strerror(-rc));
+    if (!rc)
+        rc = lg_keyd_tpm_start(w);
     if (rc)
         return rc;
     int why;

@@ -302,7 +302,8 @@ static int on_vault(struct lg_checking *x, const uint8_t *key, size_t key_len, c
 
 static int on_session(struct lg_checking *x, size_t key_len, const uint8_t *value, size_t len)
 {
-    bool ok = key_len == 8 && len == LG_ID_LEN + 1 && value[LG_ID_LEN] >= LG_SESSION_OPEN && value[LG_ID_LEN] <= LG_SESSION_CLOSED, known = false;
+    struct lg_open_session s;
+    bool ok = key_len == 8 && lg_session_decode(value, len, &s) == 0, known = false;
     x->out->sessions++;
     for (size_t i = 0; ok && i < x->n_vault; i++)
         known = known || memcmp(x->vault[i], value, LG_ID_LEN) == 0;

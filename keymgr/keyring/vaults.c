@@ -74,6 +74,49 @@ static void session_key(uint64_t n, uint8_t out[8])
         out[i] = (uint8_t)(n >> (56 - 8 * i));
 }
 
+int lg_session_decode(const uint8_t *untrusted, size_t len, struct lg_open_session *ret)
+{
+    struct lg_rd r = lg_rd(untrusted, len);
+    struct lg_open_session s = { 0 };
+    lg_rd_copy(&r, s.vault_id, LG_ID_LEN);
+    s.state = (enum lg_session_state)lg_rd_u8(&r);
+    if (s.state < LG_SESSION_OPEN || s.state > LG_SESSION_CLOSED)
+        return -EPROTO;
+    if (s.state == LG_SESSION_OPEN && len > LG_ID_LEN + 1) {
+        s.placed = true;
+        s.place.begun = lg_rd_u64(&r);
+        s.place.pid = lg_rd_u32(&r);
+        s.place.pid_started = lg_rd_u64(&r);
+        lg_rd_copy(&r, s.place.boot, LG_ID_LEN);
+        lg_rd_str(&r, s.place.mountpoint, sizeof s.place.mountpoint - 1);
+    }
+    if (!lg_rd_done(&r))
+        return -EPROTO;
+    *ret = s;
+    return 0;
+}
+
+int lg_keyring_session_place(struct lg_keyring *k, uint64_t session, const struct lg_session_place *place)
+{
+    uint8_t key[8], b[LG_ID_LEN + 1 + 8 + 4 + 8 + LG_ID_LEN + 2 + sizeof place->mountpoint], vault[LG_ID_LEN];
+    enum lg_session_state state;
+    struct lg_wr w = lg_wr(b, sizeof b);
+    int rc = lg_keyring_in_txn(k) ? lg_keyring_session_get(k, session, vault, &state) : -EINVAL;
+    if (!rc && state != LG_SESSION_OPEN)
+        rc = -EINVAL;
+    if (rc)
+        return rc;
+    lg_wr_bytes(&w, vault, LG_ID_LEN);
+    lg_wr_u8(&w, LG_SESSION_OPEN);
+    lg_wr_u64(&w, place->begun);
+    lg_wr_u32(&w, place->pid);
+    lg_wr_u64(&w, place->pid_started);
+    lg_wr_bytes(&w, place->boot, LG_ID_LEN);
+    lg_wr_str(&w, place->mountpoint);
+    session_key(session, key);
+    return w.bad ? -EINVAL : lg_store_put(k->store, LG_T_SESSIONS, key, sizeof key, b, w.len);
+}
+
 int lg_keyring_session_get(struct lg_keyring *k, uint64_t session, uint8_t ret_vault_id[LG_ID_LEN], enum lg_session_state *ret)
 {
     uint8_t key[8];
@@ -83,10 +126,12 @@ int lg_keyring_session_get(struct lg_keyring *k, uint64_t session, uint8_t ret_v
     int rc = lg_store_get(k->store, LG_T_SESSIONS, key, sizeof key, &p, &len);
     if (rc)
         return rc;
-    if (len != LG_ID_LEN + 1 || p[LG_ID_LEN] < LG_SESSION_OPEN || p[LG_ID_LEN] > LG_SESSION_CLOSED)
-        return -EPROTO;
-    memcpy(ret_vault_id, p, LG_ID_LEN);
-    *ret = (enum lg_session_state)p[LG_ID_LEN];
+    struct lg_open_session s;
+    rc = lg_session_decode(p, len, &s);
+    if (rc)
+        return rc;
+    memcpy(ret_vault_id, s.vault_id, LG_ID_LEN);
+    *ret = s.state;
     return 0;
 }
 
@@ -115,12 +160,13 @@ static int sessions(struct lg_keyring *k, const uint8_t vault_id[LG_ID_LEN], int
     const uint8_t *p;
     int rc;
     while (!(rc = lg_store_next(k->store, LG_T_SESSIONS, len != 0, key, &len, &p, &vlen))) {
+        struct lg_open_session s;
         uint64_t n = 0;
-        if (len != 8 || vlen != LG_ID_LEN + 1)
+        if (len != 8 || lg_session_decode(p, vlen, &s))
             return -EPROTO;
         for (unsigned i = 0; i < 8; i++)
             n = n << 8 | key[i];
-        if (memcmp(p, vault_id, LG_ID_LEN) == 0 && (rc = each(k, n, (enum lg_session_state)p[LG_ID_LEN], arg)) != 0)
+        if (memcmp(s.vault_id, vault_id, LG_ID_LEN) == 0 && (rc = each(k, n, s.state, arg)) != 0)
             return rc;
     }
     return rc == -ENOENT ? 0 : rc;
@@ -177,4 +223,27 @@ int lg_keyring_sessions_unclean(struct lg_keyring *k, const uint8_t vault_id[LG_
     int rc = sessions(k, vault_id, collect_unclean, &u);
     *ret_n = u.n;
     return rc;
+}
+
+int lg_keyring_sessions_open(struct lg_keyring *k, struct lg_open_session *ret, unsigned max, unsigned *ret_n)
+{
+    uint8_t key[64];
+    size_t len = 0, vlen;
+    const uint8_t *p;
+    struct lg_open_session s;
+    unsigned n = 0;
+    int rc;
+    while (!(rc = lg_store_next(k->store, LG_T_SESSIONS, len != 0, key, &len, &p, &vlen))) {
+        if (len != 8 || lg_session_decode(p, vlen, &s))
+            return -EPROTO;
+        if (s.state != LG_SESSION_OPEN)
+            continue;
+        for (unsigned i = 0; i < 8; i++)
+            s.number = s.number << 8 | key[i];
+        if (n < max)
+            ret[n] = s;
+        n++;
+    }
+    *ret_n = n < max ? n : max;
+    return rc != -ENOENT ? rc : n > max ? -ENOSPC : 0;
 }

@@ -360,6 +360,21 @@ static void rd_slot(struct lg_rd *r, struct lg_slot_info *s)
     s->proved = lg_rd_u64(r);
 }
 
+static void wr_unconfirmed(struct lg_wr *w, const struct lg_unconfirmed_mount *m)
+{
+    lg_wr_bytes(w, m->vault_id, LG_ID_LEN);
+    lg_wr_u64(w, m->away);
+    lg_wr_u64(w, m->latest);
+    lg_wr_str(w, m->mountpoint);
+}
+static void rd_unconfirmed(struct lg_rd *r, struct lg_unconfirmed_mount *m)
+{
+    lg_rd_copy(r, m->vault_id, LG_ID_LEN);
+    m->away = lg_rd_u64(r);
+    m->latest = lg_rd_u64(r);
+    lg_rd_str(r, m->mountpoint, LG_WIRE_MOUNTPOINT_MAX);
+}
+
 static void wr_keyd(struct lg_wr *w, const struct lg_keyd_status *s)
 {
     lg_wr_u8(w, s->unlocked);
@@ -384,6 +399,7 @@ static void wr_keyd(struct lg_wr *w, const struct lg_keyd_status *s)
         lg_wr_bytes(w, s->mounts[i].vault_id, LG_ID_LEN);
         lg_wr_u64(w, s->mounts[i].session);
         lg_wr_u32(w, s->mounts[i].pid);
+        lg_wr_u64(w, s->mounts[i].away);
         lg_wr_str(w, s->mounts[i].mountpoint);
     }
     lg_wr_str(w, s->mirror_dir);
@@ -424,6 +440,7 @@ static void rd_keyd(struct lg_rd *r, struct lg_keyd_status *s)
         lg_rd_copy(r, s->mounts[i].vault_id, LG_ID_LEN);
         s->mounts[i].session = lg_rd_u64(r);
         s->mounts[i].pid = lg_rd_u32(r);
+        s->mounts[i].away = lg_rd_u64(r);
         lg_rd_str(r, s->mounts[i].mountpoint, LG_WIRE_MOUNTPOINT_MAX);
     }
     lg_rd_str(r, s->mirror_dir, LG_WIRE_PATH_MAX);
@@ -480,7 +497,7 @@ int lg_answer_encode(const struct lg_answer *a, uint8_t *buf, size_t cap, size_t
     if (f & A_UNCONFIRMED) {
         lg_wr_u32(&w, a->unconfirmed->n);
         for (unsigned i = 0; i < a->unconfirmed->n && i < LG_WIRE_MOUNTS_MAX; i++)
-            lg_wr_str(&w, a->unconfirmed->mountpoint[i]);
+            wr_unconfirmed(&w, &a->unconfirmed->mount[i]);
     }
     if (f & A_STUDY)
         wr_study(&w, a->studies);
@@ -547,7 +564,7 @@ static int answer_body(struct lg_rd *r, unsigned f, struct lg_answer *a)
             return -EPROTO;
         a->unconfirmed->n = n;
         for (unsigned i = 0; i < n; i++)
-            lg_rd_str(r, a->unconfirmed->mountpoint[i], LG_WIRE_MOUNTPOINT_MAX);
+            rd_unconfirmed(r, &a->unconfirmed->mount[i]);
     }
     if (f & A_STUDY)
         rd_study(r, a->studies);

@@ -133,7 +133,9 @@ static void answers_round_trip(void **state)
     in->keyd.n_mounts = in->un.n = LG_WIRE_MOUNTS_MAX;
     for (unsigned i = 0; i < LG_WIRE_MOUNTS_MAX; i++) {
         memset(in->keyd.mounts[i].mountpoint, 'm', LG_WIRE_MOUNTPOINT_MAX);
-        memset(in->un.mountpoint[i], 'u', LG_WIRE_MOUNTPOINT_MAX);
+        memset(in->un.mount[i].mountpoint, 'u', LG_WIRE_MOUNTPOINT_MAX);
+        in->un.mount[i].away = in->keyd.mounts[i].away = i;
+        in->un.mount[i].latest = i + 1;
         struct lg_study *s = &in->studies[i];
         memset(s->info.uid, '1', LG_UID_MAX);
         memset(s->info.patient_id, 'p', LG_PATIENT_ID_MAX);

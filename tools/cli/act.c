@@ -122,7 +122,13 @@ static void details(char *out, size_t cap, const struct lg_act *a)
     cli_hex(a->kid, id);
     cli_time(a->number, t);
     out[0] = 0;
-    if (a->action == LG_ACT_RETAIN || a->action == LG_ACT_SHORTEN)
+    if (a->action == LG_ACT_REVOKE && a->data_len && !lg_trim_decode(a->data, a->data_len, &trim)) {
+        int at = snprintf(out, cap, "%sits files are removed afterwards from", a->number & 1 ? "ALTHOUGH A RETENTION RULE SAYS IT IS NOT DUE; " : "");
+        for (unsigned i = 0; i < trim.n_vaults && at > 0 && (size_t)at < cap; i++) {
+            cli_hex(trim.vault[i], id);
+            at += snprintf(out + at, cap - (size_t)at, "%s vault %s", i ? "," : "", id);
+        }
+    } else if (a->action == LG_ACT_RETAIN || a->action == LG_ACT_SHORTEN)
         snprintf(out, cap, "until %s", t);
     else if (a->action == LG_ACT_RULE)
         snprintf(out, cap, "rule number %llu", (unsigned long long)a->number);
@@ -213,11 +219,7 @@ static int report(const struct cli *c, const struct lg_act_record *r, const stru
     if (c->quiet)
         return CLI_OK;
     if (c->json) {
-        cJSON *j = act_json(r), *list = cJSON_AddArrayToObject(j, "unconfirmed");
-        for (unsigned i = 0; i < u->n; i++)
-            cJSON_AddItemToArray(list, cJSON_CreateString(u->mountpoint[i]));
-        int code = cli_print_json(j);
-        return code ? code : u->n ? CLI_UNCONFIRMED : CLI_OK;
+        return cli_unconfirmed(c, u, act_json(r));
     }
     cli_time(r->due, t);
     printf("%s  %s %s: %s", id, lg_action_info(a.action)->name, a.uid, lg_act_state_name(r->state));
@@ -235,9 +237,7 @@ static int report(const struct cli *c, const struct lg_act_record *r, const stru
         printf("; now: leadglass backup confirm --act %s", id);
     putchar('\n');
     fflush(stdout);
-    for (unsigned i = 0; i < u->n; i++)
-        cli_fail(0, "unconfirmed: the mount at %s did not answer; pages it has read may still be readable there. End it: leadglass umount %s", u->mountpoint[i], u->mountpoint[i]);
-    return u->n ? CLI_UNCONFIRMED : CLI_OK;
+    return cli_unconfirmed(c, u, NULL);
 }
 
 static int submit(const struct cli *c, struct lg_client *k, const uint8_t *doc, size_t len, const uint8_t *sig, const char *what)

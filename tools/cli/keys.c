@@ -51,18 +51,44 @@ const struct cli_command cli_unlock = {
     { cli_key_file_options, cli_tpm_options, cli_pass_options }, run_unlock, false,
 };
 
+/* What is known of mounts that have not confirmed: said, or put into j. */
+void cli_unconfirmed_tell(const struct cli *c, const struct lg_unconfirmed *u, cJSON *j)
+{
+    cJSON *names = c->json ? cJSON_AddArrayToObject(j, "unconfirmed") : NULL, *all = c->json ? cJSON_AddArrayToObject(j, "unconfirmed_mounts") : NULL;
+    for (unsigned i = 0; i < u->n; i++) {
+        const struct lg_unconfirmed_mount *m = &u->mount[i];
+        char id[2 * LG_ID_LEN + 1], away[32] = "", latest[32] = "";
+        cli_hex(m->vault_id, id);
+        if (m->away)
+            cli_time(m->away, away);
+        if (m->latest)
+            cli_time(m->latest, latest);
+        if (c->json) {
+            cJSON *o = cJSON_CreateObject();
+            cJSON_AddItemToArray(names, cJSON_CreateString(m->mountpoint));
+            cJSON_AddStringToObject(o, "mountpoint", m->mountpoint);
+            cJSON_AddStringToObject(o, "vault_id", id);
+            cJSON_AddStringToObject(o, "away_since", away);
+            cJSON_AddStringToObject(o, "unreadable_at_latest", latest);
+            cJSON_AddItemToArray(all, o);
+            continue;
+        }
+        if (away[0])
+            snprintf(away + strlen(away), sizeof away - strlen(away), " on");
+        if (latest[0])
+            cli_fail(0, "unconfirmed: the mount at %s (vault %s) %s%s; what it has read may still be readable there: if it runs, until %s at the latest, when its leases have ended; while it is stopped, without an end. "
+                        "End it: leadglass umount %s", m->mountpoint, id, away[0] ? "is away, without a connection to the key manager from " : "did not answer", away, latest, m->mountpoint);
+        else
+            cli_fail(0, "unconfirmed: the daemon of the mount at %s (vault %s) is gone, and it is still mounted; pages it has read may still be readable there. End it: leadglass umount %s", m->mountpoint, id,
+                     m->mountpoint);
+    }
+}
+
 int cli_unconfirmed(const struct cli *c, const struct lg_unconfirmed *u, cJSON *j)
 {
-    if (c->json) {
-        cJSON *a = cJSON_AddArrayToObject(j, "unconfirmed");
-        for (unsigned i = 0; i < u->n; i++)
-            cJSON_AddItemToArray(a, cJSON_CreateString(u->mountpoint[i]));
-        int code = cli_print_json(j);
-        return code ? code : u->n ? CLI_UNCONFIRMED : CLI_OK;
-    }
-    for (unsigned i = 0; i < u->n; i++)
-        cli_fail(0, "unconfirmed: the mount at %s did not answer; pages it has read may still be readable there. End it: leadglass umount %s", u->mountpoint[i], u->mountpoint[i]);
-    return u->n ? CLI_UNCONFIRMED : CLI_OK;
+    cli_unconfirmed_tell(c, u, j);
+    int code = c->json ? cli_print_json(j) : CLI_OK;
+    return code ? code : u->n ? CLI_UNCONFIRMED : CLI_OK;
 }
 
 static int run_lock(struct cli *c)
@@ -192,6 +218,10 @@ static int run_status(struct cli *c)
             cJSON_AddStringToObject(m, "vault_id", id);
             cJSON_AddNumberToObject(m, "session", (double)s->mounts[i].session);
             cJSON_AddNumberToObject(m, "pid", s->mounts[i].pid);
+            char away[32] = "";
+            if (s->mounts[i].away)
+                cli_time(s->mounts[i].away, away);
+            cJSON_AddStringToObject(m, "away_since", away);
             struct ways w = ways_of(s->mounts[i].pid);
             if (w.transport[0])
                 cJSON_AddStringToObject(m, "transport", w.transport);
@@ -228,8 +258,11 @@ static int run_status(struct cli *c)
             puts("WARNING       key memory is not locked: keys may reach the swap");
         for (unsigned i = 0; i < s->n_mounts; i++) {
             struct ways w = ways_of(s->mounts[i].pid);
-            printf("mounted       %s (process %u, session %llu%s%s%s%s%s%s)\n", s->mounts[i].mountpoint, s->mounts[i].pid, (unsigned long long)s->mounts[i].session,
-                   w.transport[0] ? ", transport " : "", w.transport, w.reads[0] ? ", cold reads " : "", w.reads, w.why[0] ? ": " : "", w.why);
+            char away[32] = "";
+            if (s->mounts[i].away)
+                cli_time(s->mounts[i].away, away);
+            printf("mounted       %s (process %u, session %llu%s%s%s%s%s%s)%s%s%s\n", s->mounts[i].mountpoint, s->mounts[i].pid, (unsigned long long)s->mounts[i].session,
+                   w.transport[0] ? ", transport " : "", w.transport, w.reads[0] ? ", cold reads " : "", w.reads, w.why[0] ? ": " : "", w.why, away[0] ? " AWAY from " : "", away, away[0] ? " on: it is not told of revocations until it comes back" : "");
         }
         cli_audit_status(k, s, NULL);
         cli_audit_services(c, NULL);
