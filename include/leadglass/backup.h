@@ -30,6 +30,7 @@ struct lg_backup_entry {
     uint64_t voided;  /* 0: outstanding */
     uint64_t keys;    /* studies it knows of, destroyed ones included */
     uint64_t versions; /* how many versions had been added to studies' keys by then */
+    uint64_t others;   /* how many keys had been made that are no study's */
     char name[LG_BACKUP_NAME_MAX + 1];
 };
 #define LG_BACKUPS_MAX 256u /* in one listing: the newest */

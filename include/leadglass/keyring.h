@@ -181,6 +181,7 @@ struct lg_keyring_stat {
     uint64_t file_bytes; /* of the LMDB file */
     uint64_t backup;     /* when the newest keyring backup that is not void was made; 0: none */
     uint64_t uncovered;  /* studies that it does not know, and newer versions of the keys of those it does */
+    uint64_t uncovered_others; /* keys of vaults, general and provisional keys that it does not know */
     uint64_t commits;    /* in its whole life; of this and the epoch a copy kept elsewhere tells whether both files were put back */
     bool rolled;         /* was put back, and nobody has accepted it: nothing changes. Unknown (false) while locked */
     bool restored;       /* from a backup, not confirmed yet: nothing is destroyed */

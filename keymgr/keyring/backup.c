@@ -39,7 +39,7 @@ struct lg_backup {
     uint8_t *buckets; /* LG_BUCKETS keys of secret memory: a root change meanwhile does not matter */
     uint8_t *plain;   /* FRAME_BODY bytes of secret memory */
     struct lg_meta meta;
-    uint64_t created, rows, versions;
+    uint64_t created, rows, versions, others;
     bool begun, walked;
     enum lg_table table;
     uint8_t after[64];
@@ -92,6 +92,7 @@ int lg_backup_begin(struct lg_keyring *k, const struct lg_secret *key, struct lg
     b->k = k;
     b->meta = k->meta;
     b->versions = lg_versions_added(k);
+    b->others = lg_others_made(k);
     b->created = (uint64_t)time(NULL);
     *ret = b;
     return 0;
@@ -251,7 +252,7 @@ static size_t entry_key(const uint8_t id[LG_ID_LEN], uint64_t created, uint8_t o
 
 static int entry_put(struct lg_keyring *k, const struct lg_backup_entry *e)
 {
-    uint8_t key[64], value[8 + 8 + 8 + 2 + LG_BACKUP_NAME_MAX + 8];
+    uint8_t key[64], value[8 + 8 + 8 + 2 + LG_BACKUP_NAME_MAX + 8 + 8];
     size_t key_len = entry_key(e->id, e->created, key);
     struct lg_wr w = lg_wr(value, sizeof value);
     lg_wr_u64(&w, e->created);
@@ -259,12 +260,13 @@ static int entry_put(struct lg_keyring *k, const struct lg_backup_entry *e)
     lg_wr_u64(&w, e->keys);
     lg_wr_str(&w, e->name);
     lg_wr_u64(&w, e->versions);
+    lg_wr_u64(&w, e->others);
     return w.bad ? -EINVAL : lg_store_put(k->store, LG_T_META, key, key_len, value, w.len);
 }
 
 int lg_backup_note(struct lg_keyring *k, const struct lg_backup *b, const char *name)
 {
-    struct lg_backup_entry e = { .created = b->created, .keys = b->meta.studies + b->meta.destroyed, .versions = b->versions };
+    struct lg_backup_entry e = { .created = b->created, .keys = b->meta.studies + b->meta.destroyed, .versions = b->versions, .others = b->others };
     memcpy(e.id, b->f.id, LG_ID_LEN);
     snprintf(e.name, sizeof e.name, "%s", name);
     int rc = lg_keyring_need(k, true);
@@ -290,6 +292,8 @@ static int entries(struct lg_keyring *k, int (*each)(void *arg, const struct lg_
         lg_rd_str(&r, e.name, LG_BACKUP_NAME_MAX);
         if (lg_rd_ok(&r) && r.left) /* entries from before have none */
             e.versions = lg_rd_u64(&r);
+        if (lg_rd_ok(&r) && r.left)
+            e.others = lg_rd_u64(&r);
         if (!lg_rd_done(&r))
             return -EPROTO;
         rc = each(arg, &e);
@@ -361,7 +365,7 @@ static int newest_one(void *arg, const struct lg_backup_entry *e)
     return 0;
 }
 
-void lg_backup_age(struct lg_keyring *k, uint64_t *ret_last, uint64_t *ret_uncovered)
+void lg_backup_age(struct lg_keyring *k, uint64_t *ret_last, uint64_t *ret_uncovered, uint64_t *ret_others)
 {
     struct lg_backup_entry e = { 0 };
     uint64_t all = k->meta.studies + k->meta.destroyed, versions = lg_versions_added(k);
@@ -371,6 +375,10 @@ void lg_backup_age(struct lg_keyring *k, uint64_t *ret_last, uint64_t *ret_uncov
     *ret_uncovered = all > e.keys ? all - e.keys : 0;
     if (e.created && versions > e.versions) /* what is written under a newer version of a study's key does not open with the backup either */
         *ret_uncovered += versions - e.versions;
+    uint64_t others = lg_others_made(k);
+    if (!e.created && others < 2 * k->meta.vaults) /* of before they were counted */
+        others = 2 * k->meta.vaults;
+    *ret_others = others > e.others ? others - e.others : 0;
 }
 
 /* ---- the header ----------------------------------------------------------------------------------------------------------------------------------- */

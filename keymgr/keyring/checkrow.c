@@ -115,6 +115,8 @@ static int on_meta(struct lg_checking *x, const uint8_t *key, size_t key_len, co
         return len == 8 ? 0 : say(x, LG_T_META, "the note of a restore is malformed");
     if (begins(key, key_len, "versions", 8))
         return len == 8 ? 0 : say(x, LG_T_META, "the number of versions is malformed");
+    if (begins(key, key_len, "others", 6))
+        return len == 8 ? 0 : say(x, LG_T_META, "the number of keys that are no study's is malformed");
     if (begins(key, key_len, "auditkey", 8)) {
         x->have_pub = len == LG_WRAPPED_LEN + LG_SIGN_PUB_LEN;
         if (x->have_pub)

@@ -111,7 +111,7 @@ int lg_slots_read(const struct lg_keyring *k, uint8_t bytes[LG_SLOTFILE_MAX], si
 int lg_slots_write(struct lg_keyring *k, const struct lg_slotfile *s, const struct lg_secret *newest) LG_MUST;
 int lg_slots_level(struct lg_keyring *k, const struct lg_slotfile *s, const uint8_t *bytes, size_t len, const struct lg_secret *newest) LG_MUST;
 /* ---- backup.c: when the newest backup that is not void was made (0: none), and how many studies it does not know ---- */
-void lg_backup_age(struct lg_keyring *k, uint64_t *ret_last, uint64_t *ret_uncovered);
+void lg_backup_age(struct lg_keyring *k, uint64_t *ret_last, uint64_t *ret_uncovered, uint64_t *ret_others);
 
 /* ---- making a keyring (keyring.c) and what a backup needs to know of it ---- */
 /* lg_keyring_create with rows (NULL: an empty one) called on the empty store, instead of lg_keyring_fill; it sets the id and the root's epoch. */

@@ -315,7 +315,7 @@ int lg_keyring_stat(struct lg_keyring *k, struct lg_keyring_stat *ret)
     *ret = (struct lg_keyring_stat){ .epoch = k->meta.epoch, .generation = k->meta.generation, .studies = k->meta.studies, .destroyed = k->meta.destroyed,
                                      .vaults = k->meta.vaults, .file_bytes = lg_store_bytes(k->store), .mirrored = k->mirror_dir != NULL, .stale = k->stale };
     memcpy(ret->keyring_id, k->meta.keyring_id, LG_ID_LEN);
-    lg_backup_age(k, &ret->backup, &ret->uncovered);
+    lg_backup_age(k, &ret->backup, &ret->uncovered, &ret->uncovered_others);
     ret->restored = lg_keyring_restored(k);
     ret->rolled = k->rolled;
     if (lg_store_commits(k->store, &ret->commits))
@@ -388,6 +388,8 @@ int lg_key_make(struct lg_keyring *k, enum lg_key_kind kind, struct lg_record *r
         rc = lg_bucket_key(k, lg_bucket_of(r->kid), bucket);
     if (!rc)
         rc = lg_version_wrap(k, bucket, r, 0, key);
+    if (!rc && kind != LG_KIND_STUDY)
+        rc = lg_others_add(k);
     if (rc) {
         lg_secret_free(key);
         return rc;

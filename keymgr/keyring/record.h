@@ -113,6 +113,9 @@ int lg_keyring_need(const struct lg_keyring *k, bool txn) LG_MUST; /* unlocked, 
 int lg_record_put(struct lg_keyring *k, const struct lg_record *r) LG_MUST;
 /* version.c: how many versions were ever added to studies' keys: tells how many of them a backup does not have. */
 uint64_t lg_versions_added(struct lg_keyring *k);
+/* Likewise how many keys were made that are no study's: of vaults, general, provisional. 0 as long as none was since this is counted. */
+uint64_t lg_others_made(struct lg_keyring *k);
+int lg_others_add(struct lg_keyring *k) LG_MUST;
 /* What is known of a study, sealed under its newest key. */
 int lg_info_seal(const struct lg_keyring *k, struct lg_record *r, const struct lg_secret *key, const struct lg_study_info *info) LG_MUST;
 int lg_info_open(const struct lg_keyring *k, const struct lg_record *r, const struct lg_secret *key, struct lg_study_info *ret) LG_MUST;

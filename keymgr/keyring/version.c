@@ -4,26 +4,31 @@
 
 #include "govern.h"
 
-#define VERSIONS_NAME "versions"
+static const char versions_name[] = "versions", others_name[] = "others";
 
-uint64_t lg_versions_added(struct lg_keyring *k)
+static uint64_t counted(struct lg_keyring *k, const char *name)
 {
     const uint8_t *p;
     size_t len;
-    if (lg_store_get(k->store, LG_T_META, VERSIONS_NAME, strlen(VERSIONS_NAME), &p, &len))
+    if (lg_store_get(k->store, LG_T_META, name, strlen(name), &p, &len))
         return 0;
     struct lg_rd r = lg_rd(p, len);
     uint64_t n = lg_rd_u64(&r);
     return lg_rd_done(&r) ? n : 0;
 }
 
-static int versions_add(struct lg_keyring *k, unsigned n)
+static int count(struct lg_keyring *k, const char *name, unsigned more)
 {
     uint8_t b[8];
     struct lg_wr w = lg_wr(b, sizeof b);
-    lg_wr_u64(&w, lg_versions_added(k) + n);
-    return lg_store_put(k->store, LG_T_META, VERSIONS_NAME, strlen(VERSIONS_NAME), b, w.len);
+    lg_wr_u64(&w, counted(k, name) + more);
+    return lg_store_put(k->store, LG_T_META, name, strlen(name), b, w.len);
 }
+
+uint64_t lg_versions_added(struct lg_keyring *k) { return counted(k, versions_name); }
+static int versions_add(struct lg_keyring *k, unsigned n) { return count(k, versions_name, n); }
+uint64_t lg_others_made(struct lg_keyring *k) { return counted(k, others_name); }
+int lg_others_add(struct lg_keyring *k) { return count(k, others_name, 1); }
 
 /* What is known of the study moves under the new version, as the newest one seals it. */
 static int version_add(struct lg_keyring *k, struct lg_record *r)

@@ -410,6 +410,7 @@ static void wr_keyd(struct lg_wr *w, const struct lg_keyd_status *s)
     lg_wr_u32(w, s->anchor_nv);
     lg_wr_u64(w, s->keyring.commits);
     lg_wr_u8(w, s->keyring.rolled);
+    lg_wr_u64(w, s->keyring.uncovered_others);
 }
 static void rd_keyd(struct lg_rd *r, struct lg_keyd_status *s)
 {
@@ -454,6 +455,7 @@ static void rd_keyd(struct lg_rd *r, struct lg_keyd_status *s)
     s->anchor_nv = lg_rd_u32(r);
     s->keyring.commits = lg_rd_u64(r);
     s->keyring.rolled = rd_bool(r);
+    s->keyring.uncovered_others = lg_rd_u64(r);
 }
 
 static void wr_audit(struct lg_wr *w, const struct lg_audit_info *i)

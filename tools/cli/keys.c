@@ -117,12 +117,15 @@ static const char *copies(const struct lg_keyd_status *s)
 static void backups(const struct lg_keyd_status *s)
 {
     char t[32];
+    unsigned long long n = s->keyring.uncovered, others = s->keyring.uncovered_others;
     if (s->keyring.backup) {
         cli_time(s->keyring.backup, t);
-        printf("key backup    of %s; %llu studies, or new versions of their keys, have no key copy off this host since\n", t, (unsigned long long)s->keyring.uncovered);
+        printf("key backup    of %s; %llu studies, or new versions of their keys, have no key copy off this host since\n", t, n);
     } else {
-        printf("key backup    none: %llu studies have no key copy off this host. Make one: leadglass backup create FILE\n", (unsigned long long)s->keyring.uncovered);
+        printf("key backup    none: %llu studies have no key copy off this host. Make one: leadglass backup create FILE\n", n);
     }
+    if (others)
+        printf("              nor have %llu keys of vaults and of files without a study (vault, general and provisional keys)\n", others);
     if (s->keyring.restored)
         puts("RESTORED      from a backup: nothing is destroyed until `leadglass backup confirm`");
 }
@@ -203,6 +206,7 @@ static int run_status(struct cli *c)
             cli_time(s->keyring.backup, last);
         cJSON_AddStringToObject(kr, "backup", last);
         cJSON_AddNumberToObject(kr, "studies_without_backup", (double)s->keyring.uncovered);
+        cJSON_AddNumberToObject(kr, "other_keys_without_backup", (double)s->keyring.uncovered_others);
         cJSON_AddBoolToObject(kr, "restored", s->keyring.restored);
         cJSON_AddBoolToObject(kr, "rolled_back", s->keyring.rolled);
         cJSON_AddNumberToObject(kr, "commits", (double)s->keyring.commits);
