@@ -36,7 +36,8 @@ enum lg_action {
     LG_ACT_BACKUP_VOID = 17, /* carried out elsewhere; subject: the backup's id */
     LG_ACT_DESTROY_ENABLE = 18, /* carried out elsewhere: destruction is allowed again after a restore */
     LG_ACT_ACCEPT = 19,      /* the keyring, which was put back, is used as it is */
-    LG_ACT_LAST = LG_ACT_ACCEPT,
+    LG_ACT_UNANCHOR = 20,    /* carried out elsewhere: the root-slot file is anchored no more */
+    LG_ACT_LAST = LG_ACT_UNANCHOR,
 };
 
 /* Who may do what. Bits, so that a table can name several. */

@@ -91,22 +91,22 @@ void lg_on_backup_list(struct lg_worker *w, struct lg_conn *c, const struct lg_r
 }
 
 /* Where officers are, two of them must have approved. */
-static int allowed(struct lg_worker *w, const struct lg_request *q, enum lg_action action, const uint8_t *kid)
+int lg_act_allowed(struct lg_worker *w, const uint8_t act[LG_ID_LEN], enum lg_action action, const uint8_t *kid)
 {
     static const uint8_t none[LG_ID_LEN];
     struct lg_act a;
     bool officers;
     int rc = lg_keyring_officer_mode(w->keyring, &officers);
-    if (!rc && officers && memcmp(q->vault_id, none, LG_ID_LEN) == 0)
+    if (!rc && officers && memcmp(act, none, LG_ID_LEN) == 0)
         rc = -EPERM;
-    return rc || !officers ? rc : lg_keyring_act_claim(w->keyring, q->vault_id, action, kid, &a);
+    return rc || !officers ? rc : lg_keyring_act_claim(w->keyring, act, action, kid, &a);
 }
 
 void lg_on_backup_void(struct lg_worker *w, struct lg_conn *c, const struct lg_request *q)
 {
     int rc = lg_backup_void(w->keyring, q->kid);
     if (!rc)
-        rc = allowed(w, q, LG_ACT_BACKUP_VOID, q->kid);
+        rc = lg_act_allowed(w, q->vault_id, LG_ACT_BACKUP_VOID, q->kid);
     if (rc)
         lg_keyring_abort(w->keyring);
     else
@@ -118,7 +118,7 @@ void lg_on_restore_confirm(struct lg_worker *w, struct lg_conn *c, const struct 
 {
     int rc = lg_keyring_restored_confirm(w->keyring);
     if (!rc)
-        rc = allowed(w, q, LG_ACT_DESTROY_ENABLE, NULL);
+        rc = lg_act_allowed(w, q->vault_id, LG_ACT_DESTROY_ENABLE, NULL);
     if (rc)
         lg_keyring_abort(w->keyring);
     else

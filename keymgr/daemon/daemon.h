@@ -275,6 +275,8 @@ void lg_on_reaped(struct lg_worker *w, struct lg_conn *c, const struct lg_reques
 
 /* ---- backup.c ---- */
 void lg_backup_drop(struct lg_worker *w, const struct lg_conn *c); /* the one that this connection (NULL: any) has begun */
+/* Where officers are, uses up the act of theirs that allows this (within a transaction of the caller's); -EPERM, -ENOENT, -ETIME. */
+int lg_act_allowed(struct lg_worker *w, const uint8_t act[LG_ID_LEN], enum lg_action action, const uint8_t *kid) LG_MUST;
 void lg_on_backup_begin(struct lg_worker *w, struct lg_conn *c, const struct lg_request *q);
 void lg_on_backup_next(struct lg_worker *w, struct lg_conn *c, const struct lg_request *q);
 void lg_on_backup_done(struct lg_worker *w, struct lg_conn *c, const struct lg_request *q);

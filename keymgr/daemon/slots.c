@@ -45,10 +45,29 @@ static int rotate_root(struct lg_worker *w, const struct lg_op *op)
     return rc;
 }
 
+/* Certificates say whether old copies of the slot file are useless: to give that up takes two, as destroying does. */
+static int may_unanchor(struct lg_worker *w, const struct lg_op *op)
+{
+    if (!lg_keyring_anchor_nv(w->keyring))
+        return -EALREADY;
+    int rc = lg_keyring_begin(w->keyring);
+    if (rc)
+        return rc;
+    rc = lg_act_allowed(w, op->act, LG_ACT_UNANCHOR, NULL);
+    if (rc)
+        lg_keyring_abort(w->keyring);
+    return rc ? rc : lg_keyring_commit(w->keyring);
+}
+
 static int anchor(struct lg_worker *w, const struct lg_op *op)
 {
+    int rc = op->now ? 0 : may_unanchor(w, op);
+    if (rc) {
+        lg_log(LOG_WARNING, "the slot file's anchor was not given up for user %u: %s", (unsigned)op->uid, strerror(-rc));
+        return rc;
+    }
     lg_keyd_cosign(w);
-    int rc = after_root_change(w, lg_keyring_anchor(w->keyring, op->now));
+    rc = after_root_change(w, lg_keyring_anchor(w->keyring, op->now));
     if (rc)
         lg_log(LOG_ERR, "the slot file's anchor was not %s: %s%s%s", op->now ? "begun" : "given up and destroyed", strerror(-rc), w->tpm && *lg_tpm_why(w->tpm) ? ", " : "",
                w->tpm ? lg_tpm_why(w->tpm) : "");

@@ -32,6 +32,7 @@ const struct lg_action_info *lg_action_info(unsigned action)
         [LG_ACT_BACKUP_VOID] = { "backup-void", ADM | BOTH, BOTH, false, true },
         [LG_ACT_DESTROY_ENABLE] = { "destroy-enable", BOTH, BOTH, false, true },
         [LG_ACT_ACCEPT] = { "accept", BOTH, BOTH, false, false },
+        [LG_ACT_UNANCHOR] = { "unanchor", ADM | BOTH, BOTH, false, true },
     };
     return action <= LG_ACT_LAST && table[action].name ? &table[action] : NULL;
 }

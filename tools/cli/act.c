@@ -12,7 +12,7 @@ static const char head_act[] = "leadglass-act-1", head_asked[] = "leadglass-aske
 
 const struct cli_option act_options[] = {
     { "sign", "KEYFILE", "your private key (leadglass officer keygen)", CLI_TEXT, CLI_INTO(sign), 0 },
-    { "yes", NULL, "do not ask before signing an approval", CLI_FLAG, CLI_INTO(yes), 0 },
+    { "yes", NULL, "do not ask (before an approval is signed, before the slot file is anchored)", CLI_FLAG, CLI_INTO(yes), 0 },
     { "offline", "FILE", "write what is to be signed into FILE instead (leadglass request sign)", CLI_TEXT, CLI_INTO(offline), 0 },
     { "as", "NAME", "--offline: the officer who will sign it", CLI_TEXT, CLI_INTO(as), 0 },
     { 0 },

@@ -6,6 +6,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "act.h"
 #include "cli.h"
 #include "leadglass/bytes.h"
 #include "leadglass/crypto.h"
@@ -219,19 +220,26 @@ static int anchor_sure(const struct cli *c, const struct lg_keyd_status *s)
 
 static int slot_anchor(const struct cli *c, struct lg_client *k)
 {
+    uint8_t act[LG_ID_LEN];
     if (c->tpm == c->none)
         return cli_fail(CLI_USAGE, "slot anchor: expected --tpm, or --none to give it up");
+    if (c->act && (strlen(c->act) != 2 * LG_ID_LEN || lg_hex_decode(c->act, act, LG_ID_LEN)))
+        return cli_fail(CLI_USAGE, "%s is no act's id", c->act);
+    if (c->none && (c->sign || c->offline))
+        return act_perform(c, k, &(struct lg_act){ .action = LG_ACT_UNANCHOR });
     struct lg_keyd_status *s = calloc(1, sizeof *s);
     int rc = s ? lg_client_status(k, s) : -ENOMEM;
     int code = rc ? cli_explain(c, rc, "slot anchor") : !s->unlocked ? cli_explain(c, -ENOKEY, "slot anchor") : c->tpm && !s->anchor_nv ? anchor_sure(c, s) : CLI_OK;
     bool was = s && s->anchor_nv;
     if (!code)
-        rc = lg_client_slot_anchor(k, c->tpm);
+        rc = lg_client_slot_anchor(k, c->tpm, c->act ? act : NULL);
     if (!code && rc == 0)
         puts(c->tpm ? "the root-slot file is anchored in the TPM; the keyring has a new root key, and each one to come makes copies of older slot files useless"
                     : "the root-slot file is anchored no more; the keyring has a new root key");
     else if (!code && rc == -EALREADY)
         code = cli_fail(CLI_FAILED, c->tpm ? "it is anchored already" : "it is not anchored");
+    else if (!code && c->none && (rc == -EPERM || rc == -ENOENT || rc == -ETIME))
+        code = cli_fail(CLI_REFUSED, rc == -ETIME ? "the approval has expired" : "officers are registered, and certificates rest on the anchor: two have to approve this. Ask: leadglass slot anchor --none --reason TEXT --sign KEYFILE; then, approved: --act ID");
     else if (!code && c->none && was && !lg_client_status(k, s) && !s->anchor_nv)
         code = cli_fail(CLI_FAILED, "the root-slot file needs the TPM no more, but the values in it could not be destroyed (%s): copies of the slot file from before still open with them", strerror(-rc));
     else if (!code)
@@ -271,7 +279,8 @@ static const struct cli_option slot_options[] = {
     { "generate", NULL, "for add and change: make the key file, which must not exist, of random bytes", CLI_FLAG, CLI_INTO(generate), 0 },
     { "pcrs", "LIST", "for add and change with --tpm: only while these PCRs are as they are now, such as 7 or sha384:0,7 (default: none)", CLI_TEXT, CLI_INTO(pcrs), 0 },
     { "none", NULL, "for anchor: give it up", CLI_FLAG, CLI_INTO(none), 0 },
-    { "yes", NULL, "for anchor: do not ask", CLI_FLAG, CLI_INTO(yes), 0 }, { 0 }
+    { "act", "ID", "for anchor --none: the officers' approved act, where officers are registered", CLI_TEXT, CLI_INTO(act), 0 },
+    { "reason", "TEXT", "for anchor --none with --sign: why", CLI_TEXT, CLI_INTO(reason), 0 }, { 0 }
 };
 const struct cli_command cli_slot = {
     "slot", "list | add NAME | change NAME | remove NAME | test NAME | anchor --tpm | anchor --none", "show and change what unlocks the keyring",
@@ -281,6 +290,7 @@ const struct cli_command cli_slot = {
     "with the old secret, still opens copies of the keyring from before; see docs/KEYS.md for what to do when both have leaked.\n"
     "test tells whether a secret opens its slot. The last slot that was proved to work cannot be removed; a TPM slot does not count.\n"
     "anchor makes the slot file useless without a value in the TPM that every new root key overwrites: older copies of it open nothing then. When the TPM\n"
-    "breaks or is cleared, a keyring backup is the only way back.\n",
-    "list|add|change|...", { cli_key_file_options, cli_tpm_options, cli_pass_options, slot_options, cli_json_options }, run_slot, false,
+    "breaks or is cleared, a keyring backup is the only way back. Where officers are registered, giving it up takes two: --none --reason TEXT --sign KEYFILE asks\n"
+    "for it, another officer approves (leadglass request approve), --none --act ID does it.\n",
+    "list|add|change|...", { cli_key_file_options, cli_tpm_options, cli_pass_options, slot_options, act_options, cli_json_options }, run_slot, false,
 };
