@@ -66,6 +66,8 @@ int lg_backup_header_join(const struct lg_backup_header *h, const struct lg_shar
 struct lg_backup_counts {
     uint8_t keyring_id[LG_ID_LEN];
     uint64_t created, epoch, keys, studies, destroyed, vaults, versions, bad; /* bad: keys that do not open their record */
+    uint64_t tombstones, tombstones_bad, tombstones_cut; /* of a restore with some: good; damaged or altered; cut off at a file's end */
+    int aside; /* of a restore: 0, or why the tombstones of the keyring that stood there before could not be set aside: a negated errno */
 };
 /* A source of bytes: exactly len, or -EPROTO at the end. */
 typedef int (*lg_backup_read)(void *arg, void *buf, size_t len);
@@ -77,10 +79,11 @@ struct lg_backup_later {
     const void *tombstones; /* the bytes of a file SLOTFILE.tombstones, or NULL */
     size_t tombstones_len;
     uint64_t now; /* seconds since 1970; 0: the system's clock */
+    bool damaged_too; /* tombstones that are damaged or altered do not stop it: what they seem to name is quarantined, and they are counted */
 };
 /* A new keyring and slot file from it, of the same keyring id in a new incarnation: higher epoch, session numbers never used, acts signed before are
  * not taken any more, and nothing is destroyed until lg_keyring_restored_confirm. Studies destroyed later become `restored` and are not served.
- * -EEXIST; -ENOMSG: no file of tombstones; -EXDEV: another keyring's; -EKEYREJECTED: one that matters is not signed by the keyring; -ENODATA: the backup
+ * -EEXIST; -ENOMSG: no file of tombstones; -EXDEV: another keyring's; -EKEYREJECTED: one is damaged or not signed by the keyring (and not damaged_too); -ENODATA: the backup
  * does not know the key that signs them. Nothing is left behind on error. */
 int lg_backup_restore(const struct lg_backup_header *h, const struct lg_secret *key, lg_backup_read rd, void *arg, const char *dir, const char *slot_path,
                       const void *pass, size_t pass_len, unsigned scrypt_ms, const struct lg_backup_later *later, struct lg_backup_counts *ret, unsigned *ret_quarantined) LG_MUST;

@@ -85,6 +85,12 @@ int lg_tombstones_check(const void *untrusted, size_t len, const uint8_t keyring
 /* One after the other, *at beginning with 0; false at the end. ret_bytes: as signed. Nothing is verified. */
 bool lg_tombstones_next(const void *untrusted, size_t len, size_t *at, struct lg_tombstone *ret, const uint8_t **ret_bytes);
 
+/* What lies between two that lg_tombstones_next gave (or before the first, or behind the last), heads of files apart. */
+struct lg_tombstone_gaps {
+    uint64_t bad, cut; /* so many seem to have been there: damaged; cut off where a file ends */
+};
+void lg_tombstones_gap(const void *untrusted, size_t len, size_t from, size_t to, struct lg_tombstone_gaps *sum);
+
 /* A restored keyring's file begins anew: what stands there of the lost one is renamed, to be kept. */
 int lg_tombstones_aside(const char *slot, uint64_t now) LG_MUST;
 

@@ -285,16 +285,38 @@ static int import_row(void *arg, enum lg_table t, const uint8_t *key, size_t key
     return rc;
 }
 
-/* Of the tombstones only those matter that name a key which the backup still has; these must be the keyring's own. */
+/* A tombstone whose signature is good. What one names that has none is damage, or somebody's work: the study is looked for by key id and by UID's hash, as one of them may be right. */
+static int bury(struct import *im, const struct lg_tombstone *t, bool good, struct lg_record *r)
+{
+    const uint8_t *p;
+    uint8_t kid[LG_ID_LEN];
+    size_t len;
+    bool gone = false;
+    memcpy(kid, t->kid, LG_ID_LEN);
+    int rc = lg_record_get(&im->k, kid, r);
+    if (rc == -ENOENT && !good && lg_store_get(im->k.store, LG_T_LOOKUP, t->lookup, LG_MAC_LEN, &p, &len) == 0 && len == LG_ID_LEN) {
+        memcpy(kid, p, LG_ID_LEN);
+        rc = lg_record_get(&im->k, kid, r);
+    }
+    if (rc == -ENOENT) /* of a study newer than the backup */
+        return 0;
+    if (rc || r->kind != LG_KIND_STUDY || !(t->version && good ? retired(r, t->version, im->later.now, &gone) : quarantine(r, im->later.now)))
+        return rc;
+    rc = lg_record_put(&im->k, r);
+    im->quarantined += !rc && (!t->version || !good || gone);
+    return rc;
+}
+
 static int import_tombstones(struct import *im)
 {
     const struct lg_backup_later *l = &im->later;
+    struct lg_backup_counts *n = &im->counts;
     uint8_t pub[LG_SIGN_PUB_LEN];
     struct lg_record *r = malloc(sizeof *r);
     struct lg_tombstone t;
+    struct lg_tombstone_gaps gaps = { 0 };
     const uint8_t *signed_bytes;
-    size_t at = 0;
-    bool gone = false;
+    size_t at = 0, end = 0;
     int rc = r ? lg_tombstones_check(l->tombstones, l->tombstones_len, im->k.meta.keyring_id) : -ENOMEM;
     if (!rc)
         rc = lg_keyring_sign_pub(&im->k, pub);
@@ -302,19 +324,25 @@ static int import_tombstones(struct import *im)
     if (!rc)
         rc = lg_store_begin(im->k.store);
     while (!rc && lg_tombstones_next(l->tombstones, l->tombstones_len, &at, &t, &signed_bytes)) {
-        rc = memcmp(t.keyring_id, im->k.meta.keyring_id, LG_ID_LEN) != 0 ? -EKEYREJECTED : lg_record_get(&im->k, t.kid, r);
-        if (rc == -ENOENT) { /* of a study newer than the backup */
-            rc = 0;
-            continue;
-        }
-        if (rc || r->kind != LG_KIND_STUDY || !(t.version ? retired(r, t.version, l->now, &gone) : quarantine(r, l->now)))
-            continue;
-        rc = lg_sign_verify(pub, signed_bytes, LG_TOMBSTONE_SIGNED, signed_bytes + LG_TOMBSTONE_SIGNED);
+        lg_tombstones_gap(l->tombstones, l->tombstones_len, end, at - LG_TOMBSTONE_LEN, &gaps);
+        end = at;
+        bool good = memcmp(t.keyring_id, im->k.meta.keyring_id, LG_ID_LEN) == 0;
+        rc = good ? lg_sign_verify(pub, signed_bytes, LG_TOMBSTONE_SIGNED, signed_bytes + LG_TOMBSTONE_SIGNED) : -EBADMSG;
+        good = !rc;
+        if (good)
+            n->tombstones++;
+        else if (rc == -EBADMSG)
+            n->tombstones_bad++;
+        rc = rc == -EBADMSG && !l->damaged_too ? -EKEYREJECTED : rc == -EBADMSG ? 0 : rc;
         if (!rc)
-            rc = lg_record_put(&im->k, r);
-        rc = rc == -EBADMSG ? -EKEYREJECTED : rc;
-        im->quarantined += !rc && (!t.version || gone);
+            rc = bury(im, &t, good, r);
     }
+    if (!rc)
+        lg_tombstones_gap(l->tombstones, l->tombstones_len, end, l->tombstones_len, &gaps);
+    n->tombstones_bad += gaps.bad;
+    n->tombstones_cut += gaps.cut;
+    if (!rc && gaps.bad && !l->damaged_too)
+        rc = -EKEYREJECTED;
     free(r);
     return rc;
 }
@@ -392,7 +420,7 @@ int lg_backup_restore(const struct lg_backup_header *h, const struct lg_secret *
     im->later.now = im->later.now ? im->later.now : (uint64_t)time(NULL);
     int rc = lg_keyring_make(dir, slot_path, pass, pass_len, scrypt_ms, import_all, &s);
     if (!rc)
-        rc = lg_tombstones_aside(slot_path, im->later.now);
+        im->counts.aside = lg_tombstones_aside(slot_path, im->later.now);
     if (!rc) {
         *ret = im->counts;
         *ret_quarantined = im->quarantined;

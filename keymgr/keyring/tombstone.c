@@ -285,6 +285,26 @@ bool lg_tombstones_next(const void *untrusted, size_t len, size_t *at, struct lg
     return false;
 }
 
+void lg_tombstones_gap(const void *untrusted, size_t len, size_t from, size_t to, struct lg_tombstone_gaps *sum)
+{
+    const uint8_t *b = untrusted;
+    while (from < to) {
+        if (to - from >= SET_HEAD && memcmp(b + from, set_magic, sizeof set_magic) == 0) {
+            from += SET_HEAD;
+            continue;
+        }
+        const uint8_t *head = memmem(b + from, to - from, set_magic, sizeof set_magic);
+        size_t until = head ? (size_t)(head - b) : to, n = until - from;
+        if ((head || until == len) && n < LG_TOMBSTONE_LEN) /* that one file ends here; a copy made while the last one was written */
+            sum->cut++;
+        else
+            sum->bad += (n + LG_TOMBSTONE_LEN - 1) / LG_TOMBSTONE_LEN;
+        from = until;
+        if (head && to - from < SET_HEAD) /* and its head is cut off */
+            from = to;
+    }
+}
+
 int lg_tombstones_aside(const char *slot, uint64_t now)
 {
     char path[PATH_MAX], to[PATH_MAX], suffix[32];

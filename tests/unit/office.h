@@ -205,15 +205,15 @@ static inline int copy_take(void *arg, void *buf, size_t len)
     return 0;
 }
 
+static struct lg_backup_counts copy_counts; /* of the last restore that succeeded */
 static inline int copy_restore(struct copy_of *c, const char *dir, const char *slot, const char *pass, const struct lg_backup_later *later, unsigned *ret_quarantined)
 {
     struct lg_backup_header h = { .created = now.wall_s };
-    struct lg_backup_counts n;
     struct lg_backup_later l = later ? *later : (struct lg_backup_later){ 0 };
     memcpy(h.id, c->id, LG_ID_LEN);
     l.now = now.wall_s;
     c->at = 0;
-    return lg_backup_restore(&h, c->key, copy_take, c, dir, slot, pass, strlen(pass), 0, &l, &n, ret_quarantined);
+    return lg_backup_restore(&h, c->key, copy_take, c, dir, slot, pass, strlen(pass), 0, &l, &copy_counts, ret_quarantined);
 }
 
 #endif

@@ -275,6 +275,9 @@ static int print_counts(const struct cli *c, const struct lg_backup_header *h, c
                (unsigned long long)n->bad);
         if (quarantined)
             printf("quarantined  %u\n", quarantined);
+        if (n->tombstones || n->tombstones_bad || n->tombstones_cut)
+            printf("tombstones   %llu good, %llu damaged or altered, %llu cut off at the end of a file\n", (unsigned long long)n->tombstones, (unsigned long long)n->tombstones_bad,
+                   (unsigned long long)n->tombstones_cut);
         if (d)
             drill_print(c->vault, d);
         if (done)
@@ -290,12 +293,17 @@ static int print_counts(const struct cli *c, const struct lg_backup_header *h, c
         cJSON_AddNumberToObject(j, "versions", (double)n->versions);
         cJSON_AddNumberToObject(j, "bad", (double)n->bad);
         cJSON_AddNumberToObject(j, "quarantined", quarantined);
+        cJSON_AddNumberToObject(j, "tombstones", (double)n->tombstones);
+        cJSON_AddNumberToObject(j, "tombstones_damaged", (double)n->tombstones_bad);
+        cJSON_AddNumberToObject(j, "tombstones_cut", (double)n->tombstones_cut);
         if (d)
             drill_json(j, d);
         int code = cli_print_json(j);
         if (code)
             return code;
     }
+    if (n->tombstones_bad || n->tombstones_cut)
+        cli_fail(0, "what damaged or cut-off tombstones named cannot be told for sure: compare with the certificates, and name with --destroyed what is missing, before `leadglass backup confirm`");
     return n->bad ? cli_fail(CLI_FAILED, "%llu keys do not open the records of their studies", (unsigned long long)n->bad) : CLI_OK;
 }
 
@@ -305,7 +313,8 @@ static int explain_backup(int rc, const char *file, const char *dir)
     case -EBADMSG: return cli_fail(CLI_FAILED, "%s was altered, cut or put together from several; nothing was restored", file);
     case -ENOMSG: return cli_fail(CLI_FAILED, "what --tombstones names is no file of tombstones (SLOTFILE.tombstones); nothing was restored");
     case -EXDEV: return cli_fail(CLI_FAILED, "the tombstones are another keyring's; nothing was restored");
-    case -EKEYREJECTED: return cli_fail(CLI_ALTERED, "a tombstone was not signed by this keyring: the file was altered. Nothing was restored; name what was destroyed with --destroyed");
+    case -EKEYREJECTED: return cli_fail(CLI_ALTERED, "a tombstone is damaged, or not signed by this keyring: the file was altered. Nothing was restored. Take another copy of it; or, if there is none, say "
+                                                      "--damaged-tombstones: studies that damaged ones seem to name are quarantined too, and name with --destroyed what else the certificates say was destroyed");
     case -ENODATA: return cli_fail(CLI_FAILED, "%s is from before there were signed tombstones, and cannot check them: name what was destroyed with --destroyed", file);
     case -EEXIST: return cli_fail(CLI_FAILED, "%s, or its slot file, exists already; restore into a new directory", dir);
     default: return cli_fail(CLI_FAILED, "%s: %s", file, strerror(-rc));
@@ -363,6 +372,7 @@ static int later_read(const struct cli *c, struct lg_backup_later *ret)
         later_done(&l);
     else
         *ret = l;
+    ret->damaged_too = !code && c->damaged;
     return code;
 }
 
@@ -384,8 +394,13 @@ static int restore_into(const struct cli *c, const char *file, FILE *f, const st
     snprintf(slot, sizeof slot, "%.4000s.root", c->keyring);
     rc = lg_backup_restore(h, key, read_exact, f, c->keyring, slot, pass, len, SCRYPT_MS, &later, &n, &quarantined);
     later_done(&later);
-    return rc ? explain_backup(rc, file, c->keyring)
-              : print_counts(c, h, &n, quarantined, NULL, "Serve it with `leadglass-keyd --keyring DIR`. Nothing is destroyed until `leadglass backup confirm`.");
+    if (rc)
+        return explain_backup(rc, file, c->keyring);
+    code = print_counts(c, h, &n, quarantined, NULL, "Serve it with `leadglass-keyd --keyring DIR`. Nothing is destroyed until `leadglass backup confirm`.");
+    if (n.aside)
+        code = cli_fail(CLI_FAILED, "the keyring was restored; but %s.tombstones, of the keyring that stood there before, could not be set aside (%s). Move it to a safe place before the key manager is started, which may write it anew",
+                        slot, strerror(-n.aside));
+    return code;
 }
 
 static int drill(const struct cli *c, const char *file, FILE *f, const struct lg_backup_header *h, const struct lg_secret *key)
@@ -469,6 +484,7 @@ static const struct cli_option backup_options[] = {
       CLI_INTO(destroyed), 0 },
     { "tombstones", "FILE", "restore: SLOTFILE.tombstones as it is now (beside the slot file, or the mirror's): the keyring's own signed record of\nwhat was destroyed, to the same end; both may be given", CLI_TEXT,
       CLI_INTO(tombstones), 0 },
+    { "damaged-tombstones", NULL, "restore: go on although some of them are damaged or altered: studies that they seem to name are quarantined as well", CLI_FLAG, CLI_INTO(damaged), 0 },
     { "drill", NULL, "restore: open everything, change nothing", CLI_FLAG, CLI_INTO(drill), 0 },
     { "vault", "VAULT", "drill: restore into a temporary directory, taken away again, and with those keys read files of this vault,\nor of a copy of it, whole; it must not be mounted", CLI_TEXT, CLI_INTO(vault), 0 },
     { "sample", "N", "drill: so many files, by chance (100)", CLI_NUMBER, CLI_INTO(sample), 0 },

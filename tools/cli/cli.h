@@ -28,6 +28,7 @@ struct cli {
         const char *s[32];
     } share_files;
     const char *new_pass_file, *destroyed, *tombstones, *act; /* backup */
+    bool damaged;
     bool drill;
     const char *keyring, *reason, *mount_options, *key_file, *study;
     const char *pcrs; /* of a TPM slot */
@@ -97,8 +98,8 @@ int cli_explain(const struct cli *c, int rc, const char *what);
 int cli_client(const struct cli *c, struct lg_client **ret);
 int cli_print_json(cJSON *j); /* and frees it */
 /* Names the mounts that have not confirmed, in j (freed) or on standard error; the exit status. */
-int cli_unconfirmed(const struct cli *c, const struct lg_unconfirmed *u, cJSON *j);
 void cli_unconfirmed_tell(const struct cli *c, const struct lg_unconfirmed *u, cJSON *j);
+int cli_unconfirmed(const struct cli *c, const struct lg_unconfirmed *u, cJSON *j);
 void cli_hex(const uint8_t id[LG_ID_LEN], char out[2 * LG_ID_LEN + 1]);
 void cli_time(uint64_t t, char out[32]);
 
