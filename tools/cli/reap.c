@@ -266,7 +266,7 @@ static int done(struct work *w, const char *uid, const struct lg_reaped *sum)
                w->dirs_removed, (unsigned long long)sum->files, (unsigned long long)sum->bytes);
     }
     if (w->failed)
-        code = cli_fail(CLI_FAILED, "%llu could not be looked at or removed (see above); run it again", w->failed);
+        code = cli_fail(CLI_FAILED, "%llu could not be looked at or removed (see above); everything else was. The certificate has what was found, and does not say that all of it is removed: put them right, or away, and run it again", w->failed);
     return code;
 }
 
@@ -294,12 +294,11 @@ int cli_reap(const struct cli *c, struct lg_client *k, const char *uid, const ch
         code = cli_explain(c, rc, "study reap");
     if (!code && w.files.n)
         qsort(w.files.v, w.files.n, sizeof *w.files.v, by_ino);
-    bool whole = !w.failed;
-    if (!code && whole) /* before anything goes: what is counted now is what there was */
+    if (!code) /* before anything goes: what is counted now is what there was, as far as it could be looked at */
         rc = report(&w, k, info.vault_id, false, &sum);
     if (!code && !rc && !c->count) {
         remove_all(&w);
-        if (whole && !w.failed)
+        if (!w.failed) /* only then is none left */
             rc = report(&w, k, info.vault_id, true, &sum);
     }
     progress(&w, true);

@@ -88,6 +88,38 @@ static void print_due(const struct kept *s, const char *rule, cJSON *list)
     cJSON_AddItemToArray(list, j);
 }
 
+struct reaping {
+    struct lg_client *k;
+    bool json;
+};
+
+/* Removal of files that was asked for with a destruction, as long as the certificate does not say that it is done. */
+static int reap_due(void *arg, const struct lg_act_record *r)
+{
+    const struct reaping *x = arg;
+    struct lg_act a;
+    struct lg_trim *from = calloc(1, sizeof *from);
+    struct lg_certificate *cert = calloc(1, sizeof *cert);
+    uint8_t *doc = malloc(LG_CERT_MAX), sig[LG_SIGN_LEN];
+    size_t len;
+    char t[32], id[2 * LG_ID_LEN + 1];
+    bool wanted = (r->state == LG_ACT_WAITING || r->state == LG_ACT_DONE) && from && cert && doc && lg_act_decode(r->doc, r->doc_len, &a) == 0 && a.action == LG_ACT_REVOKE && a.data_len &&
+                  lg_trim_decode(a.data, a.data_len, from) == 0;
+    bool destroyed = wanted && lg_client_certificate(x->k, a.uid, doc, &len, sig) == 0 && lg_certificate_decode(doc, len, cert) == 0;
+    for (unsigned i = 0; wanted && i < from->n_vaults && !(destroyed && cert->removed && cert->vaults_counted >= from->n_vaults); i++) {
+        cli_hex(from->vault[i], id);
+        cli_time(r->due, t);
+        if (destroyed)
+            fprintf(x->json ? stderr : stdout, "reap  %s is destroyed; its files are to be removed from vault %s: leadglass study reap %s VAULT\n", a.uid, id, a.uid);
+        else
+            fprintf(x->json ? stderr : stdout, "reap  %s is destroyed from %s on; then its files are to be removed from vault %s: leadglass study reap %s VAULT\n", a.uid, t, id, a.uid);
+    }
+    free(doc);
+    free(cert);
+    free(from);
+    return 0;
+}
+
 int study_due(const struct cli *c, struct lg_client *k)
 {
     struct all a = { 0 };
@@ -105,6 +137,8 @@ int study_due(const struct cli *c, struct lg_client *k)
     }
     if (!rc && g->time.frozen)
         cli_fail(0, "the clock cannot be believed: nothing of this is taken as due until it is confirmed (leadglass clock)");
+    if (!rc)
+        rc = lg_client_act_list(k, false, reap_due, &(struct reaping){ k, c->json });
     if (rc)
         code = cli_explain(c, rc, "study due");
     else if (list) {

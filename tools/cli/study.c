@@ -5,6 +5,7 @@
 
 #include "act.h"
 #include "leadglass/backup.h"
+#include "leadglass/volume.h"
 
 static void add_id(cJSON *j, const char *name, const uint8_t id[LG_ID_LEN])
 {
@@ -201,6 +202,33 @@ static int study_revoke_now(const struct cli *c, struct lg_client *k, const char
     return code;
 }
 
+/* The vault from which the study's files are to be removed stands in the request, so that whoever approves sees it, and `study due` reminds of it. */
+static int revoke_and_reap(const struct cli *c, struct lg_client *k, const char *uid)
+{
+    struct lg_study *s = calloc(1, sizeof *s);
+    struct lg_trim *from = calloc(1, sizeof *from);
+    struct lg_act a = { .action = LG_ACT_REVOKE, .number = c->before_due ? 1 : 0 };
+    struct lg_vault_info info;
+    int rc = s && from ? lg_client_study_show(k, uid, s) : -ENOMEM, code;
+    if (rc)
+        code = rc == -ENOENT ? cli_fail(CLI_FAILED, "study %s is not known to this keyring", uid) : cli_explain(c, rc, uid);
+    else if ((rc = lg_vault_read(c->reap, &info)) != 0)
+        code = cli_fail(CLI_FAILED, "%s: %s", c->reap, strerror(-rc));
+    else {
+        snprintf(a.uid, sizeof a.uid, "%s", uid);
+        memcpy(a.kid, s->kid, LG_ID_LEN);
+        from->n_vaults = 1;
+        memcpy(from->vault[0], info.vault_id, LG_ID_LEN);
+        rc = lg_trim_encode(from, a.data, &a.data_len);
+        code = rc ? cli_explain(c, rc, uid) : act_perform(c, k, &a);
+        if (!code && !c->quiet)
+            fprintf(stderr, "Its files stay until it is destroyed. Once it is: leadglass study reap %s %s (leadglass study due lists it until then)\n", uid, c->reap);
+    }
+    free(from);
+    free(s);
+    return code;
+}
+
 static int study_revoke(const struct cli *c, struct lg_client *k, const char *uid)
 {
     struct lg_keyd_status *st = calloc(1, sizeof *st);
@@ -209,8 +237,6 @@ static int study_revoke(const struct cli *c, struct lg_client *k, const char *ui
         code = cli_explain(c, rc, "study revoke");
     else if (!c->reason || !c->reason[0])
         code = cli_fail(CLI_USAGE, "say why: --reason TEXT");
-    else if (c->reap && !c->now)
-        code = cli_fail(CLI_USAGE, "--reap goes with --now; after a destruction that officers approved, once it is carried out: leadglass study reap %s VAULT", uid);
     else if (c->now) {
         code = study_revoke_now(c, k, uid);
         if (!code && c->reap)
@@ -219,7 +245,7 @@ static int study_revoke(const struct cli *c, struct lg_client *k, const char *ui
     else if (!st->officer_mode && !c->sign && !c->offline)
         code = cli_fail(CLI_USAGE, "single-administrator mode: no one could approve a request. Say --now to destroy the key of %s at once. It cannot be undone", uid);
     else
-        code = act_on_study(c, k, LG_ACT_REVOKE, uid, c->before_due ? 1 : 0);
+        code = c->reap ? revoke_and_reap(c, k, uid) : act_on_study(c, k, LG_ACT_REVOKE, uid, c->before_due ? 1 : 0);
     free(st);
     return code;
 }
@@ -286,7 +312,7 @@ static int run_study(struct cli *c)
 static const struct cli_option study_options[] = {
     { "reason", "TEXT", "why (kept with the request and the tombstone)", CLI_TEXT, CLI_INTO(reason), 0 },
     { "now", NULL, "revoke: one administrator alone, at once (single-administrator mode)", CLI_FLAG, CLI_INTO(now), 0 },
-    { "reap", "VAULT", "revoke --now: then remove its files and names from this mounted vault", CLI_TEXT, CLI_INTO(reap), 0 },
+    { "reap", "VAULT", "revoke: then remove its files and names from this mounted vault; without --now it is noted with the request, and\nstudy due says when to run study reap", CLI_TEXT, CLI_INTO(reap), 0 },
     { "count", NULL, "reap: only count what is there, for the certificate", CLI_FLAG, CLI_INTO(count), 0 },
     { "before-due", NULL, "revoke: although a retention rule says it is not due; the approver is told", CLI_FLAG, CLI_INTO(before_due), 0 },
     { "until", "DATE", "retain: YYYY-MM-DD", CLI_TEXT, CLI_INTO(until), 0 },
