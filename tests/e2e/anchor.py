@@ -167,6 +167,33 @@ assert places()
 w.restart(here.tcti)
 w.unlock()
 assert places() == {}
+# Where officers are, one alone does not give up what certificates rest on.
+w.cli("slot", "anchor", "--tpm", "--yes")
+PASS = w.path("officer-pass")
+write(PASS, b"officer\n")
+for name, role, uid in (("sam", "security-officer", "40001"), ("ruth", "retention-officer", "40002")):
+    w.cli("officer", "keygen", w.path(name), "--passphrase-file", PASS)
+    w.cli("officer", "add", name, "--role", role, "--key", w.path(name + ".pub"), "--account", uid, "--reason", "x")
+sign = lambda who: ["--sign", w.path(who), "--passphrase-file", PASS, "--yes"]
+w.fails(16, ["two have to approve"], "leadglass", "slot", "anchor", "--none")
+x = json.loads(w.cli("slot", "anchor", "--none", "--reason", "new mainboard", *sign("sam"), "--json"))
+assert x["action"] == "unanchor" and x["state"] == "pending", x
+w.fails(16, ["two have to approve"], "leadglass", "slot", "anchor", "--none", "--act", x["id"])
+w.fails(16, ["their own"], "leadglass", "request", "approve", x["id"], *sign("sam"))
+w.cli("request", "approve", x["id"], *sign("ruth"))
+assert w.status()["keyring"]["anchored"]
+w.cli("slot", "anchor", "--none", "--act", x["id"])
+assert not w.status()["keyring"]["anchored"] and places() == {}
+w.cli("slot", "anchor", "--tpm", "--yes")
+w.fails(16, ["two have to approve"], "leadglass", "slot", "anchor", "--none", "--act", x["id"])  # once
+# Likewise a backup that is declared destroyed.
+w.cli("backup", "create", w.path("keys.lgk"), "--passphrase-file", w.passphrase)
+b = json.loads(w.cli("backup", "list", "--json"))[-1]["id"]
+w.fails(1, ["two of them have to approve"], "leadglass", "backup", "void", b, "--act", "00" * 16)
+x = json.loads(w.cli("backup", "void", b, "--reason", "shredded", *sign("ruth"), "--json"))
+w.cli("request", "approve", x["id"], *sign("sam"))
+w.cli("backup", "void", b, "--act", x["id"])
+assert json.loads(w.cli("backup", "list", "--json"))[-1]["void"]
 w.umount()
 w.stop_keyd()
 print("ok")
