@@ -112,7 +112,7 @@ int lg_mounts_expect(struct lg_worker *w)
     struct lg_open_session *s = calloc(LG_SESSIONS_LOOK, sizeof *s);
     unsigned n = 0, at = 0;
     int rc = s ? lg_keyring_sessions_open(w->keyring, s, LG_SESSIONS_LOOK, &n) : -ENOMEM;
-    for (unsigned i = 0; !rc && i < n && at < LG_MOUNTS_MAX; i++) {
+    for (unsigned i = 0; (!rc || rc == -ENOSPC) && i < n && at < LG_MOUNTS_MAX; i++) {
         int fd = s[i].placed ? process_of(&s[i].place) : -1;
         if (fd < 0 && !still_mounted(s[i].placed ? s[i].place.mountpoint : NULL))
             continue; /* ended with its process; the next mount of the vault recovers what it left */

@@ -400,10 +400,9 @@ static int start(struct lg_worker *w)
         return rc;
     }
     rc = lg_mounts_expect(w);
-    if (rc)
-        lg_log(LOG_ERR, "which mounts stood when this key manager was started cannot be told from the keyring: %s", strerror(-rc));
-    if (!rc)
-        rc = lg_keyd_tpm_start(w);
+    if (rc) /* no reason not to serve */
+        lg_log(LOG_ERR, "not every mount that stood when this key manager was started can be told from the keyring (%s): one that does not come back is not named", strerror(-rc));
+    rc = lg_keyd_tpm_start(w);
     if (rc)
         return rc;
     int why;
