@@ -110,11 +110,18 @@ static int sector_op(struct lg_file *f, uint64_t off, const uint8_t *data, size_
     return op_add(arg, LG_JOP_WRITE, off, len, data, NULL);
 }
 
-/* Number of pages that hold entries of the file as it is. */
+/* Chunks of the file as it is, and of what was committed. */
+static uint64_t top(const struct lg_file *f)
+{
+    uint64_t n = lg_n_chunks(f, f->size);
+    return f->committed_n > n ? f->committed_n : n;
+}
+
+/* Number of pages that stand in front of them: to the end of the last region's table, whose unused entries have to be zero. */
 static size_t pages_used(const struct lg_file *f)
 {
-    uint64_t n = lg_n_chunks(f, f->size), top = f->committed_n > n ? f->committed_n : n;
-    size_t used = top ? lg_page_of(top - 1) + 1 : 1;
+    uint64_t n = top(f);
+    size_t used = n ? lg_page_of(n - 1 + lg_format_run(n - 1) - 1) + 1 : 1;
     return used < f->n_page ? used : f->n_page;
 }
 
@@ -196,6 +203,26 @@ static int hole_op(struct lg_file *f, uint64_t off, uint64_t len, void *arg)
     return op_add(arg, LG_JOP_ZERO, off, len, NULL, NULL);
 }
 
+/* Pages that were dropped, and not filled since: a commit that failed may have left something of them below. */
+static int pages_zero(struct lg_file *f)
+{
+    static const uint8_t zero[LG_REGION_ENTRIES * LG_ENTRY_LEN];
+    const struct lg_sys *sys = f->env->sys;
+    uint64_t end = lg_format_cipher_size(f->env->chunk_size, f->size);
+    int rc = 0;
+    for (size_t k = 0; !rc && k < f->zero.n; k++)
+        for (uint64_t p = f->zero.at[k].from; !rc && p < f->zero.at[k].to; p++) {
+            uint64_t off = lg_format_entry_off(f->env->chunk_size, lg_page_first((size_t)p));
+            if ((p < f->n_page && f->page[p]) || off >= end)
+                continue;
+            f->unsynced = true;
+            rc = sys->fallocate(sys->arg, f->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)off, sizeof zero);
+            if (rc == -EOPNOTSUPP)
+                rc = lg_sys_write_full(sys, f->fd, zero, sizeof zero, off);
+        }
+    return rc;
+}
+
 /* No slot names them: at once. Where that cannot be done below, the space comes back when the file goes. */
 static int hole_punch(struct lg_file *f, uint64_t off, uint64_t len, void *arg)
 {
@@ -220,6 +247,8 @@ static int commit_in_place(struct lg_file *f)
             if (!rc)
                 f->page[p]->dirty = 0;
         }
+    if (!rc)
+        rc = pages_zero(f);
     if (!rc)
         rc = holes(f, hole_punch, NULL);
     if (!rc)
@@ -283,6 +312,7 @@ static int commit_journaled(struct lg_file *f)
     struct ops o = { 0 };
     uint8_t raw[LG_SECTOR];
     bool shrunk = f->cut != LG_SIZE_NONE, resized = false;
+    bool loose = false; /* it changes entries that no slot names */
     uint64_t was_durable = f->durable_size;
     int rc = pages_in_place(f, 0);
     if (!rc && f->unsynced) { /* the record's slot calls everything durable */
@@ -299,9 +329,16 @@ static int commit_journaled(struct lg_file *f)
         rc = op_add(&o, LG_JOP_TRUNCATE, lg_format_cipher_size(cs, f->cut), 0, NULL, NULL);
     for (size_t k = 0; !rc && k < f->zero.n; k++)
         for (uint64_t p = f->zero.at[k].from; !rc && p < f->zero.at[k].to;) {
-            uint64_t first = lg_page_first((size_t)p), run = lg_format_run(first) / LG_REGION_ENTRIES; /* pages to the end of its region */
-            if (run > f->zero.at[k].to - p)
-                run = f->zero.at[k].to - p;
+            if (p < f->n_page && f->page[p]) { /* filled since, and written whole: perhaps in place already */
+                p++;
+                continue;
+            }
+            uint64_t first = lg_page_first((size_t)p), run = 1, most = lg_format_run(first) / LG_REGION_ENTRIES; /* pages to the end of its region */
+            if (most > f->zero.at[k].to - p)
+                most = f->zero.at[k].to - p;
+            while (run < most && (p + run >= f->n_page || !f->page[p + run]))
+                run++;
+            loose |= lg_page_first((size_t)(p + run - 1)) >= top(f);
             rc = op_add(&o, LG_JOP_ZERO, lg_format_entry_off(cs, first), run * LG_REGION_ENTRIES * LG_ENTRY_LEN, NULL, NULL);
             p += run;
         }
@@ -310,8 +347,10 @@ static int commit_journaled(struct lg_file *f)
     if (!rc)
         rc = seal_into(f, &o);
     for (size_t p = 0; !rc && p < pages_used(f); p++)
-        if (f->page[p] && f->page[p]->dirty)
+        if (f->page[p] && f->page[p]->dirty) {
+            loose |= lg_page_first(p) >= top(f);
             rc = dirty_sectors(f, p, sector_op, &o);
+        }
     /* A last chunk that was written makes the file long enough by itself. */
     if (!rc && (shrunk || f->phys > end || reaches_behind(&o, end) || (f->size && lg_entry_empty(lg_entry_get(f, lg_n_chunks(f, f->size) - 1))))) {
         resized = true;
@@ -344,7 +383,7 @@ static int commit_journaled(struct lg_file *f)
         }
     f->n_o_dirty = 0;
     f->phys = end;
-    if (shrunk || resized) /* nothing may be put behind that end before it is in place (R5) */
+    if (shrunk || resized || loose) /* nothing may be put behind that end, or there, before it is in place (R5) */
         f->cut_record = f->j.appended;
     slot_done(f, target, raw, f->j.appended);
     return 0;

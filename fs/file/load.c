@@ -255,7 +255,13 @@ int lg_file_load(struct lg_file *f)
         return 0;
     if (f->dead)
         return f->dead;
-    int rc = f->env->sys->fstat(f->env->sys->arg, f->fd, &st);
+    int rc = 0;
+    if (lg_jfile_unretired(&f->j)) { /* keys were dropped before it could be put in place: below stands an older commit */
+        rc = lg_journal_checkpoint(f->env->journal);
+        lg_file_settle(f);
+    }
+    if (!rc)
+        rc = f->env->sys->fstat(f->env->sys->arg, f->fd, &st);
     if (rc)
         return rc;
     ssize_t n = lg_sys_read_full(f->env->sys, f->fd, head, sizeof head, 0);

@@ -232,7 +232,7 @@ static void spoiled(struct lg_file *f, uint64_t i, uint64_t n, const uint8_t *pl
     struct lg_ochunk *c;
     for (uint64_t k = 0; k < n; k++)
         if (!lg_o_find(f, i + k) && !lg_entry_empty(lg_entry_get(f, i + k)) && !lg_o_get(f, i + k, false, &c)) {
-            memcpy(c->data, plain + k * f->env->chunk_size, f->env->chunk_size);
+            memcpy(c->data, plain + k * f->env->chunk_size, lg_chunk_len(f, i + k)); /* zero beyond its end */
             touched(f);
         }
 }

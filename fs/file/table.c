@@ -33,8 +33,11 @@ static int page_get(struct lg_file *f, size_t p, struct lg_tpage **ret)
         f->page = page;
         f->n_page = n;
     }
-    if (!f->page[p] && !(f->page[p] = calloc(1, sizeof *f->page[p])))
-        return -ENOMEM;
+    if (!f->page[p]) {
+        if (!(f->page[p] = calloc(1, sizeof *f->page[p])))
+            return -ENOMEM;
+        f->page[p]->dirty = (uint8_t)((1u << lg_page_count(p) / LG_ENTRIES_PER_SECTOR) - 1); /* whatever stands below */
+    }
     *ret = f->page[p];
     return 0;
 }
@@ -167,6 +170,7 @@ static int take(struct lg_file *f, uint64_t i, const uint8_t *buf, size_t len, u
             int rc = keep ? page_get(f, p, &pg) : 0;
             if (!rc && keep) {
                 memcpy(pg->e, buf, keep);
+                pg->dirty = 0;
                 f->n_full += full(buf, keep / LG_ENTRY_LEN);
                 rc = lg_acc_xor(f->key, i, buf, keep / LG_ENTRY_LEN, acc);
             }

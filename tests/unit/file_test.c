@@ -12,91 +12,11 @@
 
 #include <cmocka.h>
 
+#include "filekeys.h"
 #include "leadglass/bytes.h"
-#include "leadglass/classify.h"
 #include "leadglass/file.h"
 #include "leadglass/format.h"
 #include "leadglass/journal.h"
-
-/* ---- a key store of three keys ---------------------------------------------------------------------------------------------- */
-struct lg_keys {
-    int locked;
-    unsigned asked_study, attached;
-};
-static int key_for(struct lg_keys *k, uint8_t tag, enum lg_key_kind kind, struct lg_kref **ret)
-{
-    if (k->locked)
-        return k->locked;
-    struct lg_kref *r = calloc(1, sizeof *r);
-    assert_non_null(r);
-    memset(r->kid, tag, LG_ID_LEN);
-    r->version = 1;
-    r->kind = kind;
-    r->key = lg_secret_new();
-    memset(r->key->b, tag, LG_KEY_LEN);
-    *ret = r;
-    return 0;
-}
-void lg_kref_unref(struct lg_kref *r)
-{
-    lg_siv_free(r->wrap);
-    lg_secret_free(r->key);
-    free(r);
-}
-bool lg_kref_keep_wrap(struct lg_kref *r, struct lg_siv *wrap)
-{
-    if (r->kind == LG_KIND_PROVISIONAL) /* as when many are kept */
-        return false;
-    r->wrap = wrap;
-    return true;
-}
-int lg_keys_general(struct lg_keys *k, struct lg_kref **ret) { return key_for(k, 'g', LG_KIND_GENERAL, ret); }
-int lg_keys_provisional(struct lg_keys *k, struct lg_kref **ret) { return key_for(k, 'p', LG_KIND_PROVISIONAL, ret); }
-int lg_keys_attach(struct lg_keys *k, const uint8_t kid[LG_ID_LEN], const struct lg_study_info *info)
-{
-    (void)kid, (void)info;
-    k->attached++;
-    return 0;
-}
-int lg_keys_study(struct lg_keys *k, const struct lg_study_info *info, struct lg_kref **ret)
-{
-    (void)info;
-    k->asked_study++;
-    return key_for(k, 's', LG_KIND_STUDY, ret);
-}
-int lg_keys_by_id(struct lg_keys *k, const uint8_t kid[LG_ID_LEN], uint32_t version, struct lg_kref **ret)
-{
-    (void)version;
-    return key_for(k, kid[0], kid[0] == 'p' ? LG_KIND_PROVISIONAL : LG_KIND_STUDY, ret);
-}
-
-/* ---- a classifier that knows "STUDY" and wants 200 bytes before it gives up --------------------------------------------------- */
-struct lg_classifier {
-    char seen[512];
-    size_t n;
-    struct lg_study_info info;
-};
-int lg_classifier_new(struct lg_classifier **ret)
-{
-    *ret = calloc(1, sizeof **ret);
-    return *ret ? 0 : -ENOMEM;
-}
-void lg_classifier_free(struct lg_classifier *c) { free(c); }
-enum lg_class lg_classifier_feed(struct lg_classifier *c, const void *data, size_t len, bool final)
-{
-    size_t n = len < sizeof c->seen - c->n ? len : sizeof c->seen - c->n;
-    if (n)
-        memcpy(c->seen + c->n, data, n);
-    c->n += n;
-    if (c->n && c->seen[0] != 'D')
-        return LG_CLASS_GENERAL;
-    if (memmem(c->seen, c->n, "STUDY", 5)) {
-        strcpy(c->info.uid, "1.2");
-        return LG_CLASS_STUDY;
-    }
-    return final || c->n >= 400 ? LG_CLASS_GENERAL : LG_CLASS_MORE;
-}
-const struct lg_study_info *lg_classifier_info(const struct lg_classifier *c) { return &c->info; }
 
 /* ---- a vault of one file ------------------------------------------------------------------------------------------------------- */
 enum { CS = 4096 };

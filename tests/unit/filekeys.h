@@ -1,0 +1,13 @@
+/* Keys and a classifier for tests of the file engine alone. */
+#ifndef LG_TEST_FILEKEYS_H
+#define LG_TEST_FILEKEYS_H
+
+#include "leadglass/keys.h"
+
+/* Three keys: general 'g', provisional 'p', study 's'. */
+struct lg_keys {
+    int locked; /* not 0: every request is answered with it */
+    unsigned asked_study, attached;
+};
+
+#endif
