@@ -100,9 +100,10 @@ ssize_t lg_volume_write(struct lg_handle *h, const void *buf, size_t len, uint64
 
 int lg_volume_flush(struct lg_handle *h)
 {
+    uint32_t since = atomic_exchange(&h->n->dirty_since, 0); /* before it: what another writes meanwhile is still to be committed */
     int rc = lg_file_commit(h->n->f);
-    if (!rc)
-        atomic_store(&h->n->dirty_since, 0);
+    if (rc)
+        atomic_store(&h->n->dirty_since, since ? since : (uint32_t)time(NULL));
     return lg_errno(rc);
 }
 

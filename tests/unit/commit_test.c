@@ -747,7 +747,7 @@ static double clock_now(void)
 static void runs(bool errors)
 {
     const char *s = getenv("LG_COMMIT_SEED"), *t = getenv("LG_COMMIT_SECONDS");
-    uint64_t first = s ? strtoull(s, NULL, 10) : 1, n = s && !t ? 1 : 100;
+    uint64_t first = s ? strtoull(s, NULL, 10) : 1, n = s && !t ? 1 : 50;
     double end = clock_now() + (t ? strtod(t, NULL) / 2 : 1e9);
     uint64_t i = 0;
     for (; t ? clock_now() < end : i < n; i++)
