@@ -3,7 +3,7 @@ add_library(crash_disk STATIC crash/disk.c crash/image.c crash/record.c crash/me
 target_link_libraries(crash_disk PUBLIC leadglass-core Threads::Threads)
 target_link_options(crash_disk INTERFACE
     LINKER:--wrap=openat,--wrap=mkdirat,--wrap=mknodat,--wrap=symlinkat,--wrap=linkat,--wrap=unlinkat,--wrap=renameat2,--wrap=syncfs,--wrap=fsync
-    LINKER:--wrap=setxattr,--wrap=fsetxattr,--wrap=removexattr,--wrap=chmod,--wrap=fchmod,--wrap=fchown,--wrap=fchownat,--wrap=futimens,--wrap=utimensat)
+    LINKER:--wrap=setxattr,--wrap=fsetxattr,--wrap=removexattr,--wrap=chmod,--wrap=fchmod,--wrap=fchown,--wrap=fchownat,--wrap=futimens,--wrap=utimensat,--wrap=clock_gettime)
 foreach(name crash_test fault_test)
   add_executable(${name} crash/${name}.c)
   target_link_libraries(${name} PRIVATE crash_disk)
