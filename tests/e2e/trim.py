@@ -41,6 +41,8 @@ e = w.fails(16, ["2 files still need", os.path.join(m, "b"), os.path.join(m, "c"
 assert os.path.join(m, "a") not in e
 WAITING = 3 + int(10 * (time.monotonic() - began))  # the waiting period below, not to end while a command or two run on this machine
 w.fails(16, ["3 files still need"], "leadglass", "key", "trim", vault, "--all-studies", "--no-copies-before", stamp(), "--reason", "x", "--now")
+os.symlink(vault, w.path("link"))  # however it is named
+w.fails(16, ["3 files still need"], "leadglass", "key", "trim", w.path("link"), "--all-studies", "--no-copies-before", stamp(), "--reason", "x", "--now")
 w.cli("key", "reencrypt", vault, "--study", "1.2.2")
 w.fails(16, ["date is in the future"], "leadglass", "key", "trim", vault, "--study", "1.2.2", "--no-copies-before", "2020-01-01", "--reason", "x", "--now")
 r = w.run("leadglass", "key", "trim", vault, "--study", "1.2.2", "--no-copies-before", stamp(), "--reason", "cleaned", "--now", "--json")
