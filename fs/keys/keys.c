@@ -337,6 +337,7 @@ int lg_keys_by_id(struct lg_keys *k, const uint8_t kid[LG_ID_LEN], uint32_t vers
     if (!memcmp((*ret)->kid, kid, LG_ID_LEN) && (*ret)->version == version)
         return 0;
     lg_kref_unref(*ret);
+    *ret = NULL;
     return ask_again(k, NULL, kid, version, ret);
 }
 
@@ -344,7 +345,8 @@ int lg_keys_still(struct lg_keys *k, const uint8_t kid[LG_ID_LEN], uint32_t vers
 {
     struct lg_kref *ref = NULL;
     int rc = may_ask ? lg_keys_by_id(k, kid, version, &ref) : 1;
-    lg_kref_unref(ref);
+    if (!rc) /* on an error nothing was given */
+        lg_kref_unref(ref);
     if (rc == -EKEYREVOKED)
         return rc;
     pthread_mutex_lock(&k->mu);
