@@ -498,105 +498,11 @@ static void test_dead_steps(void **state)
     }
 }
 
-/* ---- over a mirror, at every step there is, whatever it is called ---------------------------------------------------------------------------------------- */
-
-static unsigned step_no, stop_no;
-static int counting(void *arg, const char *step)
-{
-    (void)arg, (void)step;
-    if (step_no < stop_no)
-        step_no++;
-    return stop_no && step_no == stop_no ? -EINTR : 0;
-}
-
-static void count_to(struct lg_keyring *k, unsigned at)
-{
-    step_no = 0;
-    stop_no = at;
-    lg_keyring_set_hook(k, counting, NULL);
-}
-
-/* The unlock after a crash, stopped as well; what it gives is not asked. */
-static bool unlock_stopped(unsigned at)
-{
-    struct lg_keyring *k;
-    struct lg_roots r;
-    char second[128];
-    snprintf(second, sizeof second, "%s.root", mirror);
-    assert_int_equal(lg_keyring_open(dir, slot, mirror, &k), 0);
-    lg_keyring_set_chip(k, &chip);
-    count_to(k, at);
-    assert_int_equal(try_slot(lg_slotfile_pick(slot, second), &chip, &r), 0);
-    (void)!lg_keyring_unlock(k, &r);
-    lg_roots_done(&r);
-    bool hit = step_no == stop_no;
-    lg_keyring_set_hook(k, NULL, NULL);
-    lg_keyring_close(k);
-    return hit;
-}
-
-static void lose(bool first)
-{
-    static const char *const names[] = { "data.mdb", "lock.mdb", "lock" };
-    char path[128];
-    for (unsigned i = 0; i < 3; i++) {
-        snprintf(path, sizeof path, "%s/%s", first ? dir : mirror, names[i]);
-        unlink(path);
-    }
-    assert_int_equal(rmdir(first ? dir : mirror), 0);
-    snprintf(path, sizeof path, "%s.root", first ? dir : mirror);
-    assert_int_equal(unlink(path), 0);
-}
-
-/* A crash at any step, another in the unlock that follows, and then one of the two disks is lost: no key is, and nothing that was called destroyed is there. */
-static void test_mirror_steps(void **state)
-{
-    (void)state;
-    unsigned runs = 0;
-    for (enum op op = ROTATE; op < OPS; op++)
-        for (unsigned at = 1, again = 0, lost = 0;;) {
-            struct lg_keyring *k = fresh(op, true);
-            uint64_t epoch = file().epoch[0];
-            count_to(k, at);
-            int rc = run(k, op);
-            bool hit = step_no == stop_no, hit2 = true;
-            lg_keyring_set_hook(k, NULL, NULL);
-            assert_int_equal(rc, hit ? -EINTR : 0);
-            lg_keyring_close(k);
-            if (again)
-                hit2 = unlock_stopped(again);
-            if (lost)
-                lose(lost == 1);
-            k = opened(true);
-            check(k, op, epoch, op == DESTROY);
-            struct lg_key more;
-            study(k, "1.2.77", &more);
-            lg_secret_free(more.key);
-            assert_int_equal(lg_keyring_rotate_root(k), 0);
-            check(k, op, epoch, op == DESTROY);
-            done(k);
-            runs++;
-            if (lost < 2) {
-                lost++;
-            } else if (hit2 && hit) {
-                lost = 0;
-                again++;
-            } else if (hit) {
-                lost = again = 0;
-                at++;
-            } else {
-                break;
-            }
-        }
-    print_message("%u runs\n", runs);
-    assert_true(runs > 300);
-}
-
 int main(void)
 {
     if (lg_secret_init(true) || lg_crypto_init())
         return 1;
     const struct CMUnitTest tests[] = { cmocka_unit_test_setup_teardown(test_steps, setup, teardown), cmocka_unit_test_setup_teardown(test_failing, setup, teardown),
-                                        cmocka_unit_test_setup_teardown(test_dead, setup, teardown), cmocka_unit_test_setup_teardown(test_dead_steps, setup, teardown), cmocka_unit_test_setup_teardown(test_mirror_steps, setup, teardown) };
+                                        cmocka_unit_test_setup_teardown(test_dead, setup, teardown), cmocka_unit_test_setup_teardown(test_dead_steps, setup, teardown) };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
