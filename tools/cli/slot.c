@@ -236,9 +236,9 @@ static int slot_anchor(const struct cli *c, struct lg_client *k)
     if (!code && rc == 0)
         puts(c->tpm ? "the root-slot file is anchored in the TPM; the keyring has a new root key, and each one to come makes copies of older slot files useless"
                     : "the root-slot file is anchored no more; the keyring has a new root key");
-    else if (!code && rc == -EALREADY)
+    else if (!code && rc == -EALREADY && !(c->none && was))
         code = cli_fail(CLI_FAILED, c->tpm ? "it is anchored already" : "it is not anchored");
-    else if (!code && c->none && (rc == -EPERM || rc == -ENOENT || rc == -ETIME))
+    else if (!code && c->none && (rc == -EPERM || rc == -ENOENT || rc == -ETIME || rc == -EALREADY)) /* the last: that act was used */
         code = cli_fail(CLI_REFUSED, rc == -ETIME ? "the approval has expired" : "officers are registered, and certificates rest on the anchor: two have to approve this. Ask: leadglass slot anchor --none --reason TEXT --sign KEYFILE; then, approved: --act ID");
     else if (!code && c->none && was && !lg_client_status(k, s) && !s->anchor_nv)
         code = cli_fail(CLI_FAILED, "the root-slot file needs the TPM no more, but the values in it could not be destroyed (%s): copies of the slot file from before still open with them", strerror(-rc));
