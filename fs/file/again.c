@@ -11,7 +11,7 @@ static int sectors_again(struct lg_file *f, uint64_t off, const uint8_t *now, si
 {
     uint8_t buf[LG_REGION_ENTRIES * LG_ENTRY_LEN];
     ssize_t got = lg_sys_read_full(f->env->sys, f->fd, buf, len, off);
-    if (got < 0)
+    if (got <= 0) /* emptied, and behind the end */
         return (int)got;
     for (unsigned s = 0; (s + 1) * LG_SECTOR <= (size_t)got; s++)
         if (!(dirty & 1u << s))
