@@ -49,6 +49,7 @@ static uint64_t pick(uint64_t n) { return rnd() % n; }
 /* ---- what was done, for a report ----------------------------------------------------------------------------------------------------------- */
 static char did[SAID][100];
 static unsigned n_did;
+static void say(const char *fmt, ...) LG_PRINTF(1, 2);
 static void say(const char *fmt, ...)
 {
     va_list ap;
