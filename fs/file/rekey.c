@@ -132,6 +132,8 @@ int lg_file_claim(const struct lg_sys *sys, int fd, struct lg_claim *ret)
     memcpy(ret->file_id, s0.file_id, LG_ID_LEN);
     memcpy(ret->kid, newest->kid, LG_ID_LEN);
     ret->version = ret->oldest = newest->key_version;
+    ret->seq = newest->seq;
+    memcpy(ret->commitment, newest->commitment, LG_MAC_LEN);
     for (unsigned i = 0; i < 2; i++)
         if ((i ? b : a) && memcmp(s[i].kid, newest->kid, LG_ID_LEN) == 0 && s[i].key_version < ret->oldest)
             ret->oldest = s[i].key_version;

@@ -556,7 +556,7 @@ static const char *reaped(const char *value, size_t size)
 
 static void op_setxattr(fuse_req_t req, fuse_ino_t ino, const char *name, const char *value, size_t size, int flags)
 {
-    int rc = strcmp(name, LG_XATTR_REKEY) == 0 ? CHANGE(req, "file.reencrypt", ino, NULL, 0, NULL, lg_volume_setxattr(vol(req), ino, name, value, size, flags)) :
+    int rc = strcmp(name, LG_XATTR_REKEY) == 0 || strcmp(name, LG_XATTR_REKEY_LINKS) == 0 ? CHANGE(req, "file.reencrypt", ino, NULL, 0, NULL, lg_volume_setxattr(vol(req), ino, name, value, size, flags)) :
              strcmp(name, LG_XATTR_REAP) == 0  ? CHANGE(req, "file.reap", ino, size > 2 * LG_ID_LEN + 1 ? reaped(value, size) : NULL, 0, NULL, lg_volume_setxattr(vol(req), ino, name, value, size, flags)) :
                                                  lg_volume_setxattr(vol(req), ino, name, value, size, flags);
     if (!rc && strcmp(name, LG_XATTR_REAP) == 0)

@@ -13,15 +13,25 @@ int lg_volume_getattr(struct lg_volume *v, uint64_t node, struct stat *ret)
     if (!n)
         return -ESTALE;
     bool dir = S_ISDIR(n->type); /* its descriptor is mostly kept */
-    int fd = dir ? lg_node_dirfd(v, n) : lg_node_open(v, n, O_PATH | O_NOFOLLOW), rc = fd < 0 ? fd : 0;
-    if (!rc && fstat(fd, ret))
-        rc = -errno;
-    if (dir)
-        lg_node_done(n, fd);
-    else if (fd >= 0)
-        close(fd);
-    if (!rc)
-        lg_node_stat(v, n, ret);
+    int rc;
+    for (uint64_t seen = atomic_load(&v->relinks), now;; seen = now) {
+        int fd = dir ? lg_node_dirfd(v, n) : lg_node_open(v, n, O_PATH | O_NOFOLLOW);
+        rc = fd < 0 ? fd : 0;
+        if (!rc && fstat(fd, ret))
+            rc = -errno;
+        if (dir)
+            lg_node_done(n, fd);
+        else if (fd >= 0)
+            close(fd);
+        if (!rc)
+            lg_node_stat(v, n, ret);
+        now = atomic_load(&v->relinks);
+        if (dir || (now == seen && !(now & 1)))
+            break;
+        pthread_rwlock_rdlock(&v->ns); /* until it is over */
+        pthread_rwlock_unlock(&v->ns);
+        now = atomic_load(&v->relinks);
+    }
     lg_node_unref(v, n);
     return rc;
 }
@@ -165,7 +175,8 @@ static int xattr_begin(struct lg_volume *v, uint64_t node, const char *name, boo
     *ret_fd = -1;
     if (len > 255)
         return -ERANGE;
-    if (strcmp(name, LG_TARGET_XATTR) == 0 || strcmp(name, LG_XATTR_KEY) == 0 || strcmp(name, LG_XATTR_REKEY) == 0 || strcmp(name, LG_XATTR_REAP) == 0)
+    if (strcmp(name, LG_TARGET_XATTR) == 0 || strcmp(name, LG_XATTR_KEY) == 0 || strcmp(name, LG_XATTR_REKEY) == 0 || strcmp(name, LG_XATTR_REKEY_LINKS) == 0 ||
+        strcmp(name, LG_XATTR_REAP) == 0)
         return -EOPNOTSUPP;
     if (is_user(name) && !name[5])
         return -EINVAL;
@@ -325,6 +336,8 @@ int lg_volume_setxattr(struct lg_volume *v, uint64_t node, const char *name, con
         return -E2BIG;
     if (strcmp(name, LG_XATTR_REKEY) == 0)
         return rekey(v, node, value, size);
+    if (strcmp(name, LG_XATTR_REKEY_LINKS) == 0)
+        return lg_volume_rekey_links(v, node, value, size);
     if (strcmp(name, LG_XATTR_REAP) == 0)
         return reap(v, node, value, size);
     int rc = xattr_begin(v, node, name, true, &n, path, &fd, lower);

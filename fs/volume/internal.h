@@ -1,4 +1,4 @@
-/* Inside the volume. Lock order: ns, then directories by node id, then a node's mu, then table.
+/* Inside the volume. Lock order: relinking, ns, then directories by node id, then a node's mu, then table.
  *
  * A node's lock (lg_node_lock) is named its mu here.
  *
@@ -84,6 +84,8 @@ struct lg_volume {
     struct lg_vault_info info;
     int dirfd, rootfd, lockfd;
     pthread_rwlock_t ns;
+    pthread_mutex_t relinking; /* before ns: one intent at a time */
+    _Atomic uint64_t relinks;  /* odd: the names of a file are being given to another, and a count of links means nothing */
     uid_t uid; /* this process's own */
     gid_t gid;
     struct lg_names *names; /* under ns; NULL: locked */

@@ -5,7 +5,7 @@
 #include <sys/xattr.h>
 #include <unistd.h>
 
-#include "internal.h"
+#include "relink.h"
 
 enum { TRIES = 3, LIST_MAX = 65536 };
 
@@ -75,13 +75,34 @@ struct switching {
     int fd, old;
     const char *tmp;
     struct timespec ctime; /* of the old file when its attributes were copied */
+    struct lg_links *links; /* of a file with several names, which are not looked for here */
 };
+
+/* Unlike one name, several cannot be exchanged at once: until all are, the count of links is nobody's. */
+static int publish_links(struct switching *s)
+{
+    struct stat now;
+    if (fstat(s->old, &now))
+        return -errno;
+    if (now.st_ctim.tv_sec != s->ctime.tv_sec || now.st_ctim.tv_nsec != s->ctime.tv_nsec)
+        return -EAGAIN;
+    atomic_fetch_add(&s->v->relinks, 1);
+    int rc = lg_node_rebind(s->v, s->n, s->fd);
+    if (!rc && (rc = lg_links_switch(s->links, s->old, s->fd)) != 0) {
+        int back = lg_node_rebind(s->v, s->n, s->old);
+        (void)back;
+    }
+    atomic_fetch_add(&s->v->relinks, 1);
+    return rc;
+}
 
 /* The old file's attributes are still those copied: then the new one takes its name. Under ns and the file's locks. */
 static int publish(void *arg)
 {
     struct switching *s = arg;
     struct stat now, named;
+    if (s->links)
+        return publish_links(s);
     if (fstat(s->old, &now) || fstatat(s->p.fd, s->p.lower, &named, AT_SYMLINK_NOFOLLOW))
         return -errno;
     if (now.st_ctim.tv_sec != s->ctime.tv_sec || now.st_ctim.tv_nsec != s->ctime.tv_nsec || named.st_ino != now.st_ino || now.st_nlink != 1)
@@ -163,11 +184,27 @@ static int place_of(struct lg_volume *v, struct lg_node *n, struct lg_place *p)
     return rc;
 }
 
-/* The new file at its hidden name, complete and durable, but for its name. */
-static int prepare(struct switching *s, struct lg_kref *as, char tmp[32], uint64_t *ret_seq)
+/* The new file, complete and durable. */
+static int fill(struct switching *s, struct lg_kref *as, uint64_t *ret_seq)
 {
     struct stat st;
-    int rc = lg_ns_exclusive(s->v), fd;
+    int fd = fcntl(s->fd, F_DUPFD_CLOEXEC, 3), rc = fd < 0 ? -errno : lg_file_recrypt(s->n->f, as, fd, ret_seq);
+    if (!rc && fstat(s->old, &st))
+        rc = -errno;
+    if (!rc && st.st_nlink != (s->links ? s->links->in.n : 1))
+        rc = st.st_nlink ? -EMLINK : -ENOENT;
+    if (!rc) {
+        s->ctime = st.st_ctim;
+        lg_node_stat(s->v, s->n, &st);
+        rc = dress(s->old, s->fd, &st);
+    }
+    return rc ? rc : s->v->env.sys->fsync(s->v->env.sys->arg, s->fd);
+}
+
+/* The same at its hidden name. */
+static int prepare(struct switching *s, struct lg_kref *as, char tmp[32], uint64_t *ret_seq)
+{
+    int rc = lg_ns_exclusive(s->v);
     if (rc)
         return rc;
     lg_tmp_name(tmp);
@@ -177,20 +214,21 @@ static int prepare(struct switching *s, struct lg_kref *as, char tmp[32], uint64
         rc = s->fd < 0 ? -errno : 0;
     }
     lg_ns_unlock(s->v);
-    if (rc)
-        return rc;
-    fd = fcntl(s->fd, F_DUPFD_CLOEXEC, 3);
-    rc = fd < 0 ? -errno : lg_file_recrypt(s->n->f, as, fd, ret_seq);
-    if (!rc && fstat(s->old, &st))
-        rc = -errno;
-    if (!rc && st.st_nlink != 1)
-        rc = st.st_nlink ? -EMLINK : -ENOENT;
-    if (!rc) {
-        s->ctime = st.st_ctim;
-        lg_node_stat(s->v, s->n, &st);
-        rc = dress(s->old, s->fd, &st);
-    }
-    return rc ? rc : s->v->env.sys->fsync(s->v->env.sys->arg, s->fd);
+    return rc ? rc : fill(s, as, ret_seq);
+}
+
+/* Under ns exclusively: the new file takes the old one's place, if that is as it was. */
+static int switch_file(struct switching *s, uint64_t seq)
+{
+    int fd = s->fd, rc;
+    lg_node_lock(s->v, s->n);
+    s->fd = fcntl(fd, F_DUPFD_CLOEXEC, 3);
+    rc = s->fd < 0 ? -errno : lg_file_switch(s->n->f, fd, seq, publish, s);
+    if (s->fd < 0)
+        close(fd);
+    s->n->id_known = lg_file_kid(s->n->f, s->n->kid, &s->n->key_version);
+    lg_node_unlock(s->v, s->n);
+    return rc;
 }
 
 int lg_name_sync(struct lg_volume *v, struct lg_node *n)
@@ -241,16 +279,8 @@ static int rekey_once(struct lg_volume *v, struct lg_node *n, struct lg_kref *as
             rc = place_of(v, n, &s.p);
             if (!rc && s.p.dir != made_in.dir)
                 rc = -EAGAIN; /* moved to another directory meanwhile */
-            if (!rc) {
-                int fd = s.fd;
-                lg_node_lock(v, n);
-                s.fd = fcntl(fd, F_DUPFD_CLOEXEC, 3);
-                rc = s.fd < 0 ? -errno : lg_file_switch(n->f, fd, seq, publish, &s);
-                if (s.fd < 0)
-                    close(fd);
-                n->id_known = lg_file_kid(n->f, n->kid, &n->key_version);
-                lg_node_unlock(v, n);
-            }
+            if (!rc)
+                rc = switch_file(&s, seq);
             lg_place_done(v, &s.p);
             lg_ns_unlock(v);
         }
@@ -264,6 +294,74 @@ static int rekey_once(struct lg_volume *v, struct lg_node *n, struct lg_kref *as
     if (s.fd >= 0)
         close(s.fd);
     close(s.old);
+    return rc;
+}
+
+/* The old file as it stands below, durable, when nothing has changed since seq: what a crash will know its names by. */
+static int claim_old(struct switching *s, uint64_t seq, struct lg_claim *ret)
+{
+    int rc = lg_file_sync(s->n->f), fd = rc ? -1 : lg_node_open(s->v, s->n, O_RDONLY | O_NOFOLLOW);
+    if (!rc)
+        rc = fd < 0 ? fd : lg_file_claim(s->v->env.sys, fd, ret);
+    if (fd >= 0)
+        close(fd);
+    return !rc && ret->seq != seq ? -EAGAIN : rc;
+}
+
+static int relink(struct switching *s, uint64_t seq)
+{
+    struct lg_claim c;
+    int rc = lg_relink_settle(s->v);
+    if (!rc)
+        rc = claim_old(s, seq, &c);
+    if (!rc)
+        rc = lg_links_intend(s->links, &c);
+    if (rc)
+        return rc;
+    rc = lg_ns_exclusive(s->v);
+    if (!rc) {
+        rc = switch_file(s, seq);
+        lg_ns_unlock(s->v);
+    }
+    if (!rc)
+        return lg_links_end(s->links);
+    if (s->links->torn) {
+        lg_volume_report(s->v, s->n, "re-encrypted under some of its names only; the next mount completes it");
+        return rc;
+    }
+    (void)unlinkat(s->links->fd[0], s->tmp, 0);
+    (void)!lg_intent_drop(s->v); /* one that stays finds no name changed */
+    return rc;
+}
+
+static int rekey_links_once(struct lg_volume *v, struct lg_node *n, struct lg_kref *as, const char *names, size_t len)
+{
+    struct lg_links l;
+    char tmp[32];
+    uint64_t seq;
+    int rc = lg_links_begin(v, names, len, &l);
+    if (rc)
+        return rc;
+    struct switching s = { .v = v, .n = n, .fd = -1, .links = &l, .tmp = tmp };
+    lg_intent_tmp(&l.in, 0, tmp);
+    s.old = lg_node_open(v, n, O_PATH | O_NOFOLLOW);
+    rc = s.old < 0 ? s.old : 0;
+    if (!rc) {
+        s.fd = openat(l.fd[0], tmp, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
+        rc = s.fd < 0 ? -errno : fill(&s, as, &seq);
+        if (!rc) {
+            pthread_mutex_lock(&v->relinking);
+            rc = relink(&s, seq);
+            pthread_mutex_unlock(&v->relinking);
+        }
+        if (rc && s.fd >= 0 && !l.torn)
+            (void)unlinkat(l.fd[0], tmp, 0);
+    }
+    if (s.fd >= 0)
+        close(s.fd);
+    if (s.old >= 0)
+        close(s.old);
+    lg_links_done(&l);
     return rc;
 }
 
@@ -294,7 +392,8 @@ static int key_for(struct lg_volume *v, struct lg_node *n, const struct lg_rekey
     return rc;
 }
 
-int lg_volume_rekey(struct lg_volume *v, uint64_t node, const struct lg_rekey *how)
+/* names: of a file with several, or NULL. */
+static int rekey(struct lg_volume *v, uint64_t node, const struct lg_rekey *how, const char *names, size_t len)
 {
     struct lg_kref *as = NULL;
     uint8_t from[LG_ID_LEN];
@@ -319,7 +418,7 @@ int lg_volume_rekey(struct lg_volume *v, uint64_t node, const struct lg_rekey *h
     if (!rc) {
         rc = -EAGAIN;
         for (unsigned i = 0; rc == -EAGAIN && i < TRIES; i++)
-            rc = rekey_once(v, n, as, how, how ? from : NULL, &claimed);
+            rc = names ? rekey_links_once(v, n, as, names, len) : rekey_once(v, n, as, how, how ? from : NULL, &claimed);
         lg_kref_unref(as);
     }
     if (open) {
@@ -330,6 +429,9 @@ int lg_volume_rekey(struct lg_volume *v, uint64_t node, const struct lg_rekey *h
     lg_node_unref(v, n);
     return rc == -EAGAIN ? -EBUSY : lg_errno(rc);
 }
+
+int lg_volume_rekey(struct lg_volume *v, uint64_t node, const struct lg_rekey *how) { return rekey(v, node, how, NULL, 0); }
+int lg_volume_rekey_links(struct lg_volume *v, uint64_t node, const char *names, size_t len) { return names ? rekey(v, node, NULL, names, len) : -EINVAL; }
 
 int lg_volume_claim(struct lg_volume *v, uint64_t node, struct lg_claim *ret)
 {

@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include "internal.h"
+#include "relink.h"
 
 enum { HELPERS_MAX = 8 };
 
@@ -21,6 +22,7 @@ static void volume_free(struct lg_volume *v)
     if (v->dirfd >= 0)
         close(v->dirfd);
     pthread_rwlock_destroy(&v->ns);
+    pthread_mutex_destroy(&v->relinking);
     pthread_mutex_destroy(&v->table);
     free(v);
 }
@@ -36,6 +38,7 @@ int lg_volume_open(const char *dir, const struct lg_volume_options *opt, struct 
     v->uid = geteuid();
     v->gid = getegid();
     pthread_mutex_init(&v->table, NULL);
+    pthread_mutex_init(&v->relinking, NULL);
     lg_nodes_init(v);
     clock_gettime(CLOCK_REALTIME_COARSE, &v->opened);
     pthread_rwlockattr_t attr; /* a stream of lookups must not keep a create waiting for ever */
@@ -91,6 +94,7 @@ int lg_volume_open(const char *dir, const struct lg_volume_options *opt, struct 
         volume_free(v);
         return rc;
     }
+    lg_relink_replay(v);
     *ret = v;
     return 0;
 }

@@ -127,6 +127,8 @@ int lg_file_switch(struct lg_file *f, int fd, uint64_t seq, int (*publish)(void 
 struct lg_claim {
     uint8_t file_id[LG_ID_LEN], kid[LG_ID_LEN];
     uint32_t version, oldest; /* oldest: of that key, in either slot: what is needed should the newest turn out not to have reached the disk */
+    uint64_t seq;             /* of the newest slot, as the commitment */
+    uint8_t commitment[LG_MAC_LEN];
 };
 int lg_file_claim(const struct lg_sys *sys, int fd, struct lg_claim *ret) LG_MUST;
 

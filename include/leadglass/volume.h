@@ -154,17 +154,23 @@ int lg_volume_key_of(struct lg_volume *v, uint64_t node, uint8_t ret_kid[LG_ID_L
 /* Re-encrypts a regular file under a new file key: under the newest version of the key that it has (how NULL; -EALREADY when that is what it has), or
  * under that of another study, if the key manager allows it (lg_keys_assign: -EPERM, -EINVAL). Takes time in proportion to the file's size; reads and writes of it go on, and everything else. The lower
  * file is replaced by a new one as a whole, its time changed so that backup tools take it up; the application sees the times, owner, mode
- * and attributes that it had. -EMLINK: has more than one name (not supported). -EBUSY: was written to all the time. -ENOENT: its name is in no directory that is in
+ * and attributes that it had. -EMLINK: has more than one name. -EBUSY: was written to all the time. -ENOENT: its name is in no directory that is in
  * memory. A crash leaves the old file or the new one, and perhaps a hidden temporary, which the next sweep takes away. */
 struct lg_rekey {
     const struct lg_study_info *to; /* NULL: the key that it has */
     const uint8_t *act;             /* the officers' act that allows it; NULL: none */
 };
 int lg_volume_rekey(struct lg_volume *v, uint64_t node, const struct lg_rekey *how) LG_MUST;
-/* The same two as extended attributes, for tools on the mount: LG_XATTR_KEY reads as "key-id-in-hex version file-id-in-hex" (the oldest version that a header slot names); setting LG_XATTR_REKEY re-encrypts,
+/* The same, under the key that it has, of a file with several names, all of which are said: paths below the mount, each with a NUL behind it. Afterwards all of them
+ * mean the new lower file, or all of them the old one; so they do after a crash once the vault was mounted again. -EMLINK: those are not its names (any more);
+ * -ENOENT: one is not there; -E2BIG: more than LG_LINKS_MAX. */
+#define LG_LINKS_MAX 512u
+int lg_volume_rekey_links(struct lg_volume *v, uint64_t node, const char *names, size_t len) LG_MUST;
+/* The same as extended attributes, for tools on the mount: LG_XATTR_KEY reads as "key-id-in-hex version file-id-in-hex" (the oldest version that a header slot names); setting LG_XATTR_REKEY re-encrypts,
  * to the study whose UID is the value if there is one, followed by a space and the act's id in hex if there is one. The kernel lets only CAP_SYS_ADMIN use trusted.*; neither is listed. */
 #define LG_XATTR_KEY "trusted.leadglass.key"
 #define LG_XATTR_REKEY "trusted.leadglass.rekey"
+#define LG_XATTR_REKEY_LINKS "trusted.leadglass.rekey-links" /* value: the names */
 
 /* Takes away a name of a regular file if the file is under that key, as its header says and, when it is open, as it stands in memory: -ESTALE otherwise. Needs no key of it.
  * As an attribute of the directory: LG_XATTR_REAP, "key-id-in-hex name". */

@@ -30,7 +30,7 @@
 enum { CS = 4096, OPS = 40, OBJS = 64, NAMES = 6, LIVE = 32, SIZE_MAX_ = 420 * 1024, STATES_PER_RUN = 256 };
 
 static uint64_t run_seed, rng;
-static unsigned long n_states, n_deep, n_names, most_calls;
+static unsigned long n_states, n_deep, n_names, n_relinked, most_calls;
 static uint64_t slowest_us;
 static char top[64];
 
@@ -500,15 +500,65 @@ static void do_sync(struct lg_volume *v)
         attr_synced(&obj[n]);
 }
 
-static void do_rekey(struct lg_volume *v)
+/* The path of a name, with its NUL, before end. */
+static char *path_of(const struct name *at, char *begin, char *end)
+{
+    const char *text = names[at->name];
+    size_t len = strlen(text) + 1;
+    CHECK((size_t)(end - begin) > len + 1, "a long path");
+    char *p = memcpy(end - len, text, len);
+    for (unsigned i = 0; at->dir && i < now.n; i++)
+        if (now.at[i].obj == at->dir) {
+            *--p = 0;
+            char *up = path_of(&now.at[i], begin, p + 1);
+            *p = '/';
+            return up;
+        }
+    return p;
+}
+
+/* All names of a file, in an order of chance. */
+static size_t names_of(int n, char *to, size_t cap)
+{
+    size_t len = 0;
+    for (unsigned i = 0, first = (unsigned)pick(now.n); i < now.n; i++) {
+        const struct name *at = &now.at[(first + i) % now.n];
+        if (at->obj != n)
+            continue;
+        char path[4096], *p = path_of(at, path, path + sizeof path);
+        CHECK(len + strlen(p) + 1 <= cap, "long names");
+        memcpy(to + len, p, strlen(p) + 1);
+        len += strlen(p) + 1;
+    }
+    return len;
+}
+
+static int some_linked(void) /* rather one with several names */
 {
     int n = some(S_IFREG);
+    for (unsigned i = 0, first = (unsigned)pick(now.n + 1); i < now.n && pick(8); i++)
+        if (obj[now.at[(first + i) % now.n].obj].type == S_IFREG && obj[now.at[(first + i) % now.n].obj].links > 1)
+            return now.at[(first + i) % now.n].obj;
+    return n;
+}
+
+static void do_rekey(struct lg_volume *v)
+{
+    static char list[LIVE * 4096];
+    int n = some_linked();
+    struct stat st;
     if (n < 0)
         return;
     memkeys_newest++;
     int rc = lg_volume_rekey(v, obj[n].node, NULL);
     /* One whose name seen last is gone is not found by another before that is looked up. */
     CHECK(rc == (obj[n].links > 1 ? -EMLINK : 0) || (rc == -ENOENT && obj[n].linked), "re-encryption: %d", rc);
+    if (rc == -EMLINK) {
+        rc = lg_volume_rekey_links(v, obj[n].node, list, names_of(n, list, sizeof list));
+        CHECK(rc == 0, "re-encryption under %u names: %d", obj[n].links, rc);
+        CHECK(lg_volume_getattr(v, obj[n].node, &st) == 0 && st.st_nlink == obj[n].links, "%u links", (unsigned)st.st_nlink);
+        n_relinked++;
+    }
     for (unsigned i = 0; i < now.n; i++)
         if (now.at[i].obj == n)
             entries_changed(now.at[i].dir);
@@ -544,12 +594,12 @@ static void do_sync_dir(struct lg_volume *v)
 
 static void step(struct lg_volume *v)
 {
-    switch (pick(29)) {
+    switch (pick(31)) {
     case 0: case 1: case 2: do_create(v, false); break;
     case 3: do_create(v, true); break;
     case 4: do_symlink(v); break;
     case 5: do_rename(v); break;
-    case 6: do_link(v); break;
+    case 6: case 30: do_link(v); break;
     case 7: do_remove(v); break;
     case 8: do_resize(v); break;
     case 9: do_punch(v); break;
@@ -558,7 +608,7 @@ static void step(struct lg_volume *v)
     case 15: do_sync_dir(v); break;
     case 16: CHECK(lg_journal_checkpoint(v->env.journal) == 0, "checkpoint"); break;
     case 17: CHECK(lg_volume_commit_all(v) == 0, "commit"); break;
-    case 18: do_rekey(v); break;
+    case 18: case 29: do_rekey(v); break;
     case 19: do_tmpfile(v); break;
     case 20: case 21: case 22: do_attributes(v); break;
     default: do_write(v); break;
@@ -717,6 +767,19 @@ static bool explain(struct found *f, const struct tree *t, unsigned done, struct
         }
         if (!attr_allowed(f->v, f->at[i].node, o, done, &what)) {
             snprintf(why, why_len, "object %d: %s", is[i], what);
+            return false;
+        }
+        struct stat st;
+        unsigned links = 0;
+        for (int k = 0; k < f->n; k++)
+            links += is[k] == is[i] && f->at[k].node == f->at[i].node;
+        for (int k = 0; k < f->n; k++)
+            if (is[k] == is[i] && f->at[k].node != f->at[i].node) {
+                snprintf(why, why_len, "object %d: its names mean several files", is[i]);
+                return false;
+            }
+        if (lg_volume_getattr(f->v, f->at[i].node, &st) || st.st_nlink != links) {
+            snprintf(why, why_len, "object %d: %u links of %u names", is[i], (unsigned)st.st_nlink, links);
             return false;
         }
         held[i].size = (uint64_t)n;
@@ -919,8 +982,8 @@ static int all_runs(uint64_t seed, unsigned long states)
             one_run(one ? one : 1, STATES_PER_RUN);
         }
         printf("%lu crash states of %lu workloads of %d operations, %lu of recovery crashed again: all as promised; the slowest recovery took %.1f ms of processor time, "
-               "the longest %lu calls below\n",
-               n_states, runs, OPS, n_deep, (double)slowest_us / 1000, most_calls);
+               "the longest %lu calls below; %lu re-encryptions of files with several names\n",
+               n_states, runs, OPS, n_deep, (double)slowest_us / 1000, most_calls, n_relinked);
         rmdir(top);
         fflush(stdout);
         _exit(0);

@@ -534,6 +534,35 @@ static int op_rekey(void)
     return rc;
 }
 
+static int op_rekey_links(void) /* the names are made first: they are no news to what is compared */
+{
+    static const char list[] = "a\0dir/again\0again\0";
+    struct lg_entry e, p, f;
+    int rc = look("", "a", &e);
+    if (rc)
+        return rc;
+    rc = look("dir", "", &p);
+    for (unsigned i = 0; !rc && i < 2; i++) {
+        rc = lg_volume_link(v, e.node, i ? LG_ROOT_NODE : p.node, "again", &f);
+        if (!rc)
+            forget(&f);
+        rc = rc == -EEXIST ? 0 : rc;
+    }
+    memkeys_newest++;
+    if (!rc)
+        rc = lg_volume_rekey_links(v, e.node, list, sizeof list - 1);
+    struct stat st;
+    if (!rc)
+        CHECK(lg_volume_getattr(v, e.node, &st) == 0 && st.st_nlink == 3, "links");
+    if (!rc) {
+        CHECK(look("dir", "again", &f) == 0 && f.node == e.node, "another file under another name");
+        forget(&f);
+    }
+    forget(&p);
+    forget(&e);
+    return rc;
+}
+
 enum { NAMES = 1 /* may be tried again with its work done already */, TAKES = 2 /* works on a full disk */, DURABLE = 4 /* so it is once done */, ZERO_FIRST = 8,
        SPACE_THERE = 16 /* the journal has its space: works on a full disk too */ };
 static const struct op {
@@ -578,6 +607,7 @@ static const struct op {
     { "xattr", op_xattr, 0 },
     { "sync directory", op_sync_dir, 0 },
     { "re-encrypt", op_rekey, DURABLE },
+    { "re-encrypt links", op_rekey_links, DURABLE },
     { "commit all", op_commit_all, 0 },
 };
 

@@ -125,7 +125,7 @@ const struct cli_command cli_key = {
     "rotate --root wraps every bucket of keys anew under a new root key and forgets the old one. No data is touched, no study key changes.\n"
     "rotate --study and --all-studies make a new version of the study's key, which new files use from now on; what is there stays readable.\n"
     "reencrypt gives files that are not under the newest version of their key a new file key and new ciphertext, each file as a whole, while the vault is\n"
-    "mounted and in use. Interrupted, it is run again: files that are done are passed over. Backup tools see the files as changed; the PACS does not.\n"
+    "mounted and in use. A file with several names (hard links, up to 512) stays one file under all of them. Interrupted, it is run again: files that are done are passed over. Backup tools see the files as changed; the PACS does not.\n"
     "Exit status 1 when files were left as they are; they are named.\n"
     "trim destroys every version of a study's key but the newest, as destroying a study does: what is still under an older one, on any tape, can then be read by nobody.\n"
     "It looks through every vault and refuses while a file needs an older version; where officers are registered two of them sign the declaration of\n"

@@ -10,15 +10,40 @@
 #include "cli.h"
 #include "leadglass/volume.h"
 
+/* A name of a file with several. Files are told apart by id and inode: the id stays the same whatever happens to the file. */
+struct linked {
+    uint8_t file_id[LG_ID_LEN];
+    ino_t ino;
+    nlink_t links;
+    unsigned long long size;
+    size_t path; /* below the mount, in text */
+};
+
 struct work {
     const struct cli *c;
+    const char *mountpoint;
     bool one; /* only files under kid */
     uint8_t kid[LG_ID_LEN];
     uint32_t older_than; /* 0: whatever is not the newest */
     bool tty;
     unsigned long long seen, done, bytes, current, failed;
     double begun, shown;
+
+    struct linked *l; /* of the files whose id ends in part, modulo parts */
+    size_t n, cap;
+    char *text;
+    size_t len, text_cap;
+    unsigned part, parts;
+    bool overflow;              /* there was no room for all: looked for again, a part at a time */
+    unsigned long long room;    /* that all would take */
+    unsigned pass;
+    bool first;                 /* the walk that sees every file */
+    uint8_t (*again)[LG_ID_LEN], (*retry)[LG_ID_LEN]; /* files that had other names by the time; those that this pass is for, in order */
+    size_t n_again, cap_again, n_retry;
 };
+
+/* What the names of files with several may take in memory. */
+enum { ROOM = 64 * 1024 * 1024, PASSES = 3 };
 
 static double now(void)
 {
@@ -41,11 +66,150 @@ static int failed(struct work *w, const char *path, int rc)
 {
     w->failed++;
     cli_fail(0, "%s%s: %s", w->tty ? "\n" : "", path,
-             rc == -EMLINK   ? "has several names (hard links); copy it to one of its own, then run this again"
+             rc == -EMLINK   ? "is being given names, or loses them, all the time; run this again later"
+             : rc == -E2BIG  ? "has too many names (hard links: more than 512, or more than 64 KiB of them); copy it to one of its own, then run this again"
              : rc == -EBUSY  ? "was being written to all the time; run this again later"
              : rc == -ENOKEY ? "its key is not to be had (locked, or the keyring is older than the file)"
                              : strerror(-rc));
     return CLI_OK;
+}
+
+/* rc: of the attribute that asks for it. */
+static int outcome(struct work *w, const char *path, unsigned long long size, int rc)
+{
+    if (rc == -EALREADY || rc == -EKEYREVOKED) { /* revoked: nothing to keep safe */
+        w->current++;
+        return CLI_OK;
+    }
+    if (rc)
+        return rc == -ENOENT ? CLI_OK : failed(w, path, rc);
+    w->done++;
+    w->bytes += size;
+    if (w->c->rate) { /* no faster on average */
+        double due = w->begun + (double)w->bytes / ((double)w->c->rate * 1048576.0), left = due - now();
+        if (left > 0)
+            poll(NULL, 0, (int)(left * 1000));
+    }
+    progress(w, false);
+    return CLI_OK;
+}
+
+/* ---- files with several names: all of them are said at once ------------------------------------------------------------------------------- */
+
+static int remember(struct work *w, const struct cli_file *f)
+{
+    const char *path = f->path + strlen(w->mountpoint);
+    while (*path == '/')
+        path++;
+    size_t len = strlen(path) + 1;
+    w->room += len + sizeof *w->l;
+    w->overflow = w->overflow || (w->first && w->len + len + (w->n + 1) * sizeof *w->l > ROOM);
+    uint32_t part;
+    memcpy(&part, f->file_id, sizeof part);
+    if (w->overflow || part % w->parts != w->part)
+        return CLI_OK;
+    if (w->n == w->cap) {
+        size_t cap = w->cap ? w->cap * 2 : 256;
+        struct linked *l = reallocarray(w->l, cap, sizeof *l);
+        if (!l)
+            return cli_fail(CLI_FAILED, "no memory");
+        w->l = l;
+        w->cap = cap;
+    }
+    if (w->text_cap - w->len < len) {
+        size_t cap = 2 * (w->text_cap + len);
+        char *text = realloc(w->text, cap);
+        if (!text)
+            return cli_fail(CLI_FAILED, "no memory");
+        w->text = text;
+        w->text_cap = cap;
+    }
+    struct linked *l = &w->l[w->n++];
+    *l = (struct linked){ .ino = f->st->st_ino, .links = f->st->st_nlink, .size = (unsigned long long)f->st->st_size, .path = w->len };
+    memcpy(l->file_id, f->file_id, LG_ID_LEN);
+    memcpy(w->text + w->len, path, len);
+    w->len += len;
+    return CLI_OK;
+}
+
+static int by_file(const void *a, const void *b)
+{
+    const struct linked *x = a, *y = b;
+    int c = memcmp(x->file_id, y->file_id, LG_ID_LEN);
+    return c ? c : x->ino < y->ino ? -1 : x->ino > y->ino ? 1 : x->path < y->path ? -1 : x->path > y->path;
+}
+
+static int once_more(struct work *w, const uint8_t id[LG_ID_LEN])
+{
+    if (w->n_again == w->cap_again) {
+        size_t cap = w->cap_again ? w->cap_again * 2 : 64;
+        uint8_t (*p)[LG_ID_LEN] = reallocarray(w->again, cap, LG_ID_LEN);
+        if (!p)
+            return cli_fail(CLI_FAILED, "no memory");
+        w->again = p;
+        w->cap_again = cap;
+    }
+    memcpy(w->again[w->n_again++], id, LG_ID_LEN);
+    return CLI_OK;
+}
+
+static int by_id(const void *a, const void *b) { return memcmp(a, b, LG_ID_LEN); }
+
+/* n names of one file. */
+static int one_linked(struct work *w, const struct linked *l, size_t n)
+{
+    char first[4352], *names;
+    size_t len = 0, at = 0;
+    int rc = 0;
+    snprintf(first, sizeof first, "%s/%s", w->mountpoint, w->text + l->path);
+    for (size_t i = 0; i < n; i++)
+        len += strlen(w->text + l[i].path) + 1;
+    if (n > LG_LINKS_MAX || l->links > LG_LINKS_MAX || len > 65536)
+        rc = -E2BIG;
+    else if (n != l->links)
+        rc = -EMLINK;
+    names = rc ? NULL : malloc(len);
+    for (size_t i = 0; names && i < n; at += strlen(w->text + l[i].path) + 1, i++)
+        memcpy(names + at, w->text + l[i].path, strlen(w->text + l[i].path) + 1);
+    if (!rc)
+        rc = !names ? -ENOMEM : lsetxattr(first, LG_XATTR_REKEY_LINKS, names, len, 0) ? -errno : 0;
+    free(names);
+    if (rc == -ENOENT || rc == -ENOTDIR)
+        rc = -EMLINK;
+    return rc == -EMLINK && w->pass + 1 < PASSES ? once_more(w, l->file_id) : outcome(w, first, l->size, rc);
+}
+
+/* What the last walk has found. */
+static int all_linked(struct work *w)
+{
+    int code = CLI_OK;
+    if (w->n)
+        qsort(w->l, w->n, sizeof *w->l, by_file);
+    for (size_t i = 0, n; code != CLI_FAILED && i < w->n; i += n) {
+        for (n = 1; i + n < w->n && w->l[i + n].ino == w->l[i].ino && memcmp(w->l[i + n].file_id, w->l[i].file_id, LG_ID_LEN) == 0; n++)
+            ;
+        code = one_linked(w, &w->l[i], n);
+    }
+    w->n = w->len = 0;
+    return code;
+}
+
+static bool asked_for(const struct work *w, const struct cli_file *f)
+{
+    return (!w->one || memcmp(f->kid, w->kid, LG_ID_LEN) == 0) && (!w->older_than || f->version < w->older_than);
+}
+
+static int each_linked(void *arg, const struct cli_file *f)
+{
+    struct work *w = arg;
+    progress(w, false);
+    if (f->error || !asked_for(w, f) || (w->pass && !(w->n_retry && bsearch(f->file_id, w->retry, w->n_retry, LG_ID_LEN, by_id))))
+        return CLI_OK;
+    if (w->pass || f->st->st_nlink > 1)
+        return remember(w, f);
+    /* It may have had several when it was passed first. */
+    int rc = lsetxattr(f->path, LG_XATTR_REKEY, "", 0, 0) ? -errno : 0;
+    return rc == -EALREADY || rc == -EKEYREVOKED ? CLI_OK : outcome(w, f->path, (unsigned long long)f->st->st_size, rc);
 }
 
 static int each(void *arg, const struct cli_file *f)
@@ -55,30 +219,43 @@ static int each(void *arg, const struct cli_file *f)
     progress(w, false);
     if (f->error)
         return failed(w, f->path, f->error);
-    if ((w->one && memcmp(f->kid, w->kid, LG_ID_LEN) != 0) || (w->older_than && f->version >= w->older_than))
+    if (!asked_for(w, f))
         return CLI_OK;
-    if (lsetxattr(f->path, LG_XATTR_REKEY, "", 0, 0)) {
-        if (errno == EALREADY)
-            w->current++;
-        else if (errno == EKEYREVOKED) /* nothing to keep safe */
-            w->current++;
-        else if (errno != ENOENT)
-            return failed(w, f->path, -errno);
-        return CLI_OK;
+    if (f->st->st_nlink > 1)
+        return remember(w, f);
+    return outcome(w, f->path, (unsigned long long)f->st->st_size, lsetxattr(f->path, LG_XATTR_REKEY, "", 0, 0) ? -errno : 0);
+}
+
+/* Those that the walk has passed, in one more walk for every ROOM that they take if that is not one; then those again whose names have changed meanwhile. */
+static int linked(struct work *w)
+{
+    int code = CLI_OK;
+    w->parts = w->overflow ? (unsigned)(w->room / ROOM) + 1 : 1;
+    if (!w->overflow)
+        code = all_linked(w);
+    while ((w->overflow || w->n_again) && code != CLI_FAILED) {
+        w->pass += !w->overflow;
+        w->overflow = false;
+        free(w->retry);
+        w->retry = w->again;
+        w->n_retry = w->n_again;
+        w->again = NULL;
+        w->n_again = w->cap_again = 0;
+        if (w->n_retry)
+            qsort(w->retry, w->n_retry, LG_ID_LEN, by_id);
+        for (w->part = 0; code != CLI_FAILED && w->part < w->parts; w->part++) {
+            w->n = w->len = 0;
+            code = cli_walk(w->mountpoint, each_linked, w);
+            if (code != CLI_FAILED)
+                code = all_linked(w);
+        }
     }
-    w->done++;
-    w->bytes += (unsigned long long)f->st->st_size;
-    if (w->c->rate) { /* no faster on average */
-        double due = w->begun + (double)w->bytes / ((double)w->c->rate * 1048576.0), left = due - now();
-        if (left > 0)
-            poll(NULL, 0, (int)(left * 1000));
-    }
-    return CLI_OK;
+    return code;
 }
 
 int cli_reencrypt(const struct cli *c, struct lg_client *k, const char *vault)
 {
-    struct work w = { .c = c, .older_than = c->older_than, .tty = isatty(STDERR_FILENO) && !c->json, .begun = now() };
+    struct work w = { .c = c, .older_than = c->older_than, .parts = 1, .tty = isatty(STDERR_FILENO) && !c->json, .begun = now() };
     char mountpoint[1024];
     int code = cli_mount_of(c, k, vault, mountpoint);
     struct lg_study *s = calloc(1, sizeof *s);
@@ -93,7 +270,16 @@ int cli_reencrypt(const struct cli *c, struct lg_client *k, const char *vault)
     free(s);
     if (code)
         return code;
+    w.mountpoint = mountpoint;
+    w.first = true;
     code = cli_walk(mountpoint, each, &w);
+    w.first = false;
+    if (code != CLI_FAILED)
+        code = linked(&w);
+    free(w.l);
+    free(w.text);
+    free(w.again);
+    free(w.retry);
     progress(&w, true);
     if (c->json) {
         cJSON *j = cJSON_CreateObject();
