@@ -13,6 +13,7 @@ for i, f in enumerate(files[:60]):
 long = os.path.join(m, "L" * 250)
 write(long, b"long name")
 os.symlink("target", os.path.join(m, "link"))
+os.utime(os.path.join(m, "link"), ns=(1, 1111111111111111111), follow_symlinks=False)  # not of this second: rsync 3.5 then leaves a link's time as it is
 os.setxattr(long, "user.k", b"v")
 
 
