@@ -110,21 +110,16 @@ static void encode(unsigned flags, uint64_t any, uint8_t b[LG_TOMBSTONE_LEN])
 static void expect(unsigned flags)
 {
     unsigned whose = flags & 3, version = flags >> 4 & 3;
-    bool bad = flags & 8;
-    if (!want && flags & 4)
+    if (!want && flags & (4 | 8)) /* whatever it names */
         want = -EKEYREJECTED;
-    if (whose >= STUDIES || flags & 4)
+    if (whose >= STUDIES || flags & (4 | 8))
         return;
-    if (!bad && (!version || version >= study[whose].last))
-        model[whose].named = true;
-    if (!bad)
-        model[whose].retired |= 1u << version;
     bool whole = !version || version >= study[whose].last, change = whole ? !model[whose].restored : model[whose].first <= version;
+    model[whose].named |= whole;
+    model[whose].retired |= 1u << version;
     if (want || !change)
         return;
-    if (bad) {
-        want = -EKEYREJECTED;
-    } else if (whole) {
+    if (whole) {
         model[whose].restored = true;
         quarantined++;
     } else {
