@@ -305,6 +305,7 @@ with Exporter() as e:
     w.cli("unlock", "--passphrase-file", w.passphrase)
     m = w.remount()
     read(os.path.join(m, "mr9"))
+    wait_for(arrived)  # so it has asked for the study's name; once destroyed, nobody can
     w.cli("study", "revoke", mr["uid"], "--reason", "over", "--now")
     wait_for(lambda: any(x.id == "110105" for x in receiver.messages()))
     gone = [x for x in receiver.messages() if x.id == "110105"][-1]
