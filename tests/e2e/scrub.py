@@ -74,6 +74,8 @@ def tree(m):
     for i in range(3):
         os.symlink("target %d" % i, os.path.join(m, "link%d" % i))
     os.mkfifo(os.path.join(m, "fifo"))
+    for f in ("link0", "link1", "link2", "fifo"):  # times not of this second: rsync 3.5 then leaves those of links and the like as they are
+        os.utime(os.path.join(m, f), ns=(1, 1111111111111111111), follow_symlinks=False)
     for f in ("f00", "f01"):
         os.setxattr(os.path.join(m, f), "user.k", f.encode())
 
