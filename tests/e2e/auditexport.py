@@ -304,8 +304,10 @@ with Exporter() as e:
     w.cli("lock")
     w.cli("unlock", "--passphrase-file", w.passphrase)
     m = w.remount()
+    named = lambda: sum(mr["uid"] in x.xml for x in receiver.messages())
+    before = named()
     read(os.path.join(m, "mr9"))
-    wait_for(arrived)  # so it has asked for the study's name; once destroyed, nobody can
+    wait_for(lambda: named() > before)  # so it has asked for the study's name; once destroyed, nobody can
     w.cli("study", "revoke", mr["uid"], "--reason", "over", "--now")
     wait_for(lambda: any(x.id == "110105" for x in receiver.messages()))
     gone = [x for x in receiver.messages() if x.id == "110105"][-1]
