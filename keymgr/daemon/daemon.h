@@ -309,6 +309,7 @@ int lg_mounts_expect(struct lg_worker *w) LG_MUST;
 bool lg_mounts_expected(struct lg_worker *w); /* one of them lives and is not back */
 void lg_place_of(pid_t pid, const char *mountpoint, struct lg_session_place *ret);
 int lg_pidfd(pid_t pid); /* -1: no such process */
+size_t lg_proc_read(pid_t pid, const char *name, char *buf, size_t cap); /* /proc/PID/name, up to cap - 1 bytes and a NUL; how many. 0: nothing, or no such process */
 void lg_mounts_unconfirmed(struct lg_worker *w, uint64_t number, struct lg_unconfirmed *ret);
 
 #endif

@@ -19,17 +19,24 @@ bool lg_mount_alive(const struct lg_mount *m)
 
 int lg_pidfd(pid_t pid) { return (int)syscall(SYS_pidfd_open, pid, 0); }
 
+size_t lg_proc_read(pid_t pid, const char *name, char *buf, size_t cap)
+{
+    char path[64];
+    snprintf(path, sizeof path, "/proc/%d/%s", (int)pid, name);
+    FILE *f = fopen(path, "re");
+    size_t n = f ? fread(buf, 1, cap - 1, f) : 0;
+    if (f)
+        fclose(f);
+    buf[n] = 0;
+    return n;
+}
+
 /* Field 22 of its stat: a process number is used again, not within the same clock tick. 0: cannot be told. */
 static uint64_t started_at(pid_t pid)
 {
-    char path[64], line[4096];
+    char line[4096];
     unsigned long long t = 0;
-    snprintf(path, sizeof path, "/proc/%d/stat", (int)pid);
-    FILE *f = fopen(path, "re");
-    size_t n = f ? fread(line, 1, sizeof line - 1, f) : 0;
-    if (f)
-        fclose(f);
-    line[n] = 0;
+    (void)lg_proc_read(pid, "stat", line, sizeof line);
     const char *p = strrchr(line, ')'); /* the name before it may hold anything */
     if (!p || sscanf(p + 1, " %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %*u %*u %*d %*d %*d %*d %*d %*d %llu", &t) != 1)
         return 0;

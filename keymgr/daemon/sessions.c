@@ -74,13 +74,8 @@ void lg_on_session_close(struct lg_worker *w, struct lg_conn *c, const struct lg
 /* After a restart of the worker the mounts come by themselves; the mountpoint is the last argument of leadglass-fs. */
 static void mountpoint_of(pid_t pid, char *out, size_t cap)
 {
-    char path[64], args[8192];
-    snprintf(path, sizeof path, "/proc/%d/cmdline", (int)pid);
-    FILE *f = fopen(path, "re");
-    size_t n = f ? fread(args, 1, sizeof args - 1, f) : 0;
-    if (f)
-        fclose(f);
-    args[n] = 0;
+    char args[8192];
+    size_t n = lg_proc_read(pid, "cmdline", args, sizeof args);
     const char *last = "";
     for (size_t at = 0; at < n; at += strlen(args + at) + 1)
         last = args + at;

@@ -546,12 +546,12 @@ static void maybe_hook(bool errors)
         say("  hook %d at %u, %u times, %d", hook.what, hook.at, hook.times, hook.error);
 }
 
-static void run(uint64_t start, bool errors)
+/* A new file, empty, of which nothing is committed. */
+static void begin_with(uint64_t start, uint64_t random)
 {
     seed = start;
-    rng = start * 0x9E3779B97F4A7C15ull | 1;
+    rng = random;
     n_did = n_findings = 0;
-    edges = 3 + (unsigned)pick(sizeof edge / sizeof *edge - 2);
     now.there = true;
     committed.there = tried = false;
     n_attempts = 0;
@@ -560,6 +560,12 @@ static void run(uint64_t start, bool errors)
     env.session += 5;
     unlinkat(dirfd_, "root/f", 0);
     assert_int_equal(lg_file_create(&env, openat(dirfd_, "root/f", O_RDWR | O_CREAT | O_EXCL, 0600), "f", &f), 0);
+}
+
+static void run(uint64_t start, bool errors)
+{
+    begin_with(start, start * 0x9E3779B97F4A7C15ull | 1);
+    edges = 3 + (unsigned)pick(sizeof edge / sizeof *edge - 2);
     for (unsigned s = 0; f && s < 60; s++) {
         uint64_t a = place(), b = place();
         maybe_hook(errors);
@@ -624,17 +630,8 @@ static void run(uint64_t start, bool errors)
 
 static void begin(void)
 {
-    rng = seed = 4711;
-    n_did = n_findings = 0;
     no_hook();
-    now.there = true;
-    committed.there = tried = false;
-    n_attempts = 0;
-    memset(now.b, 0, now.size);
-    now.size = 0;
-    env.session += 5;
-    unlinkat(dirfd_, "root/f", 0);
-    assert_int_equal(lg_file_create(&env, openat(dirfd_, "root/f", O_RDWR | O_CREAT | O_EXCL, 0600), "f", &f), 0);
+    begin_with(4711, 4711);
 }
 
 static void end(void)
