@@ -24,10 +24,11 @@ int lg_shares_join(const struct lg_share *s, unsigned n, struct lg_secret *ret) 
 /* The lines of a printed share, each ended by a newline, and a NUL: secret memory. title: what it is of. */
 #define LG_SHARE_TEXT_MAX 1024u
 int lg_share_text(const struct lg_share *s, const char *title, char out[LG_SHARE_TEXT_MAX]) LG_MUST;
-/* Reads it as printed or typed: case, hyphens and spaces do not matter, nor whether O and 0, I, L and 1 were told apart. Lines that begin with # or are empty are passed over.
+/* Reads it as printed or typed: case, hyphens and spaces do not matter, nor whether O and 0, I, L and 1 were told apart, nor whether the groups' numbers stand before them.
+ * Lines that begin with # or are empty are passed over.
  * -EPROTO: *bad_group is the group (1 to LG_SHARE_GROUPS) that is mistyped or missing; 0: each is good, but they are not one share's. -E2BIG: lines behind it. */
 int lg_share_parse(const char *untrusted, size_t len, struct lg_share *ret, unsigned *bad_group) LG_MUST;
-/* One group, as a person types it: -EPROTO. number: 1 to LG_SHARE_GROUPS. */
+/* One line, as a person types it: -EPROTO; -ERANGE: neither is it right, and printed with another group's number; -ENODATA: one that is passed over. number: 1 to LG_SHARE_GROUPS. */
 int lg_share_group_check(const char *untrusted, size_t len, unsigned number) LG_MUST;
 
 #endif

@@ -129,32 +129,73 @@ static int digit(char c)
     return p ? (int)(p - digits) : -1;
 }
 
+static bool blank(char c) { return c == ' ' || c == '\t' || c == '\r' || c == '\f'; }
+
+static unsigned characters(const char *p, const char *end)
+{
+    unsigned n = 0;
+    for (; p < end; p++)
+        n += !blank(*p) && *p != '-';
+    return n;
+}
+
+/* Behind the number that a group is printed with, if one stands there: "3:", as people copy it "3." or "3)", and "3" before a whole group. *ret: 0, none. */
+static const char *behind_number(const char *p, const char *end, unsigned *ret)
+{
+    const char *at = p, *colon = memchr(p, ':', (size_t)(end - p));
+    unsigned v = 0, n = 0;
+    while (at < end && blank(*at))
+        at++;
+    for (; at < end && n < 2 && *at >= '0' && *at <= '9'; at++, n++)
+        v = 10 * v + (unsigned)(*at - '0');
+    const char *rest = at;
+    while (rest < end && blank(*rest))
+        rest++;
+    *ret = n ? v : 0;
+    if (n && rest < end && (*rest == ':' || *rest == '.' || *rest == ')'))
+        return rest + 1;
+    if (n && rest > at && characters(rest, end) == GROUP_CHARS + CHECK_CHARS)
+        return rest;
+    *ret = 0;
+    return colon ? colon + 1 : p;
+}
+
+/* -ERANGE: it is printed with another number. */
 static int group_read(const char *p, size_t len, unsigned number, uint8_t out[GROUP_BYTES])
 {
     uint64_t v = 0;
-    unsigned n = 0;
-    const char *end = p + len, *colon = memchr(p, ':', len);
-    p = colon ? colon + 1 : p; /* the number that it is printed with */
+    unsigned n = 0, printed;
+    const char *end = p + len;
+    p = behind_number(p, end, &printed);
+    int wrong = printed && printed != number ? -ERANGE : -EPROTO;
     for (; p < end; p++) {
-        if (*p == ' ' || *p == '-' || *p == '\t' || *p == '\r')
+        if (blank(*p) || *p == '-')
             continue;
         int d = digit(*p);
         if (d < 0 || n == GROUP_CHARS + CHECK_CHARS)
-            return -EPROTO;
+            return wrong;
         v = v << 5 | (unsigned)d;
         n++;
     }
     if (n != GROUP_CHARS + CHECK_CHARS)
-        return -EPROTO;
+        return wrong;
     for (unsigned i = 0; i < GROUP_BYTES; i++)
         out[i] = (uint8_t)(v >> (10 + 8 * (GROUP_BYTES - 1 - i)));
-    return group_crc(number, out) == (v & 0x3ff) ? 0 : -EPROTO;
+    return group_crc(number, out) == (v & 0x3ff) ? 0 : wrong;
+}
+
+static bool passed_over(const char *p, size_t len)
+{
+    for (size_t i = 0; i < len; i++)
+        if (!blank(p[i]))
+            return p[i] == '#';
+    return true;
 }
 
 int lg_share_group_check(const char *untrusted, size_t len, unsigned number)
 {
     uint8_t b[GROUP_BYTES];
-    int rc = number < 1 || number > LG_SHARE_GROUPS ? -EPROTO : group_read(untrusted, len, number, b);
+    int rc = number < 1 || number > LG_SHARE_GROUPS ? -EPROTO : passed_over(untrusted, len) ? -ENODATA : group_read(untrusted, len, number, b);
     lg_wipe(b, sizeof b);
     return rc;
 }
@@ -188,14 +229,6 @@ int lg_share_text(const struct lg_share *s, const char *title, char out[LG_SHARE
     }
     lg_wipe(group, sizeof group);
     return n > 0 && n < (int)LG_SHARE_TEXT_MAX ? 0 : -ENOSPC;
-}
-
-static bool passed_over(const char *p, size_t len)
-{
-    for (size_t i = 0; i < len; i++)
-        if (p[i] != ' ' && p[i] != '\t' && p[i] != '\r' && p[i] != '\f')
-            return p[i] == '#';
-    return true;
 }
 
 int lg_share_parse(const char *untrusted, size_t len, struct lg_share *ret, unsigned *bad_group)

@@ -165,8 +165,25 @@ static void test_typing(void **state)
     memcpy(t, text, len);
     memcpy(t + len, lines[0], 20);
     assert_int_equal(lg_share_parse(t, len + 20, &s, &bad), -E2BIG);
+    /* A line at a time, with what is printed around it; and what is said of one that is another's. */
+    static const char *const third[] = { " 3: 242N-6YJH-Z7", "3:242N6YJHZ7", "3. 242N-6YJH-Z7", "3) 242n 6yjh z7\r", "3 242N-6YJH-Z7", "3\t242N6YJHZ7", "242N-6YJH-Z7", "group 3: 242N-6YJH-Z7", "\f 3: 242N-6YJH-Z7 " };
+    for (size_t i = 0; i < sizeof third / sizeof *third; i++) {
+        assert_int_equal(lg_share_group_check(third[i], strlen(third[i]), 3), 0);
+        int other = lg_share_group_check(third[i], strlen(third[i]), 4);
+        assert_int_equal(other, i == 6 || i == 7 ? -EPROTO : -ERANGE);
+    }
+    static const char *const none[] = { "", " \t\r\f", "# share 5 of 17; any 3 open nothing", "  #" };
+    for (size_t i = 0; i < sizeof none / sizeof *none; i++)
+        assert_int_equal(lg_share_group_check(none[i], strlen(none[i]), 3), -ENODATA);
+    static const char *const no[] = { "3:", "3 ", "3", "3: 242N-6YJH-Z", "3: 242N-6YJH-Z77", "33: 242N", "3 3 242N-6YJH-Z7", "3: 3: 242N-6YJH-Z7", ":", ".", "42N-6YJH-Z7" };
+    for (size_t i = 0; i < sizeof no / sizeof *no; i++)
+        assert_true(lg_share_group_check(no[i], strlen(no[i]), 3) < 0);
+    assert_int_equal(lg_share_group_check("2: 242N-6YJH-Z7", 15, 3), 0); /* misnumbered by hand: the characters know better */
+    assert_int_equal(lg_share_group_check("10: NFK2-4000-EW", 16, 10), 0);
+    assert_int_equal(lg_share_group_check("10 NFK2-4000-EW", 15, 10), 0);
+    assert_int_equal(lg_share_group_check("10: NFK2-4000-EW", 16, 1), -ERANGE);
     assert_int_equal(lg_share_group_check(lines[2], 16, 3), 0);
-    assert_int_equal(lg_share_group_check(lines[2], 16, 4), -EPROTO);
+    assert_int_equal(lg_share_group_check(lines[2], 16, 4), -ERANGE);
     assert_int_equal(lg_share_group_check(lines[2], 16, 0), -EPROTO);
 }
 

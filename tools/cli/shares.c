@@ -93,11 +93,14 @@ static int typed(unsigned number, unsigned k, struct lg_share *ret)
         char *line = text + len;
         if (!fgets(line, LINE, tty)) {
             code = cli_fail(CLI_PASSPHRASE, "the share ends before its last group");
-        } else if (!lg_share_group_check(line, strcspn(line, "\n"), g)) {
+            break;
+        }
+        int rc = lg_share_group_check(line, strcspn(line, "\n"), g);
+        if (!rc) {
             len += strlen(line);
             g++;
-        } else {
-            fprintf(tty, "group %u is mistyped; once more\n", g);
+        } else if (rc != -ENODATA) { /* the sheet's heading and empty lines are no groups */
+            fprintf(tty, rc == -ERANGE ? "that is another group, or mistyped: group %u is asked for; once more\n" : "group %u is mistyped; once more\n", g);
         }
     }
     fclose(tty);
