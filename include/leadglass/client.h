@@ -80,6 +80,8 @@ int lg_client_unlock_key(struct lg_client *c, const uint8_t digest[32], unsigned
 /* With a TPM slot of this machine. -ENODATA: there is none; -ENODEV, -EXDEV, -EBADE, -EOPNOTSUPP as in leadglass/tpm.h. */
 int lg_client_unlock_tpm(struct lg_client *c) LG_MUST;
 int lg_client_slot_list(struct lg_client *c, struct lg_slot_info ret[LG_SLOTS_MAX], unsigned *ret_n) LG_MUST;
+/* Does the key manager reach a TPM? Errors as in leadglass/tpm.h. */
+int lg_client_tpm(struct lg_client *c) LG_MUST;
 /* Errors of lg_keyring_anchor. Giving up, where officers are registered, needs their approved act (NULL: none): -EPERM, -ENOENT, -ETIME. */
 int lg_client_slot_anchor(struct lg_client *c, bool on, const uint8_t *act) LG_MUST;
 /* On return the new secret has opened its slot from the file. -EEXIST, -ENOSPC, -EINVAL (name). Of a TPM slot the secret

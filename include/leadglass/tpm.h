@@ -26,6 +26,9 @@ void lg_tpm_free(struct lg_tpm *t); /* NULL is fine */
 const char *lg_tpm_why(const struct lg_tpm *t); /* what the chip or the library said at the last failure; empty: nothing */
 const char *lg_tpm_tcti(const struct lg_tpm *t);
 
+/* Is one there that all of this can be done with? */
+int lg_tpm_look(struct lg_tpm *t) LG_MUST;
+
 /* Which platform configuration registers have to be as they are now. */
 struct lg_tpm_pcrs {
     uint16_t bank; /* the hash algorithm's TPM_ALG_ID */

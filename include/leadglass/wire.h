@@ -71,6 +71,7 @@ enum lg_msg {
     LG_MSG_DUE = 59, /* never on the wire: the key manager's own */
     LG_MSG_UNLOCK_TPM = 60, /* like unlock, with a slot sealed to the machine; also the key manager's own, at its start */
     LG_MSG_SLOT_ANCHOR = 61,
+    LG_MSG_TPM = 62, /* does the TPM answer? Asked before a person is */
     LG_MSG_AUDIT_INFO = 96,
     LG_MSG_AUDIT_STATE = 97, /* the last head signed for a chain */
     LG_MSG_AUDIT_HEAD = 98,  /* sign the next */

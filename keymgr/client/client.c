@@ -222,6 +222,12 @@ int lg_client_unlock_tpm(struct lg_client *c)
     struct lg_answer a = { 0 };
     return call(c, &q, &a, UNLOCK_MS);
 }
+int lg_client_tpm(struct lg_client *c)
+{
+    struct lg_request q = { .type = LG_MSG_TPM };
+    struct lg_answer a = { 0 };
+    return call(c, &q, &a, UNLOCK_MS);
+}
 int lg_client_slot_anchor(struct lg_client *c, bool on, const uint8_t *act)
 {
     struct lg_request q = { .type = LG_MSG_SLOT_ANCHOR, .now = on };

@@ -44,6 +44,7 @@ static const struct {
     [LG_MSG_SLOT_CHANGE] = { "slot.change", false, true, false },
     [LG_MSG_SLOT_REMOVE] = { "slot.remove", false, true, false },
     [LG_MSG_SLOT_ANCHOR] = { "slot.anchor", false, true, false },
+    [LG_MSG_TPM] = { NULL, false, false, true },
     [LG_MSG_SLOT_TEST] = { "slot.test", false, true, false },
     [LG_MSG_ROTATE_ROOT] = { "key.rotate-root", false, true, false },
     [LG_MSG_ROTATE_STUDY] = { "key.rotate", false, true, false },

@@ -245,6 +245,8 @@ int lg_keyd_tpm_start(struct lg_worker *w) LG_MUST;
 const char *lg_tpm_explain(int rc);
 void lg_keyd_tpm_stop(struct lg_worker *w);
 void lg_derive_tpm(struct lg_derivation *d);
+void lg_tpm_look_begin(struct lg_worker *w, struct lg_op *op);
+void lg_tpm_look_end(struct lg_worker *w, struct lg_op *op);
 void lg_tpm_report(const struct lg_worker *w, int rc); /* logs why it does not unlock */
 void lg_unlock_alone(struct lg_worker *w);             /* at the start, when there is a TPM slot */
 

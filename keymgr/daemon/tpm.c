@@ -55,6 +55,24 @@ void lg_derive_tpm(struct lg_derivation *d)
         d->rc = lg_slot_draft_tpm(d->name, secret, sealed, len, &d->draft);
 }
 
+static void look(struct lg_derivation *d) { d->rc = d->tpm ? lg_tpm_look(d->tpm) : -ENODEV; }
+
+void lg_tpm_look_begin(struct lg_worker *w, struct lg_op *op)
+{
+    struct lg_answer a = { .status = lg_op_derive(w, op, look) };
+    if (a.status)
+        lg_op_done(w, &a);
+}
+
+void lg_tpm_look_end(struct lg_worker *w, struct lg_op *op)
+{
+    struct lg_answer a = { .status = w->derivation.rc };
+    const char *why = w->tpm ? lg_tpm_why(w->tpm) : "";
+    if (a.status)
+        lg_log(LOG_WARNING, "the TPM (%s) cannot be used, user %u was told: %s%s%s%s", w->o.tpm ? w->o.tpm : "--tpm off", (unsigned)op->uid, lg_tpm_explain(a.status), *why ? " (" : "", why, *why ? ")" : "");
+    lg_op_done(w, &a);
+}
+
 const char *lg_tpm_explain(int rc)
 {
     switch (rc) {

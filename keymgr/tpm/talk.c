@@ -100,6 +100,14 @@ int lg_talk_begin(struct lg_talk *k, struct lg_tpm *t)
     return rc ? rc : lg_talk_session(k, TPM2_SE_HMAC, &k->session);
 }
 
+int lg_tpm_look(struct lg_tpm *t)
+{
+    struct lg_talk k;
+    int rc = lg_talk_begin(&k, t);
+    lg_talk_end(&k);
+    return rc;
+}
+
 void lg_talk_end(struct lg_talk *k)
 {
     if (k->esys) {

@@ -68,6 +68,7 @@ static const struct {
     [LG_MSG_SLOT_TEST] = { R_PASS | R_SLOT, 0 },
     [LG_MSG_UNLOCK_TPM] = { NOTHING, 0 },
     [LG_MSG_SLOT_ANCHOR] = { R_VAULT | R_NOW, 0 },
+    [LG_MSG_TPM] = { NOTHING, 0 },
     [LG_MSG_ROTATE_ROOT] = { NOTHING, 0 },
     [LG_MSG_ROTATE_STUDY] = { R_UID, 0 },
     [LG_MSG_AUDIT_INFO] = { NOTHING, A_AUDIT },

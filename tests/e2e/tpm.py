@@ -62,6 +62,15 @@ assert not w.unlocked() and "TPM" not in w.said()
 w.fails(1, ["no TPM"], "leadglass", "unlock", "--tpm")
 w.unlock()
 w.fails(1, ["no TPM"], "leadglass", "slot", "add", "x", "--tpm")
+# Anchoring looks for it before anything is asked; so does giving up, before a key's passphrase is (there is no such key).
+for tcti in ("off", "swtpm:host=127.0.0.1,port=1"):
+    if tcti != "off":
+        w.restart(tcti)
+        w.unlock()
+    said = w.fails(1, ["finds no TPM", "--tpm TCTI"], "leadglass", "slot", "anchor", "--tpm")
+    assert "IMAGE" not in said and "yes" not in said, said
+    assert "cannot be used" in w.said() and (tcti in w.said()), w.said()
+w.fails(1, ["it is not anchored"], "leadglass", "slot", "anchor", "--none", "--reason", "x", "--sign", w.path("no-such-key"))
 
 # PCRs: as they were, else not; sealed anew they count again.
 w.restart(here.tcti)

@@ -116,7 +116,7 @@ int cli_rejected(int rc, enum lg_slot_type type, unsigned wait_s)
 const char *cli_tpm_error(int rc)
 {
     switch (rc) {
-    case -ENODEV: return "the key manager finds no TPM: see its option --tpm, and its log";
+    case -ENODEV: return "the key manager finds no TPM. Is there one (/dev/tpmrm0), and is it switched on in the firmware? Elsewhere: start the key manager with --tpm TCTI. Its log says what it tried";
     case -EXDEV: return "the slot was sealed by another machine's TPM, or this one was cleared since. Unlock with a passphrase; leadglass slot change NAME --tpm seals it anew";
     case -EBADE: return "the TPM's PCRs are not as they were when the slot was made: firmware, boot loader or Secure Boot changed. Unlock with a passphrase; leadglass slot change NAME --tpm seals it anew";
     case -EOPNOTSUPP: return "the TPM's owner hierarchy has a password or is disabled; Leadglass needs it without";
@@ -218,6 +218,20 @@ static int anchor_sure(const struct cli *c, const struct lg_keyd_status *s)
     return fgets(line, sizeof line, stdin) && strcmp(line, "yes\n") == 0 ? CLI_OK : cli_fail(CLI_FAILED, "not anchored");
 }
 
+/* What would make it fail in the end is looked at before a person is asked for a yes, or for their key's passphrase. */
+static int anchor_look(const struct cli *c, struct lg_client *k, struct lg_keyd_status *s)
+{
+    int rc = lg_client_status(k, s);
+    if (rc || !s->unlocked)
+        return cli_explain(c, rc ? rc : -ENOKEY, "slot anchor");
+    if (c->none && !s->anchor_nv)
+        return cli_fail(CLI_FAILED, "it is not anchored");
+    rc = c->tpm && !s->anchor_nv ? lg_client_tpm(k) : 0;
+    if (!rc || rc == -EPROTONOSUPPORT) /* a key manager of before this request: it tells when it tries */
+        return CLI_OK;
+    return cli_tpm_error(rc) ? cli_fail(CLI_FAILED, "slot anchor: %s", cli_tpm_error(rc)) : cli_explain(c, rc, "slot anchor");
+}
+
 static int slot_anchor(const struct cli *c, struct lg_client *k)
 {
     uint8_t act[LG_ID_LEN];
@@ -225,12 +239,18 @@ static int slot_anchor(const struct cli *c, struct lg_client *k)
         return cli_fail(CLI_USAGE, "slot anchor: expected --tpm, or --none to give it up");
     if (c->act && (strlen(c->act) != 2 * LG_ID_LEN || lg_hex_decode(c->act, act, LG_ID_LEN)))
         return cli_fail(CLI_USAGE, "%s is no act's id", c->act);
-    if (c->none && (c->sign || c->offline))
-        return act_perform(c, k, &(struct lg_act){ .action = LG_ACT_UNANCHOR });
     struct lg_keyd_status *s = calloc(1, sizeof *s);
-    int rc = s ? lg_client_status(k, s) : -ENOMEM;
-    int code = rc ? cli_explain(c, rc, "slot anchor") : !s->unlocked ? cli_explain(c, -ENOKEY, "slot anchor") : c->tpm && !s->anchor_nv ? anchor_sure(c, s) : CLI_OK;
-    bool was = s && s->anchor_nv;
+    if (!s)
+        return cli_fail(CLI_FAILED, "out of memory");
+    int code = anchor_look(c, k, s);
+    bool was = s->anchor_nv;
+    if (!code && c->none && (c->sign || c->offline)) {
+        free(s);
+        return act_perform(c, k, &(struct lg_act){ .action = LG_ACT_UNANCHOR });
+    }
+    if (!code && c->tpm && !was)
+        code = anchor_sure(c, s);
+    int rc = 0;
     if (!code)
         rc = lg_client_slot_anchor(k, c->tpm, c->act ? act : NULL);
     if (!code && rc == 0)
