@@ -8,6 +8,7 @@
 #include <sys/prctl.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <syslog.h>
 #include <time.h>
 #include <unistd.h>
@@ -272,6 +273,22 @@ void lg_copies_report(struct lg_worker *w)
            st.stale == LG_STALE_MIRROR ? "mirror" : "keyring's first copy");
 }
 
+/* At the start. The first copy may be the one that is gone: then the words are of that. */
+static void mirror_refused(const struct lg_worker *w, int why)
+{
+    struct lg_keyring_stat st;
+    char dir[PATH_MAX];
+    struct stat s;
+    const char *copy = lg_keyring_stat(w->keyring, &st) == 0 && st.stale == LG_STALE_KEYRING ? w->o.keyring : w->o.mirror;
+    snprintf(dir, sizeof dir, "%s", copy);
+    char *slash = strrchr(dir, '/');
+    if (slash)
+        slash[slash == dir] = 0;
+    bool orphan = why == -ENOENT && stat(dir, &s) && errno == ENOENT;
+    lg_log(LOG_ALERT, "the two copies of the keyring cannot be brought in step: %s: %s%s%s", copy, orphan ? "it cannot be made, as there is no directory " : strerror(-why), orphan ? dir : "",
+           orphan ? ". Is its disk mounted, is the path right? Only the last part of it is made" : "");
+}
+
 static void unkept_report(struct lg_worker *w)
 {
     int rc = lg_keyring_unkept(w->keyring);
@@ -410,7 +427,7 @@ static int start(struct lg_worker *w)
     if (w->o.mirror)
         snprintf(w->mirror_slot, sizeof w->mirror_slot, "%s.root", w->o.mirror);
     if (news && why)
-        lg_log(LOG_ALERT, "the two copies of the keyring cannot be brought in step: %s", strerror(-why));
+        mirror_refused(w, why);
     else if (news)
         lg_log(LOG_NOTICE, news == LG_MIRROR_MADE ? "the mirror was made" : "the two copies of the keyring differed and are in step again");
     rc = lg_keyd_audit_start(w);

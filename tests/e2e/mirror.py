@@ -18,16 +18,28 @@ def keyd():
     w.ok("leadglass-keyd", "--keyring", w.path("keyring"), "--mirror", w.path("mirror", "keyring"))
 
 
-def restart():
-    w.stop_keyd()
-    keyd()
-    w.unlock()
+def boss():
+    p = [x for x in w.keyd_pids() if "--worker" not in open("/proc/%d/cmdline" % x).read()]
+    assert len(p) == 1
+    return p[0]
 
 
-os.mkdir(w.path("mirror"))
+def whole():
+    r = w.run("leadglass", "status", "--json")
+    return r.returncode == 0 and json.loads(r.stdout)["keyring"]["copies"] == "in step" and json.loads(r.stdout)["unlocked"]
+
+
 w.ok("leadglass-keyd", "--init", "--keyring", w.path("keyring"), "--passphrase-file", w.passphrase, "--scrypt-ms", "20")
-keyd()
+# The mirror's disk is not there: it says which directory is missing, serves with one copy, and makes the mirror once it can.
+r = w.run("leadglass-keyd", "--keyring", w.path("keyring"), "--mirror", w.path("mirror", "keyring"))
+assert r.returncode == 0 and "%s: it cannot be made, as there is no directory %s. Is its disk mounted" % (w.path("mirror", "keyring"), w.path("mirror")) in r.stderr and "DEGRADED" in r.stderr, r
 w.unlock()
+r = w.run("leadglass", "status")
+assert r.returncode == 15 and w.path("mirror", "keyring") + ", degraded: the mirror fell behind" in r.stdout, r
+assert not os.path.exists(w.path("mirror"))
+os.mkdir(w.path("mirror"))
+os.kill(boss(), signal.SIGHUP)
+wait_for(whole)  # and is unlocked
 assert w.status()["keyring"]["copies"] == "in step"
 assert os.path.exists(w.path("mirror", "keyring.root"))  # the slot file too
 w.init()
@@ -68,16 +80,7 @@ raises(errno.EKEYREVOKED, read, done[0][0])
 for p, b in done[1:]:
     assert read(p) == b
 # SIGHUP to the supervisor: another worker, which brings the copies in step. Nobody types a passphrase.
-boss = [x for x in w.keyd_pids() if "--worker" not in open("/proc/%d/cmdline" % x).read()]
-assert len(boss) == 1
-os.kill(boss[0], signal.SIGHUP)
-
-
-def whole():
-    r = w.run("leadglass", "status", "--json")
-    return r.returncode == 0 and json.loads(r.stdout)["keyring"]["copies"] == "in step" and json.loads(r.stdout)["unlocked"]
-
-
+os.kill(boss(), signal.SIGHUP)
 wait_for(whole)
 wait_for(lambda: "destroyed" in w.cli("study", "show", "1.2.826.0.1.3680043.9.0"))
 assert os.path.exists(w.path("keyring", "data.mdb")) and os.path.exists(w.path("keyring.root"))
