@@ -331,6 +331,22 @@ static int add_pending(void *arg, const uint8_t id[LG_ID_LEN])
     return 0;
 }
 
+/* No damage: every name is whole as it stands. */
+static int relink(struct scrub *s, int dirfd)
+{
+    int rc = lg_vault_relink(dirfd, s->vault_id);
+    if (rc == -ENOMEM)
+        return rc;
+    if (!rc)
+        lg_scrub_find(s, LG_SCRUB_LEFTOVER, s->st.live ? "the re-encryption of a file with several names is under way, or waits for the next mount"
+                                                       : "the re-encryption of a file with several names was interrupted: the next mount completes it, until then they may stand for two files", NULL, 0, 0);
+    else if (rc == -EPROTO)
+        lg_scrub_find(s, LG_SCRUB_DAMAGE, "the note of an interrupted re-encryption (leadglass.relink) is damaged: names of one file may stand for two", NULL, 0, 0);
+    else if (rc != -ENOENT)
+        lg_scrub_find(s, LG_SCRUB_UNREADABLE, rc == -EPROTONOSUPPORT ? "the note of an interrupted re-encryption (leadglass.relink) is of a newer version" : "the note of an interrupted re-encryption (leadglass.relink) cannot be read", NULL, 0, 0);
+    return 0;
+}
+
 static int keyless_begin(struct scrub *s, int dirfd)
 {
     struct lg_vault_info info;
@@ -357,10 +373,10 @@ static int keyless_begin(struct scrub *s, int dirfd)
         lg_scrub_find(s, rc == -EPROTO || rc == -ENOENT ? LG_SCRUB_DAMAGE : LG_SCRUB_UNREADABLE, "the journal (" LG_JOURNAL_NAME ") is missing, damaged or not readable", NULL, 0, 0);
     else if (s->n_pending && !s->st.live)
         lg_scrub_find(s, LG_SCRUB_UNFINISHED, "the journal holds changes that the next mount puts in place", NULL, 0, 0);
-    return 0;
+    return relink(s, dirfd);
 }
 
-static int keys_begin(struct scrub *s)
+static int keys_begin(struct scrub *s, int dirfd)
 {
     struct lg_kref *k;
     s->env = *lg_volume_env(s->o->volume);
@@ -370,7 +386,9 @@ static int keys_begin(struct scrub *s)
     s->env.accept_crash = s->o->accept_crash;
     s->chunk_size = s->env.chunk_size;
     memcpy(s->vault_id, s->env.vault_id, LG_ID_LEN);
-    int rc = lg_keys_vault(s->env.keys, &k);
+    int rc = relink(s, dirfd); /* opened to be written to, the volume has completed it */
+    if (!rc)
+        rc = lg_keys_vault(s->env.keys, &k);
     if (rc)
         return rc;
     rc = lg_names_new(k->key, &s->names);
@@ -403,7 +421,7 @@ int lg_scrub_run(const struct lg_scrub_options *o, struct lg_scrub_stat *ret)
     struct scrub s = { .o = o, .sys = o->sys ? o->sys : &lg_sys_posix, .resume = o->resume && *o->resume ? o->resume : NULL };
     int dirfd = open(o->dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC), rc = dirfd < 0 ? -errno : 0, root = -1;
     if (!rc)
-        rc = o->volume ? keys_begin(&s) : keyless_begin(&s, dirfd);
+        rc = o->volume ? keys_begin(&s, dirfd) : keyless_begin(&s, dirfd);
     if (!rc) {
         root = openat(dirfd, ROOT_NAME, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
         if (root < 0)

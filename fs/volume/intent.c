@@ -128,9 +128,9 @@ int lg_intent_decode(const uint8_t *untrusted, size_t len, struct lg_intent *ret
     return 0;
 }
 
-int lg_intent_read(struct lg_volume *v, struct lg_intent *ret)
+static int read_at(const struct lg_sys *sys, int dirfd, const uint8_t vault_id[LG_ID_LEN], struct lg_intent *ret)
 {
-    int fd = openat(v->dirfd, NAME, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+    int fd = openat(dirfd, NAME, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
     struct stat st;
     if (fd < 0)
         return errno == ELOOP ? -EPROTO : -errno;
@@ -138,15 +138,26 @@ int lg_intent_read(struct lg_volume *v, struct lg_intent *ret)
     uint8_t *raw = rc ? NULL : malloc((size_t)st.st_size);
     if (!rc && !raw)
         rc = -ENOMEM;
-    ssize_t n = rc ? rc : lg_sys_read_full(v->env.sys, fd, raw, (size_t)st.st_size, 0);
+    ssize_t n = rc ? rc : lg_sys_read_full(sys, fd, raw, (size_t)st.st_size, 0);
     if (!rc)
         rc = n < 0 ? (int)n : lg_intent_decode(raw, (size_t)n, ret);
-    if (!rc && memcmp(ret->vault_id, v->info.vault_id, LG_ID_LEN) != 0) {
+    if (!rc && memcmp(ret->vault_id, vault_id, LG_ID_LEN) != 0) {
         lg_intent_free(ret);
         rc = -EPROTO;
     }
     free(raw);
     close(fd);
+    return rc;
+}
+
+int lg_intent_read(struct lg_volume *v, struct lg_intent *ret) { return read_at(v->env.sys, v->dirfd, v->info.vault_id, ret); }
+
+int lg_vault_relink(int dirfd, const uint8_t vault_id[LG_ID_LEN])
+{
+    struct lg_intent in;
+    int rc = read_at(&lg_sys_posix, dirfd, vault_id, &in);
+    if (!rc)
+        lg_intent_free(&in);
     return rc;
 }
 

@@ -33,6 +33,10 @@ int lg_vault_read(const char *dir, struct lg_vault_info *ret) LG_MUST;
 #define LG_VAULT_ANCHOR_MAX 512u
 int lg_vault_anchor_read(const char *dir, uint8_t ret[LG_VAULT_ANCHOR_MAX], size_t *ret_len) LG_MUST;
 
+/* Without keys, of the vault's open directory: 0 when the re-encryption of a file with several names waits for the next mount to complete it. -ENOENT: none does;
+ * -EPROTO: the note of it is damaged or another vault's; -EPROTONOSUPPORT: it is of a newer version. */
+int lg_vault_relink(int dirfd, const uint8_t vault_id[LG_ID_LEN]) LG_MUST;
+
 /* ---- a volume ------------------------------------------------------------------------------------------------------------- */
 
 struct lg_volume;

@@ -13,6 +13,7 @@
 
 #include "internal.h"
 #include "manifest.h"
+#include "../../fs/volume/intent.h"
 
 /* ---- keys from memory ------------------------------------------------------------------------------------------------------------------ */
 static int key_of(uint8_t tag, enum lg_key_kind kind, struct lg_key *ret)
@@ -559,6 +560,79 @@ static void test_sweep(void **state)
     volume_close();
 }
 
+/* ---- a re-encryption that waits for the next mount ----------------------------------------------------------------------------------------- */
+static void put_note(const uint8_t *b, size_t len)
+{
+    char path[100];
+    snprintf(path, sizeof path, "%s/leadglass.relink", vault);
+    int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC, 0600);
+    assert_true(fd >= 0 && write(fd, b, len) == (ssize_t)len);
+    close(fd);
+}
+
+static void noted(bool keyed, enum lg_scrub_class cls, const char *words)
+{
+    assert_int_equal(scrub(keyed, (struct lg_scrub_options){ 0 }), 0);
+    if (n_found != 1 || found[0].cls != cls || !strstr(found[0].kind, words))
+        dump();
+    assert_int_equal(n_found, 1);
+    assert_int_equal(st.found[cls], 1);
+    assert_non_null(strstr(found[0].kind, words));
+    assert_int_equal(st.verified, st.files);
+}
+
+static void test_note(void **state)
+{
+    struct lg_intent in = { .n = 2, .path = (const char *[]){ "aaaa", "bbbb" } };
+    struct lg_volume_options o = { .sys = sys, .keys = keys, .session = session, .read_only = true, .path_rule = path_rule };
+    char path[100];
+    uint8_t *b, *other;
+    size_t len;
+    (void)state;
+    file(1, "f", 5000);
+    memset(in.vault_id, 'V', LG_ID_LEN);
+    memset(in.file_id, 'F', LG_ID_LEN); /* no file has it: nothing was begun */
+    assert_int_equal(lg_intent_encode(&in, &b, &len), 0);
+    in.vault_id[0]++;
+    size_t other_len;
+    assert_int_equal(lg_intent_encode(&in, &other, &other_len), 0);
+    clean(false, (struct lg_scrub_options){ 0 });
+    put_note(b, len);
+    noted(false, LG_SCRUB_LEFTOVER, "under way"); /* mounted */
+    volume_close();
+    noted(false, LG_SCRUB_LEFTOVER, "was interrupted");
+    assert_int_equal(lg_volume_open(vault, &o, &v), 0); /* with keys, and nothing written */
+    noted(true, LG_SCRUB_LEFTOVER, "was interrupted");
+    volume_close();
+    put_note(other, other_len);
+    noted(false, LG_SCRUB_DAMAGE, "leadglass.relink");
+    for (size_t i = 0; i < len; i++) {
+        b[i] ^= 1;
+        put_note(b, len);
+        noted(false, LG_SCRUB_DAMAGE, "leadglass.relink");
+        b[i] ^= 1;
+    }
+    put_note(b, len - 1);
+    noted(false, LG_SCRUB_DAMAGE, "leadglass.relink");
+    b[8]++; /* the version */
+    uint32_t crc = lg_crc32c(0, b, len - 4);
+    memcpy(b + len - 4, &crc, 4);
+    put_note(b, len);
+    noted(false, LG_SCRUB_UNREADABLE, "newer version");
+    b[8]--;
+    crc = lg_crc32c(0, b, len - 4);
+    memcpy(b + len - 4, &crc, 4);
+    put_note(b, len);
+    snprintf(path, sizeof path, "%s/leadglass.relink", vault);
+    volume_open(); /* which settles it */
+    assert_int_equal(access(path, F_OK), -1);
+    clean(true, (struct lg_scrub_options){ 0 });
+    clean(false, (struct lg_scrub_options){ 0 });
+    volume_close();
+    free(b);
+    free(other);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -566,6 +640,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_each_byte, setup, teardown), cmocka_unit_test_setup_teardown(test_errors, setup, teardown),
         cmocka_unit_test_setup_teardown(test_manifest, setup, teardown), cmocka_unit_test_setup_teardown(test_sweep, setup, teardown),
         cmocka_unit_test_setup_teardown(test_root_id, setup, teardown),  cmocka_unit_test_setup_teardown(test_memory, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_note, setup, teardown),
     };
     if (lg_secret_init(true) || lg_crypto_init())
         return 1;
