@@ -1,5 +1,6 @@
 /* leadglass key reencrypt: new ciphertext for files, through a mount. */
 #include <poll.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -27,7 +28,7 @@ struct work {
     uint32_t older_than; /* 0: whatever is not the newest */
     bool tty;
     unsigned long long seen, done, bytes, current, failed;
-    double begun, shown;
+    double begun, shown, paid; /* paid: until when what was done so far lasts at the rate that was asked for */
 
     struct linked *l; /* of the files whose id ends in part, modulo parts */
     size_t n, cap;
@@ -43,7 +44,15 @@ struct work {
 };
 
 /* What the names of files with several may take in memory. */
-enum { ROOM = 64 * 1024 * 1024, PASSES = 3 };
+#ifndef LG_REENCRYPT_ROOM
+#define LG_REENCRYPT_ROOM (64 * 1024 * 1024)
+#endif
+enum { ROOM = LG_REENCRYPT_ROOM, PASSES = 3 };
+static const double CREDIT_S = 1; /* of the time in which nothing was to be done; all of it would be a burst, hours of work at full speed after hours of passing over */
+
+static volatile sig_atomic_t interrupted;
+static void on_signal(int n) { interrupted = n; }
+static int go_on(void) { return interrupted ? CLI_INTERRUPTED : CLI_OK; }
 
 static double now(void)
 {
@@ -58,8 +67,18 @@ static void progress(struct work *w, bool last)
     if (!w->tty || (!last && t - w->shown < 0.2))
         return;
     w->shown = t;
-    fprintf(stderr, "\r%llu files looked at, %llu re-encrypted (%llu MiB, %.0f MiB/s), %llu failed%s", w->seen, w->done, w->bytes >> 20,
-            t > w->begun ? (double)(w->bytes >> 20) / (t - w->begun) : 0.0, w->failed, last ? "\n" : "  ");
+    fprintf(stderr, "\r%llu files looked at, %llu re-encrypted (%.1f MiB, %.1f MiB/s), %llu failed\033[K%s", w->seen, w->done, (double)w->bytes / 1048576,
+            t > w->begun ? (double)w->bytes / 1048576 / (t - w->begun) : 0.0, w->failed, last ? "\n" : "");
+}
+
+static void pay(struct work *w, unsigned long long size)
+{
+    double t = now();
+    w->paid = (w->paid > t - CREDIT_S ? w->paid : t - CREDIT_S) + (double)size / ((double)w->c->rate * 1048576.0);
+    for (; t < w->paid && !interrupted; t = now()) {
+        progress(w, false);
+        poll(NULL, 0, w->paid - t < 1 ? (int)((w->paid - t) * 1000) + 1 : 1000);
+    }
 }
 
 static int failed(struct work *w, const char *path, int rc)
@@ -71,7 +90,7 @@ static int failed(struct work *w, const char *path, int rc)
              : rc == -EBUSY  ? "was being written to all the time; run this again later"
              : rc == -ENOKEY ? "its key is not to be had (locked, or the keyring is older than the file)"
                              : strerror(-rc));
-    return CLI_OK;
+    return go_on();
 }
 
 /* rc: of the attribute that asks for it. */
@@ -79,19 +98,16 @@ static int outcome(struct work *w, const char *path, unsigned long long size, in
 {
     if (rc == -EALREADY || rc == -EKEYREVOKED) { /* revoked: nothing to keep safe */
         w->current++;
-        return CLI_OK;
+        return go_on();
     }
     if (rc)
-        return rc == -ENOENT ? CLI_OK : failed(w, path, rc);
+        return rc == -ENOENT ? go_on() : failed(w, path, rc);
     w->done++;
     w->bytes += size;
-    if (w->c->rate) { /* no faster on average */
-        double due = w->begun + (double)w->bytes / ((double)w->c->rate * 1048576.0), left = due - now();
-        if (left > 0)
-            poll(NULL, 0, (int)(left * 1000));
-    }
+    if (w->c->rate)
+        pay(w, size);
     progress(w, false);
-    return CLI_OK;
+    return go_on();
 }
 
 /* ---- files with several names: all of them are said at once ------------------------------------------------------------------------------- */
@@ -107,7 +123,7 @@ static int remember(struct work *w, const struct cli_file *f)
     uint32_t part;
     memcpy(&part, f->file_id, sizeof part);
     if (w->overflow || part % w->parts != w->part)
-        return CLI_OK;
+        return go_on();
     if (w->n == w->cap) {
         size_t cap = w->cap ? w->cap * 2 : 256;
         struct linked *l = reallocarray(w->l, cap, sizeof *l);
@@ -129,7 +145,7 @@ static int remember(struct work *w, const struct cli_file *f)
     memcpy(l->file_id, f->file_id, LG_ID_LEN);
     memcpy(w->text + w->len, path, len);
     w->len += len;
-    return CLI_OK;
+    return go_on();
 }
 
 static int by_file(const void *a, const void *b)
@@ -185,7 +201,7 @@ static int all_linked(struct work *w)
     int code = CLI_OK;
     if (w->n)
         qsort(w->l, w->n, sizeof *w->l, by_file);
-    for (size_t i = 0, n; code != CLI_FAILED && i < w->n; i += n) {
+    for (size_t i = 0, n; !code && i < w->n; i += n) {
         for (n = 1; i + n < w->n && w->l[i + n].ino == w->l[i].ino && memcmp(w->l[i + n].file_id, w->l[i].file_id, LG_ID_LEN) == 0; n++)
             ;
         code = one_linked(w, &w->l[i], n);
@@ -204,12 +220,12 @@ static int each_linked(void *arg, const struct cli_file *f)
     struct work *w = arg;
     progress(w, false);
     if (f->error || !asked_for(w, f) || (w->pass && !(w->n_retry && bsearch(f->file_id, w->retry, w->n_retry, LG_ID_LEN, by_id))))
-        return CLI_OK;
+        return go_on();
     if (w->pass || f->st->st_nlink > 1)
         return remember(w, f);
     /* It may have had several when it was passed first. */
     int rc = lsetxattr(f->path, LG_XATTR_REKEY, "", 0, 0) ? -errno : 0;
-    return rc == -EALREADY || rc == -EKEYREVOKED ? CLI_OK : outcome(w, f->path, (unsigned long long)f->st->st_size, rc);
+    return rc == -EALREADY || rc == -EKEYREVOKED ? go_on() : outcome(w, f->path, (unsigned long long)f->st->st_size, rc);
 }
 
 static int each(void *arg, const struct cli_file *f)
@@ -220,7 +236,7 @@ static int each(void *arg, const struct cli_file *f)
     if (f->error)
         return failed(w, f->path, f->error);
     if (!asked_for(w, f))
-        return CLI_OK;
+        return go_on();
     if (f->st->st_nlink > 1)
         return remember(w, f);
     return outcome(w, f->path, (unsigned long long)f->st->st_size, lsetxattr(f->path, LG_XATTR_REKEY, "", 0, 0) ? -errno : 0);
@@ -233,7 +249,7 @@ static int linked(struct work *w)
     w->parts = w->overflow ? (unsigned)(w->room / ROOM) + 1 : 1;
     if (!w->overflow)
         code = all_linked(w);
-    while ((w->overflow || w->n_again) && code != CLI_FAILED) {
+    while ((w->overflow || w->n_again) && !code) {
         w->pass += !w->overflow;
         w->overflow = false;
         free(w->retry);
@@ -243,10 +259,10 @@ static int linked(struct work *w)
         w->n_again = w->cap_again = 0;
         if (w->n_retry)
             qsort(w->retry, w->n_retry, LG_ID_LEN, by_id);
-        for (w->part = 0; code != CLI_FAILED && w->part < w->parts; w->part++) {
+        for (w->part = 0; !code && w->part < w->parts; w->part++) {
             w->n = w->len = 0;
             code = cli_walk(w->mountpoint, each_linked, w);
-            if (code != CLI_FAILED)
+            if (!code)
                 code = all_linked(w);
         }
     }
@@ -255,7 +271,8 @@ static int linked(struct work *w)
 
 int cli_reencrypt(const struct cli *c, struct lg_client *k, const char *vault)
 {
-    struct work w = { .c = c, .older_than = c->older_than, .parts = 1, .tty = isatty(STDERR_FILENO) && !c->json, .begun = now() };
+    struct work w = { .c = c, .older_than = c->older_than, .parts = 1, .tty = isatty(STDERR_FILENO), .begun = now(), .paid = now() };
+    struct sigaction sa = { .sa_handler = on_signal };
     char mountpoint[1024];
     int code = cli_mount_of(c, k, vault, mountpoint);
     struct lg_study *s = calloc(1, sizeof *s);
@@ -272,9 +289,11 @@ int cli_reencrypt(const struct cli *c, struct lg_client *k, const char *vault)
         return code;
     w.mountpoint = mountpoint;
     w.first = true;
+    sigaction(SIGINT, &sa, NULL); /* the file under way is ended, what was done is said */
+    sigaction(SIGTERM, &sa, NULL);
     code = cli_walk(mountpoint, each, &w);
     w.first = false;
-    if (code != CLI_FAILED)
+    if (!code)
         code = linked(&w);
     free(w.l);
     free(w.text);
@@ -288,11 +307,14 @@ int cli_reencrypt(const struct cli *c, struct lg_client *k, const char *vault)
         cJSON_AddNumberToObject(j, "bytes", (double)w.bytes);
         cJSON_AddNumberToObject(j, "current", (double)w.current);
         cJSON_AddNumberToObject(j, "failed", (double)w.failed);
+        cJSON_AddBoolToObject(j, "interrupted", code == CLI_INTERRUPTED);
         int rc = cli_print_json(j);
         code = code ? code : rc;
     } else {
-        printf("%llu of %llu files re-encrypted, %llu MiB; %llu had the newest version already\n", w.done, w.seen, w.bytes >> 20, w.current);
+        printf("%llu of %llu files re-encrypted, %.1f MiB; %llu had the newest version already, or a revoked key\n", w.done, w.seen, (double)w.bytes / 1048576, w.current);
     }
+    if (code == CLI_INTERRUPTED)
+        cli_fail(0, "interrupted: run it again, what is done is passed over");
     if (w.failed && !code)
         code = cli_fail(CLI_FAILED, "%llu files were left as they are (see above)", w.failed);
     return code;
