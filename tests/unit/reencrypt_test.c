@@ -31,7 +31,7 @@ static char printed[256];
 
 static void name_of(unsigned i, unsigned k, char out[64]) { snprintf(out, 64, "d%u/f%u-%u", k % 7, i, k); }
 
-int cli_walk(const char *top, int (*each)(void *arg, const struct cli_file *f), void *arg)
+int cli_walk(const char *top, int (*tell)(void *arg, const struct cli_file *f), void *arg)
 {
     int code = CLI_OK;
     char name[64], path[128];
@@ -45,7 +45,7 @@ int cli_walk(const char *top, int (*each)(void *arg, const struct cli_file *f), 
             memcpy(f.file_id, &i, sizeof i);
             name_of(i, k, name);
             snprintf(path, sizeof path, "%s/%s", top, name);
-            code = each(arg, &f);
+            code = tell(arg, &f);
         }
     return code;
 }
