@@ -33,6 +33,7 @@ struct lg_keyd_status {
     unsigned officers;     /* registered; 0 too while locked */
     bool officer_mode;     /* false while unlocked: one administrator alone may destroy */
     uint8_t frozen;        /* enum lg_frozen */
+    uint64_t reaps_due, reaps_waiting; /* studies whose files are to be removed from a vault: destroyed; waiting for that */
     unsigned n_mounts;
     struct lg_keyd_mount {
         uint8_t vault_id[LG_ID_LEN];

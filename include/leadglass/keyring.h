@@ -420,6 +420,10 @@ struct lg_reaped {
 };
 /* So many files of a destroyed study were found in a vault; removed: none is left. For its certificate. Needs begin. -EPERM: not destroyed. -ENOENT. */
 int lg_keyring_reaped(struct lg_keyring *k, const uint8_t kid[LG_ID_LEN], const uint8_t vault[LG_ID_LEN], uint64_t files, uint64_t bytes, bool removed, struct lg_reaped *ret) LG_MUST;
+/* Of how many studies files are still to be removed from a vault, as was asked for with their destruction: those that are destroyed, and those that are not yet. Counts no further
+ * than LG_REAPS_MAX. Unlocked. */
+#define LG_REAPS_MAX 10000u
+int lg_keyring_reaps(struct lg_keyring *k, uint64_t *ret_due, uint64_t *ret_waiting) LG_MUST;
 
 /* ---- heads of access logs (docs/AUDIT.md) ---------------------------------------------------------------------------------- */
 

@@ -143,6 +143,8 @@ static void on_status(struct lg_worker *w, struct lg_conn *c, const struct lg_re
         if (s->unlocked && lg_keyring_officers(w->keyring, officers, &s->officers) == 0 && lg_keyring_officer_mode(w->keyring, &s->officer_mode) == 0 &&
             lg_keyring_time(w->keyring, &t) == 0)
             s->frozen = (uint8_t)t.frozen;
+        if (s->unlocked && !a.status)
+            a.status = lg_keyring_reaps(w->keyring, &s->reaps_due, &s->reaps_waiting);
         lg_mounts_reap(w);
         for (unsigned i = 0; i < LG_MOUNTS_MAX; i++) {
             const struct lg_mount *m = &w->mounts[i];

@@ -328,7 +328,7 @@ static const char *state_purpose(const uint8_t *key, size_t len)
     for (size_t i = 0; i < sizeof by_name / sizeof *by_name; i++)
         if (len == strlen(by_name[i].name) && memcmp(key, by_name[i].name, len) == 0)
             return by_name[i].purpose;
-    return begins(key, len, "r", 1 + LG_SIGN_PUB_LEN) ? "suspends" : begins(key, len, "w", 1 + 8 + LG_ID_LEN) ? "waiting." : begins(key, len, "t", 1 + LG_ID_LEN) ? "trimwait" : begins(key, len, "f", 1 + 2 * LG_ID_LEN) ? "reaped.." : NULL;
+    return begins(key, len, "r", 1 + LG_SIGN_PUB_LEN) ? "suspends" : begins(key, len, "w", 1 + 8 + LG_ID_LEN) ? "waiting." : begins(key, len, "t", 1 + LG_ID_LEN) ? "trimwait" : begins(key, len, "f", 1 + 2 * LG_ID_LEN) ? "reaped.." : begins(key, len, "g", 1 + 2 * LG_ID_LEN) ? "reapwant" : NULL;
 }
 
 static int sign_key(struct lg_checking *x, const uint8_t *b, size_t len)

@@ -109,6 +109,10 @@ void lg_record_trim(struct lg_record *r, uint32_t below);
 /* Its tombstones, and the row goes; in the transaction that ends the batch. moot: the whole key went too. */
 int lg_trim_mark(struct lg_keyring *k, const uint8_t kid[LG_ID_LEN], uint32_t below, bool moot, uint64_t generation) LG_MUST;
 
+/* ---- reap.c: which vaults the files of a study are to be removed from, as the act that destroys it says; and that it is not destroyed after all ---- */
+int lg_reap_want(struct lg_keyring *k, const struct lg_act *a) LG_MUST;
+int lg_reap_forget(struct lg_keyring *k, const uint8_t kid[LG_ID_LEN]) LG_MUST;
+
 /* ---- reap.c: over all vaults where somebody looked; removed: 0 unless in all of them ---- */
 int lg_reaped_sum(struct lg_keyring *k, const uint8_t kid[LG_ID_LEN], struct lg_reaped *ret, unsigned *ret_vaults) LG_MUST;
 

@@ -4,12 +4,12 @@
 
 #include "govern.h"
 
-static const char purpose[8] = "reaped..";
-enum { ROW_KEY = 1 + 2 * LG_ID_LEN };
+static const char purpose[8] = "reaped..", want_purpose[8] = "reapwant";
+enum { ROW_KEY = 1 + 2 * LG_ID_LEN, FOUND = 'f', WANTED = 'g' };
 
-static void row_key(const uint8_t kid[LG_ID_LEN], const uint8_t vault[LG_ID_LEN], uint8_t out[ROW_KEY])
+static void row_key(uint8_t what, const uint8_t kid[LG_ID_LEN], const uint8_t vault[LG_ID_LEN], uint8_t out[ROW_KEY])
 {
-    out[0] = 'f';
+    out[0] = what;
     memcpy(out + 1, kid, LG_ID_LEN);
     memcpy(out + 1 + LG_ID_LEN, vault, LG_ID_LEN);
 }
@@ -28,6 +28,74 @@ static int row_get(struct lg_keyring *k, const uint8_t *key, size_t len, struct 
     ret->removed = lg_rd_u64(&r);
     return lg_rd_done(&r) ? 0 : -EPROTO;
 }
+
+/* ---- what was asked for with a destruction ------------------------------------------------------------------------------------------------ */
+
+int lg_reap_want(struct lg_keyring *k, const struct lg_act *a)
+{
+    struct lg_trim *from = malloc(sizeof *from);
+    uint8_t key[ROW_KEY];
+    const uint8_t *p;
+    size_t len;
+    int rc = from ? 0 : -ENOMEM;
+    unsigned n = !rc && a->data_len && lg_trim_decode(a->data, a->data_len, from) == 0 ? from->n_vaults : 0;
+    for (unsigned i = 0; !rc && i < n; i++) {
+        rc = lg_store_get(k->store, LG_T_VAULTS, from->vault[i], LG_ID_LEN, &p, &len);
+        if (rc == -ENOENT) { /* of another keyring: nobody could say that it is done */
+            rc = 0;
+            continue;
+        }
+        row_key(WANTED, a->kid, from->vault[i], key);
+        if (!rc)
+            rc = lg_sealed_put(k, LG_T_STATE, want_purpose, key, sizeof key, a->nonce, LG_ID_LEN);
+    }
+    free(from);
+    return rc;
+}
+
+int lg_reap_forget(struct lg_keyring *k, const uint8_t kid[LG_ID_LEN])
+{
+    static const uint8_t first[LG_ID_LEN];
+    uint8_t key[64];
+    size_t len = ROW_KEY, vlen;
+    const uint8_t *p;
+    int rc;
+    row_key(WANTED, kid, first, key);
+    while (!(rc = lg_store_next(k->store, LG_T_STATE, false, key, &len, &p, &vlen)) && len == ROW_KEY && key[0] == WANTED && memcmp(key + 1, kid, LG_ID_LEN) == 0)
+        if ((rc = lg_store_del(k->store, LG_T_STATE, key, len)) != 0)
+            return rc;
+    return rc == -ENOENT ? 0 : rc;
+}
+
+int lg_keyring_reaps(struct lg_keyring *k, uint64_t *ret_due, uint64_t *ret_waiting)
+{
+    uint8_t key[64] = { WANTED }, kid[LG_ID_LEN];
+    size_t len = 1, vlen;
+    const uint8_t *p;
+    struct lg_record *r = malloc(sizeof *r);
+    uint64_t due = 0, waiting = 0;
+    int rc = r ? lg_keyring_need(k, false) : -ENOMEM;
+    for (bool after = false; !rc && due + waiting < LG_REAPS_MAX; after = true) {
+        rc = lg_store_next(k->store, LG_T_STATE, after, key, &len, &p, &vlen);
+        if (!rc && (len != ROW_KEY || key[0] != WANTED))
+            rc = -ENOENT;
+        if (rc || (after && memcmp(kid, key + 1, LG_ID_LEN) == 0)) /* in several vaults: once */
+            continue;
+        memcpy(kid, key + 1, LG_ID_LEN);
+        if (lg_record_get(k, kid, r) == 0 && r->state != LG_KEY_DESTROYED)
+            waiting++;
+        else /* one that cannot be read: let somebody look */
+            due++;
+    }
+    free(r);
+    if (rc && rc != -ENOENT)
+        return rc;
+    *ret_due = due;
+    *ret_waiting = waiting;
+    return 0;
+}
+
+/* ---- what there was ------------------------------------------------------------------------------------------------------------------------ */
 
 /* Only of a key that is destroyed. */
 static int destroyed(struct lg_keyring *k, const uint8_t kid[LG_ID_LEN])
@@ -53,7 +121,7 @@ int lg_keyring_reaped(struct lg_keyring *k, const uint8_t kid[LG_ID_LEN], const 
         rc = lg_store_get(k->store, LG_T_VAULTS, vault, LG_ID_LEN, &p, &len);
     if (rc)
         return rc;
-    row_key(kid, vault, key);
+    row_key(FOUND, kid, vault, key);
     rc = row_get(k, key, sizeof key, &x); /* what was found first counts: a later look sees what an earlier one left */
     if (rc && rc != -ENOENT)
         return rc;
@@ -71,6 +139,9 @@ int lg_keyring_reaped(struct lg_keyring *k, const uint8_t kid[LG_ID_LEN], const 
     lg_wr_u64(&w, x.counted);
     lg_wr_u64(&w, x.removed);
     rc = lg_sealed_put(k, LG_T_STATE, purpose, key, sizeof key, b, w.len);
+    row_key(WANTED, kid, vault, key);
+    if (!rc && removed)
+        rc = lg_store_del(k->store, LG_T_STATE, key, sizeof key);
     if (!rc)
         *ret = x;
     return rc;
@@ -86,9 +157,9 @@ int lg_reaped_sum(struct lg_keyring *k, const uint8_t kid[LG_ID_LEN], struct lg_
     unsigned n = 0;
     bool all = true;
     int rc;
-    row_key(kid, first, key);
+    row_key(FOUND, kid, first, key);
     for (bool after = false; !(rc = lg_store_next(k->store, LG_T_STATE, after, key, &len, &p, &vlen)); after = true) {
-        if (len != ROW_KEY || key[0] != 'f' || memcmp(key + 1, kid, LG_ID_LEN) != 0)
+        if (len != ROW_KEY || key[0] != FOUND || memcmp(key + 1, kid, LG_ID_LEN) != 0)
             break;
         rc = row_get(k, key, len, &x);
         if (rc)

@@ -239,12 +239,16 @@ int lg_do_revoke(struct lg_keyring *k, struct lg_acting *x)
     x->record->due = r.c.due_wall;
     x->effect = LG_EFFECT_DROP;
     rc = lg_record_put(k, &r);
+    if (!rc)
+        rc = lg_reap_want(k, x->act);
     return rc ? rc : wait_put(k, &r);
 }
 
 static int revive(struct lg_keyring *k, struct lg_acting *x, struct lg_record *r, enum lg_key_state to)
 {
     int rc = wait_del(k, r);
+    if (!rc)
+        rc = lg_reap_forget(k, r->kid);
     r->c.due_wall = r->c.due_run = 0;
     r->c.before = r->c.unconfirmed = 0;
     set_state(r, x, to);

@@ -412,6 +412,8 @@ static void wr_keyd(struct lg_wr *w, const struct lg_keyd_status *s)
     lg_wr_u64(w, s->keyring.commits);
     lg_wr_u8(w, s->keyring.rolled);
     lg_wr_u64(w, s->keyring.uncovered_others);
+    lg_wr_u64(w, s->reaps_due);
+    lg_wr_u64(w, s->reaps_waiting);
 }
 static void rd_keyd(struct lg_rd *r, struct lg_keyd_status *s)
 {
@@ -457,6 +459,8 @@ static void rd_keyd(struct lg_rd *r, struct lg_keyd_status *s)
     s->keyring.commits = lg_rd_u64(r);
     s->keyring.rolled = rd_bool(r);
     s->keyring.uncovered_others = lg_rd_u64(r);
+    s->reaps_due = lg_rd_u64(r);
+    s->reaps_waiting = lg_rd_u64(r);
 }
 
 static void wr_audit(struct lg_wr *w, const struct lg_audit_info *i)

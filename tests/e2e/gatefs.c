@@ -1,6 +1,6 @@
 /* gatefs SOURCE GATES MOUNTPOINT [READ_MS]: the files of SOURCE, seen through a filesystem on which a test can hold one operation for as long as it wants. Where
- * a file GATES/op exists, the next such operation renames it to GATES/op.held and goes on when that is taken away; all others pass. READ_MS: what every read
- * takes at least, as if the storage were far away. */
+ * a file GATES/op exists, the next such operation renames it to GATES/op.held and goes on when that is taken away; all others pass. Reads of the file that the
+ * symbolic link GATES/eio names (/PATH in SOURCE) answer EIO. READ_MS: what every read takes at least, as if the storage were far away. */
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -82,6 +82,10 @@ static int g_read(const char *path, char *buf, size_t size, off_t off, struct fu
 {
     if (!strstr(path, "/leadglass.")) /* the vault's own files are read when the daemon thinks fit */
         gate("read");
+    char bad[4096];
+    ssize_t named = readlinkat(gates, "eio", bad, sizeof bad);
+    if (named > 0 && (size_t)named == strlen(path) && memcmp(bad, path, (size_t)named) == 0)
+        return -EIO;
     if (read_ms)
         usleep(read_ms * 1000u);
     ssize_t n = pread((int)fi->fh, buf, size, off);

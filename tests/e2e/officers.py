@@ -1,45 +1,14 @@
 """Two officers, each in an account of their own, through the command line: what needs two, what one may, holds, retention, the waiting period, certificates."""
 import errno, json, os, re, shutil, subprocess, sys, time
 from lib import *
+from office import Desk
 
 w = World(start=False)
-os.chmod(w.dir, 0o711)
 w.ok("leadglass-keyd", "--init", "--keyring", w.path("keyring"), "--passphrase-file", w.passphrase, "--scrypt-ms", "20")
 w.keyd(), w.unlock()
-shutil.copy(os.path.join(BIN, "leadglass"), w.path("leadglass"))
-os.chmod(w.path("leadglass"), 0o755)
-os.makedirs(w.path("desk"))
-os.chmod(w.path("desk"), 0o1777)
-PASS = w.path("desk", "pass")
-write(PASS, b"officer\n")
-os.chmod(PASS, 0o644)
-
-
-class Officer:
-    def __init__(self, name, uid):
-        self.name, self.uid, self.key = name, uid, w.path("desk", name)
-
-    def run(self, *args):
-        return subprocess.run([w.path("leadglass"), *args], env=dict(w.env, HOME="/"), user=self.uid, group=self.uid, extra_groups=[], stdout=subprocess.PIPE,
-                              stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True, timeout=120, cwd="/")
-
-    def ok(self, *args):
-        r = self.run(*args)
-        assert r.returncode == 0, (self.name, args, r.returncode, r.stdout, r.stderr)
-        return r.stdout
-
-    def signed(self, *args):
-        return (*args, "--sign", self.key, "--passphrase-file", PASS, "--yes")
-
-    def act(self, *args):
-        return json.loads(self.ok(*self.signed(*args), "--json"))
-
-    def refused(self, words, *args, code=16):
-        r = self.run(*self.signed(*args))
-        assert r.returncode == code and words in r.stderr, (self.name, args, r.returncode, r.stdout, r.stderr)
-
-
-sec, ret, other, nobody = Officer("sec", 40001), Officer("ret", 40002), Officer("other", 40003), Officer("nobody", 40004)
+desk = Desk(w)
+PASS = desk.passphrase
+sec, ret, other, nobody = (desk.officer(*x) for x in (("sec", 40001), ("ret", 40002), ("other", 40003), ("nobody", 40004)))
 for o in (sec, ret, other):
     o.ok("officer", "keygen", o.key, "--passphrase-file", PASS)
 assert os.stat(sec.key).st_mode & 0o777 == 0o600

@@ -193,6 +193,8 @@ static int run_status(struct cli *c)
         cJSON_AddNumberToObject(j, "officers", s->officers);
         cJSON_AddStringToObject(j, "mode", !s->unlocked ? "locked" : s->officer_mode ? "officers" : "single-administrator");
         cJSON_AddBoolToObject(j, "clock_frozen", s->frozen != 0);
+        cJSON_AddNumberToObject(j, "reaps_due", (double)s->reaps_due);
+        cJSON_AddNumberToObject(j, "reaps_waiting", (double)s->reaps_waiting);
         cJSON_AddStringToObject(kr, "id", id);
         cJSON_AddStringToObject(kr, "directory", s->keyring_dir);
         cJSON_AddStringToObject(kr, "root_slot", s->slot_path);
@@ -258,6 +260,10 @@ static int run_status(struct cli *c)
             puts("WARNING       single-administrator mode: one administrator alone can destroy studies. `leadglass officer add` ends that");
         if (s->frozen)
             puts("WARNING       the clock cannot be believed: nothing becomes due until it is confirmed (leadglass clock)");
+        if (s->reaps_due)
+            printf("TO REMOVE     files of %llu destroyed studies are still to be removed from vaults; leadglass study due names them\n", (unsigned long long)s->reaps_due);
+        if (s->reaps_waiting)
+            printf("to remove     files of %llu studies, once these are destroyed (leadglass study due)\n", (unsigned long long)s->reaps_waiting);
         if (s->memory_unlocked)
             puts("WARNING       key memory is not locked: keys may reach the swap");
         for (unsigned i = 0; i < s->n_mounts; i++) {
