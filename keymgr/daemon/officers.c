@@ -372,8 +372,10 @@ void lg_tick(struct lg_worker *w)
         lg_log(LOG_ERR, "the time cannot be stored: %s", strerror(-rc));
         return;
     }
-    if (t.frozen && !w->frozen_said)
+    if (t.frozen && !w->frozen_said) {
+        lg_keyd_audit(w, "keyring.clock-frozen", geteuid(), getpid(), -ENOLCK, NULL, frozen_name(t.frozen));
         lg_log(LOG_ALERT, "the clock cannot be believed (%s): nothing becomes due until officers confirm it (leadglass clock confirm)", frozen_name(t.frozen));
+    }
     w->frozen_said = t.frozen;
     if (t.frozen || lg_keyring_due_next(w->keyring, &next))
         return;

@@ -135,13 +135,13 @@ class World:
 
     def run(self, program, *args, **kw):
         argv = [os.path.join(BIN, program), *args]
-        env, preload = self.env, []
+        env, preload = self.env, self.env.get("LD_PRELOAD", "").split(":") if self.env.get("LD_PRELOAD") else []
         if program == "leadglass-keyd" and os.environ.get("LG_VALGRIND"):  # see docs/TESTING.md
             argv = ["valgrind", "-q", "--trace-children=yes", "--leak-check=full", "--show-leak-kinds=definite", "--log-file=" + self.path("sanitizer.%p"), *argv]
             preload.append("execself.so")
         if program == "leadglass-keyd" or "mount" in args[:1]:  # daemons: what they say to syslog is kept
             preload.append("saylog.so")
-        preload = [p for p in (os.path.join(BIN, x) for x in preload) if os.path.exists(p)]
+        preload = [p for p in (os.path.join(BIN, x) for x in preload) if os.path.exists(p)]  # what the environment names has its own path
         if preload:
             env = dict(env, LD_PRELOAD=":".join(preload), LG_SAYS=self.path("daemons"))
         return subprocess.run(argv, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,

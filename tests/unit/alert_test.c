@@ -283,6 +283,7 @@ static void single_events(void **state)
         { "log.broken", 0, LG_ALERT_LOG_BROKEN, LG_ALERT_CRITICAL, "log.pruned", 0 },
         { "log.fork", -EBADMSG, LG_ALERT_LOG_BROKEN, LG_ALERT_CRITICAL, "log.chain", 0 },
         { "log.clock", 0, LG_ALERT_LOG_CLOCK, LG_ALERT_WARNING, "log.read", 0 },
+        { "keyring.clock-frozen", -ENOLCK, LG_ALERT_LOG_CLOCK, LG_ALERT_WARNING, "log.read", 0 },
         { "mirror.degraded", -EIO, LG_ALERT_MIRROR, LG_ALERT_MAJOR, "mirror.in-step", 0 },
         { "keyring.rolled-back", -EBADMSG, LG_ALERT_ROLLBACK, LG_ALERT_CRITICAL, "vault.anchor", -EBADMSG },
         { "file.open", -EKEYREVOKED, LG_ALERT_REVOKED_STUDY, LG_ALERT_WARNING, "file.open", -ENOKEY },

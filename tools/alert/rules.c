@@ -236,7 +236,7 @@ static enum lg_alert_rule rule_of(const struct lg_audit_record *r)
         const char *event;
         enum lg_alert_rule rule;
     } events[] = { { "file.tampered", LG_ALERT_TAMPERING },   { "log.failed", LG_ALERT_LOG_FAILED }, { "log.space", LG_ALERT_LOG_SPACE },
-                   { "log.broken", LG_ALERT_LOG_BROKEN },     { "log.fork", LG_ALERT_LOG_BROKEN },   { "log.clock", LG_ALERT_LOG_CLOCK },
+                   { "log.broken", LG_ALERT_LOG_BROKEN },     { "log.fork", LG_ALERT_LOG_BROKEN },   { "log.clock", LG_ALERT_LOG_CLOCK },         { "keyring.clock-frozen", LG_ALERT_LOG_CLOCK },
                    { "mirror.degraded", LG_ALERT_MIRROR },    { "keyring.rolled-back", LG_ALERT_ROLLBACK },    { "study.returned", LG_ALERT_RETURNED_STUDY }, { "scrub.found", LG_ALERT_SCRUB } };
     for (size_t i = 0; i < sizeof events / sizeof *events; i++)
         if (is(r, events[i].event))
