@@ -8,14 +8,15 @@
 #include "office.h"
 #include "power.h"
 
-enum { UIDS = 10, COPIES = 6, DEAD = 8192, SLOTS = 4, PENDING = 4 };
+enum { UIDS = 10, COPIES = 6, DEAD = 8192, SLOTS = 4, VAULTS = 3, TRIMS = 3 };
 
 struct study_model {
     enum lg_key_state state; /* 0: there is none */
     enum lg_key_state before; /* of the approved destruction: where cancelling leads */
     bool held, has_prov, asked;
     uint64_t retain, due_wall, due_run;
-    uint32_t n; /* versions */
+    uint32_t first, n; /* versions: those before the first were retired; n is the newest; key[0] that of the first */
+    uint64_t rotated;  /* when the newest was made; 0: with the study */
     uint8_t kid[LG_ID_LEN], key[LG_KEY_VERSIONS_MAX][LG_KEY_LEN];
     uint8_t prov[LG_ID_LEN], prov_key[LG_KEY_LEN];
     struct lg_act revoke; /* asked for, or waiting */
@@ -26,9 +27,21 @@ struct slot_model {
     char name[12], pass[12];
 };
 
+struct trim_model { /* a request to retire old versions */
+    enum lg_act_state state; /* 0: there is none */
+    bool all;
+    unsigned study;
+    struct lg_act a;
+    uint64_t asked, due_wall, due_run;
+    uint8_t last[LG_ID_LEN]; /* of all studies: the last of those that had their turn */
+    bool begun;
+};
+
 struct world {
     struct study_model s[UIDS];
     struct slot_model slot[SLOTS];
+    struct trim_model trim[TRIMS];
+    unsigned vaults;
     uint8_t (*dead)[LG_ID_LEN]; /* of keys that were destroyed; it only grows */
     unsigned n_dead, officers;
     uint64_t run, base_wall, base_boot, incarnation, living, destroyed, epoch;
@@ -87,6 +100,8 @@ static bool key_is(const uint8_t kid[LG_ID_LEN], uint32_t version, int want, con
     return same;
 }
 
+static uint32_t live(const struct study_model *m) { return m->n ? m->n - m->first + 1 : 0; }
+
 static bool study_matches(const struct study_model *m, unsigned i)
 {
     struct lg_study s;
@@ -102,9 +117,12 @@ static bool study_matches(const struct study_model *m, unsigned i)
     SAME(gone || s.retain_until == m->retain);
     SAME(s.version == (gone ? 0 : m->n));
     SAME(m->state != LG_KEY_DESTROY_APPROVED || s.due == m->due_wall);
-    for (uint32_t v = 1; v <= m->n; v += 1 + m->n / 3)
-        SAME(key_is(m->kid, v, want, m->key[v - 1]));
-    SAME(gone || key_is(m->kid, m->n, want, m->key[m->n - 1]));
+    for (uint32_t v = m->first; v <= m->n; v += 1 + m->n / 3)
+        SAME(key_is(m->kid, v, want, m->key[v - m->first]));
+    SAME(gone || key_is(m->kid, m->n, want, m->key[m->n - m->first]));
+    for (uint32_t v = 1; v < m->first; v += 1 + m->first / 3)
+        SAME(gone || key_is(m->kid, v, -EKEYREVOKED, NULL));
+    SAME(gone || m->first == 1 || key_is(m->kid, m->first - 1, -EKEYREVOKED, NULL));
     SAME(gone || key_is(m->kid, m->n + 1, want ? want : -ENOKEY, NULL));
     SAME(!m->has_prov || gone || key_is(m->prov, 1, want, m->prov_key));
     struct lg_act_record r;
@@ -112,6 +130,15 @@ static bool study_matches(const struct study_model *m, unsigned i)
         SAME(lg_keyring_act_get(k, m->revoke.nonce, &r) == 0);
         SAME(r.state == (m->state == LG_KEY_DESTROY_APPROVED && !m->asked ? LG_ACT_WAITING : now.wall_s > m->revoke.expires ? LG_ACT_EXPIRED : LG_ACT_PENDING));
     }
+    return true;
+}
+
+static bool trim_matches(const struct trim_model *m)
+{
+    struct lg_act_record r;
+    SAME(lg_keyring_act_get(k, m->a.nonce, &r) == 0);
+    SAME(r.state == (m->state == LG_ACT_PENDING && now.wall_s > m->a.expires ? LG_ACT_EXPIRED : m->state));
+    SAME(m->state != LG_ACT_WAITING || r.due == m->due_wall);
     return true;
 }
 
@@ -124,6 +151,7 @@ static bool matches(const struct world *m, bool whole)
     SAME(st.destroyed == m->destroyed);
     SAME(st.restored == m->restored);
     SAME(st.epoch == m->epoch);
+    SAME(st.vaults == m->vaults);
     SAME(lg_keyring_time(k, &t) == 0);
     SAME((t.frozen != 0) == m->frozen);
     SAME(t.run_s == m->run);
@@ -133,6 +161,9 @@ static bool matches(const struct world *m, bool whole)
             return false;
     for (unsigned i = 0; i < 4 && m->n_dead; i++)
         SAME(key_is(m->dead[dice(m->n_dead)], 0, -EKEYREVOKED, NULL));
+    for (unsigned i = 0; i < TRIMS; i++)
+        if (m->trim[i].state && !trim_matches(&m->trim[i]))
+            return false;
     if (!whole)
         return true;
     struct lg_officer o[LG_OFFICERS_MAX];

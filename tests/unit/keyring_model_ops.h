@@ -26,12 +26,12 @@ static int do_arrive(unsigned i)
     if (!rc)
         rc = lg_keyring_study_key(k, &info, &key, &created);
     if (!want && !m->state && !rc) {
-        *m = (struct study_model){ .state = LG_KEY_ACTIVE, .n = 1 };
+        *m = (struct study_model){ .state = LG_KEY_ACTIVE, .first = 1, .n = 1 };
         memcpy(m->kid, key.kid, LG_ID_LEN);
         memcpy(m->key[0], key.key->b, LG_KEY_LEN);
         w.living++;
     } else if (!want && !rc) {
-        assert_true(!created && key.version == m->n && memcmp(key.key->b, m->key[m->n - 1], LG_KEY_LEN) == 0);
+        assert_true(!created && key.version == m->n && memcmp(key.key->b, m->key[m->n - m->first], LG_KEY_LEN) == 0);
     }
     lg_secret_free(key.key);
     if (rc)
@@ -69,12 +69,13 @@ static int do_rotate(unsigned i)
     struct study_model *m = &w.s[i];
     uint8_t kid[LG_ID_LEN];
     struct lg_key x;
-    want = !m->state ? -ENOENT : m->state != LG_KEY_ACTIVE ? -EKEYREVOKED : m->n == LG_KEY_VERSIONS_MAX ? -ENOSPC : 0;
+    want = !m->state ? -ENOENT : m->state != LG_KEY_ACTIVE ? -EKEYREVOKED : live(m) == LG_KEY_VERSIONS_MAX ? -ENOSPC : 0;
     int rc = lg_keyring_begin(k);
     if (!rc)
         rc = lg_keyring_rotate_study(k, uid_of(i), kid);
     if (!rc && !want && lg_keyring_study_find(k, uid_of(i), &x) == 0) {
-        memcpy(m->key[m->n++], x.key->b, LG_KEY_LEN);
+        memcpy(m->key[++m->n - m->first], x.key->b, LG_KEY_LEN);
+        m->rotated = now.wall_s;
         lg_secret_free(x.key);
     }
     if (rc)
