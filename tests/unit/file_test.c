@@ -283,6 +283,101 @@ static void test_keys(void **state)
     world_end(&w);
 }
 
+/* The file key that stands below, as its commitment. */
+static struct lg_claim placed(struct world *w)
+{
+    struct lg_claim c;
+    int fd = openat(w->dirfd, "root/f", O_RDONLY);
+    assert_int_equal(lg_file_place(w->f), 0);
+    assert_int_equal(lg_file_claim(w->env.sys, fd, &c), 0);
+    close(fd);
+    return c;
+}
+
+/* A new file, committed empty, which is under the general key. */
+static void make_empty(struct world *w, struct lg_claim *ret)
+{
+    lg_file_free(w->f);
+    w->f = NULL;
+    unlinkat(w->dirfd, "root/f", 0);
+    make(w);
+    *ret = placed(w);
+}
+
+/* It holds text under the key of tag; the file key is that of `was` or, if not same, another. */
+static struct lg_claim expect(struct world *w, char tag, uint32_t version, const char *text, const struct lg_claim *was, bool same)
+{
+    struct lg_claim c = placed(w);
+    assert_int_equal(c.kid[0], tag);
+    assert_int_equal(c.version, version);
+    assert_int_equal(memcmp(c.commitment, was->commitment, LG_MAC_LEN) == 0, same);
+    assert_int_equal(reopen(w), 0);
+    assert_int_equal(lg_file_read(w->f, got, 1000, 0), strlen(text));
+    assert_memory_equal(got, text, strlen(text));
+    return c;
+}
+
+/* The file key of an empty file has sealed nothing: it is kept for its first bytes, if they come under the same key, and for nothing else. */
+static void test_spare(void **state)
+{
+    (void)state;
+    struct world w;
+    struct lg_claim was, c;
+    char long_d[301];
+    memset(long_d, 'D', 300);
+    long_d[300] = 0;
+    world_new(&w);
+    make_empty(&w, &was);
+    assert_int_equal(lg_file_write(w.f, "text", 4, 0), 0); /* the same key above it: the same file key, whoever opened the file */
+    c = expect(&w, 'g', 1, "text", &was, true);
+    assert_int_equal(lg_file_truncate(w.f, 0), 0); /* this one has sealed something */
+    assert_int_equal(lg_file_write(w.f, "other", 5, 0), 0);
+    c = expect(&w, 'g', 1, "other", &c, false);
+    assert_int_equal(lg_file_truncate(w.f, 0), 0); /* also when the file was committed empty in between */
+    c = placed(&w);
+    assert_int_equal(lg_file_write(w.f, "third", 5, 0), 0);
+    expect(&w, 'g', 1, "third", &c, false);
+
+    make_empty(&w, &was);
+    assert_int_equal(reopen(&w), 0);
+    assert_int_equal(lg_file_write(w.f, "text", 4, 0), 0);
+    expect(&w, 'g', 1, "text", &was, true);
+
+    make_empty(&w, &was);
+    assert_int_equal(lg_file_write(w.f, "D STUDY", 7, 0), 0); /* another key */
+    expect(&w, 's', 1, "D STUDY", &was, false);
+
+    make_empty(&w, &was);
+    assert_int_equal(lg_file_write(w.f, long_d, 300, 0), 0); /* and a third kind */
+    expect(&w, 'p', 1, long_d, &was, false);
+
+    make_empty(&w, &was);
+    w.keys.rotated++;
+    assert_int_equal(lg_file_write(w.f, "text", 4, 0), 0); /* another version of the same key */
+    expect(&w, 'g', 2, "text", &was, false);
+    w.keys.rotated = 0;
+
+    make_empty(&w, &was);
+    assert_int_equal(lg_file_write(w.f, "D", 1, 0), 0); /* while it is undecided, the bytes go again */
+    assert_int_equal(lg_file_truncate(w.f, 0), 0);
+    expect(&w, 'g', 1, "", &was, true);
+
+    make_empty(&w, &was);
+    w.keys.locked = -ENOKEY;
+    assert_int_equal(lg_file_write(w.f, "text", 4, 0), -ENOKEY); /* it waits for a key that is not to be had */
+    w.keys.locked = 0;
+    assert_int_equal(lg_file_write(w.f, "text", 4, 0), 0);
+    expect(&w, 'g', 1, "text", &was, true);
+
+    make_empty(&w, &was);
+    assert_int_equal(lg_file_write(w.f, "D", 1, 0), 0); /* keys dropped meanwhile: read again, it is what stands below */
+    lg_file_drop_keys(w.f, true);
+    assert_int_equal(lg_file_write(w.f, "text", 4, 0), 0);
+    expect(&w, 'g', 1, "text", &was, true);
+    assert_int_equal(w.findings, 0);
+    world_end(&w);
+}
+
 /* ---- tampering ------------------------------------------------------------------------------------------------------------------- */
 static void test_tamper(void **state)
 {
@@ -538,7 +633,7 @@ static void test_checkpoint_in_commit(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = { cmocka_unit_test(test_model), cmocka_unit_test(test_keys), cmocka_unit_test(test_tamper), cmocka_unit_test(test_replay),
-                                        cmocka_unit_test(test_ways), cmocka_unit_test(test_checkpoint_in_commit) };
+    const struct CMUnitTest tests[] = { cmocka_unit_test(test_model), cmocka_unit_test(test_keys), cmocka_unit_test(test_spare), cmocka_unit_test(test_tamper),
+                                        cmocka_unit_test(test_replay), cmocka_unit_test(test_ways), cmocka_unit_test(test_checkpoint_in_commit) };
     return cmocka_run_group_tests(tests, setup, NULL);
 }

@@ -9,20 +9,22 @@
 
 #include "leadglass/classify.h"
 
-static int key_for(struct lg_keys *k, uint8_t tag, enum lg_key_kind kind, struct lg_kref **ret)
+static int key_of(struct lg_keys *k, uint8_t tag, enum lg_key_kind kind, uint32_t version, struct lg_kref **ret)
 {
     if (k->locked)
         return k->locked;
     struct lg_kref *r = calloc(1, sizeof *r);
     assert_non_null(r);
     memset(r->kid, tag, LG_ID_LEN);
-    r->version = 1;
+    r->version = version;
     r->kind = kind;
     r->key = lg_secret_new();
     memset(r->key->b, tag, LG_KEY_LEN);
+    r->key->b[0] ^= (uint8_t)(version - 1);
     *ret = r;
     return 0;
 }
+static int key_for(struct lg_keys *k, uint8_t tag, enum lg_key_kind kind, struct lg_kref **ret) { return key_of(k, tag, kind, k->rotated + 1, ret); }
 void lg_kref_unref(struct lg_kref *r)
 {
     lg_siv_free(r->wrap);
@@ -52,8 +54,7 @@ int lg_keys_study(struct lg_keys *k, const struct lg_study_info *info, struct lg
 }
 int lg_keys_by_id(struct lg_keys *k, const uint8_t kid[LG_ID_LEN], uint32_t version, struct lg_kref **ret)
 {
-    (void)version;
-    return key_for(k, kid[0], kid[0] == 'p' ? LG_KIND_PROVISIONAL : LG_KIND_STUDY, ret);
+    return key_of(k, kid[0], kid[0] == 'p' ? LG_KIND_PROVISIONAL : LG_KIND_STUDY, version, ret);
 }
 
 /* ---- a classifier that knows "STUDY" and wants 200 bytes before it gives up --------------------------------------------------- */

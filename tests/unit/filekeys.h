@@ -8,6 +8,7 @@
 struct lg_keys {
     int locked; /* not 0: every request is answered with it */
     unsigned asked_study, attached;
+    uint32_t rotated; /* how often: the newest version is one more */
 };
 
 #endif
