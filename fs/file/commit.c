@@ -456,7 +456,9 @@ int lg_commit(struct lg_file *f)
         rc = lg_flush_in_place(f);
     if (rc)
         return rc;
-    return needs_journal(f) ? commit_journaled(f) : commit_in_place(f);
+    rc = needs_journal(f) ? commit_journaled(f) : commit_in_place(f);
+    f->half = rc != 0;
+    return rc;
 }
 
 int lg_sync(struct lg_file *f)
@@ -488,7 +490,8 @@ int lg_sync(struct lg_file *f)
         f->durable = f->newest;
         f->durable_unknown = false;
         f->durable_size = f->committed_size;
-        lg_suspects_drop(f->env->suspects, f->s0.file_id);
+        if (f->loaded) /* else it is still to be recovered: its keys were dropped after a commit that failed */
+            lg_suspects_drop(f->env->suspects, f->s0.file_id);
     }
     lg_unlock_exclusive(f);
     return rc;

@@ -243,20 +243,23 @@ void lg_file_drop_keys(struct lg_file *f, bool discard)
     pthread_rwlock_wrlock(&f->lock);
     if (f->loaded && !f->dead) {
         lg_file_slow(f);
-        int rc = discard ? 0 : lg_commit(f);
-        if (lg_jfile_unretired(&f->j) && !rc)
-            rc = lg_journal_checkpoint(f->env->journal);
+        int rc = discard ? 0 : lg_commit(f), placed = lg_jfile_unretired(&f->j) ? lg_journal_checkpoint(f->env->journal) : 0;
+        if (!rc)
+            rc = placed;
         lg_file_settle(f);
         if (f->newest < 0 && (discard || rc)) {
             f->dead = discard ? -EKEYREVOKED : rc; /* nothing of it was ever committed */
         } else if (f->dirty && !f->env->read_only) {
-            /* Uncommitted bytes are given up: below must stand exactly what was committed. */
-            rc = sys->ftruncate(sys->arg, f->fd, (off_t)lg_format_cipher_size(f->env->chunk_size, f->committed_size));
+            /* Uncommitted bytes are given up: below must stand exactly what was committed. But while a record of it is not in place, what stands there may be all
+             * that is durable: whoever reads the file next puts the record in place, and cuts off then. */
+            bool pending = lg_jfile_unretired(&f->j);
+            if (!pending)
+                rc = sys->ftruncate(sys->arg, f->fd, (off_t)lg_format_cipher_size(f->env->chunk_size, f->committed_size));
             f->size = f->committed_size;
-            if (!discard) {
+            if (!discard)
                 lg_file_report(f, "keys dropped before the last bytes were committed", 0, 0);
-                lg_suspects_add(f->env->suspects, f->s0.file_id); /* of that commit, a part may stand below */
-            }
+            if (!discard || f->half || pending || rc)
+                lg_suspects_add(f->env->suspects, f->s0.file_id);
         }
         if (!rc && f->unsynced && !discard && lg_sync_below(f) == 0)
             f->unsynced = false;

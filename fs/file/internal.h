@@ -74,6 +74,7 @@ struct lg_file {
     bool cleared; /* an entry below committed_n was emptied, and a slot that names it may still be needed */
     uint64_t in_place_from; /* first chunk written in place since the last sync, LG_SIZE_NONE: none */
     bool sync_failed;       /* what was to become durable may be lost, though the next sync succeeds: see again.c */
+    bool half;              /* the last commit failed: of what it wrote, a part may stand below */
     bool committed_changed; /* an entry below committed_n was changed and not committed */
     uint64_t cut;           /* the smallest size below committed_size since the last commit, or LG_SIZE_NONE */
     uint64_t cut_record;    /* last journal record that shrank the file */

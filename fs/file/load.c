@@ -300,7 +300,7 @@ void lg_file_unload(struct lg_file *f)
     lg_classifier_free(f->cls);
     f->cls = NULL;
     f->fed = 0;
-    f->dirty = f->committed_changed = false;
+    f->dirty = f->half = f->committed_changed = false;
     f->cut = LG_SIZE_NONE;
     f->loaded = false;
 }

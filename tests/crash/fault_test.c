@@ -522,6 +522,57 @@ static int op_commit_all(void)
     return rc ? rc : lg_journal_checkpoint(v->env.journal);
 }
 
+/* The keys go while errors are met: what is open loses its bytes that are not committed, and is read anew by whoever comes next. */
+static void drop(bool discard)
+{
+    struct lg_volume_kid *kid;
+    size_t n;
+    if (lg_volume_kids(v, &kid, &n))
+        return;
+    for (size_t i = 0; i < n; i++)
+        lg_volume_drop_keys(v, (const uint8_t(*)[LG_ID_LEN])&kid[i].kid, 1, discard, NULL, NULL);
+    free(kid);
+}
+
+static int op_revoke(void) /* perhaps half-way through a commit; what comes after it is given up */
+{
+    model_write("", "c", C, 3 * CS);
+    int rc = put("c", C, 3 * CS);
+    if (!rc)
+        rc = lg_volume_flush(h);
+    (void)!put("c", C + 3 * CS, 80 * CS);
+    drop(true);
+    return rc;
+}
+static int op_revoke_cut(void) /* a commit that shortened the file is in the journal alone, and not durable */
+{
+    model_resize("a", 2 * CS + 100);
+    int rc = handle("", "a");
+    if (!rc)
+        rc = resize("a", 2 * CS + 100);
+    if (!rc)
+        rc = lg_volume_flush(h);
+    (void)!put("a", 2 * CS + 100, 500);
+    drop(true);
+    return rc;
+}
+static int op_lock_cut(void)
+{
+    model_resize("a", 2 * CS + 100);
+    model_write("", "a", 300, 200);
+    int rc = handle("", "a");
+    if (!rc)
+        rc = resize("a", 2 * CS + 100);
+    if (!rc)
+        rc = lg_volume_flush(h);
+    if (!rc)
+        rc = put("a", 300, 200);
+    if (!rc)
+        rc = lg_volume_flush(h);
+    drop(false);
+    return rc;
+}
+
 static int op_rekey(void)
 {
     struct lg_entry e;
@@ -564,7 +615,7 @@ static int op_rekey_links(void) /* the names are made first: they are no news to
 }
 
 enum { NAMES = 1 /* may be tried again with its work done already */, TAKES = 2 /* works on a full disk */, DURABLE = 4 /* so it is once done */, ZERO_FIRST = 8,
-       SPACE_THERE = 16 /* the journal has its space: works on a full disk too */ };
+       SPACE_THERE = 16 /* the journal has its space: works on a full disk too */, CHANCE = 32 /* few of the states that a crash may leave tell */ };
 static const struct op {
     const char *name;
     int (*run)(void);
@@ -606,6 +657,9 @@ static const struct op {
     { "times", op_times_dirty, DURABLE },
     { "xattr", op_xattr, 0 },
     { "sync directory", op_sync_dir, 0 },
+    { "revoke", op_revoke, 0 },
+    { "revoke, cut", op_revoke_cut, CHANCE },
+    { "lock, cut", op_lock_cut, CHANCE },
     { "re-encrypt", op_rekey, DURABLE },
     { "re-encrypt links", op_rekey_links, DURABLE },
     { "commit all", op_commit_all, 0 },
@@ -771,7 +825,7 @@ static bool try_one(const struct op *o, const struct kind *k, unsigned at, unsig
     fault.kind = FAULT_NONE;
     bool clean = rc == 0;
     if (way == DEAD)
-        crash_and_check(r, exact && o->flags & DURABLE, o, 1);
+        crash_and_check(r, exact && o->flags & DURABLE, o, o->flags & CHANCE ? 10 : 1);
     findings = 0;
     CHECK(open_volume(dir, 3, both, clean ? 1 : 2) == 0, "open again");
     after_crash = !clean;

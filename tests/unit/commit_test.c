@@ -514,6 +514,29 @@ static void reopen(bool error)
     n_attempts = 0;
 }
 
+/* What was not committed is committed or given up. With an error, or after a commit that failed, something is there that a commit made. */
+static void drop_keys(bool discard)
+{
+    copy(&trying, &now);
+    tried = true;
+    say(discard ? "drop keys, discarding" : "drop keys");
+    lg_file_drop_keys(f, discard);
+    bool hit = hook.errors != 0;
+    disarm();
+    ssize_t n = lg_file_read(f, got, sizeof got, 0);
+    if (n < 0 && !committed.there && (hit || discard)) { /* nothing of it was ever there */
+        lg_file_free(f);
+        f = NULL;
+        return;
+    }
+    const struct plain *which = found(n);
+    CHECK(which && (hit || n_attempts || is(discard ? &committed : &trying, n)), "after the keys were dropped", n, committed.size);
+    copy(&now, which);
+    copy(&committed, &now);
+    tried = false;
+    n_attempts = 0;
+}
+
 static int put_in_place(void *arg) { return (void)arg, renameat(dirfd_, "root/g", dirfd_, "root/f") ? -errno : 0; }
 
 static void reencrypt(void)
@@ -586,14 +609,12 @@ static void run(uint64_t start, bool errors)
             reopen(hook.what != NOTHING);
             break;
         case 18:
-            no_hook();
             if (pick(3)) {
-                say("drop keys");
-                lg_file_drop_keys(f, false);
-                copy(&committed, &now);
-                tried = false;
-                n_attempts = 0;
-            } else if (commit(false) && checkpoint()) {
+                drop_keys(pick(2));
+                break;
+            }
+            no_hook();
+            if (commit(false) && checkpoint()) {
                 reencrypt();
             }
             break;
@@ -675,6 +696,27 @@ static void test_failed_and_cut(void **state)
             cut_at(how % 3 == 2 ? 470 * CS : 251 * CS);
             if (how % 3 == 2)
                 zero_at(300 * CS, 165 * CS, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE);
+            end();
+        }
+}
+
+/* A commit fails half-way, and then the key is revoked: what is left of the file must be what was committed, and no damage. */
+static void test_failed_and_dropped(void **state)
+{
+    (void)state;
+    for (unsigned at = 0; at < 10; at++)
+        for (unsigned how = 0; how < 16; how++) {
+            begin();
+            write_at(0, 250 * CS - (how & 1 ? 100 : 0), false);
+            CHECK(commit(true), "commit", 0, 0);
+            if (how & 2)
+                CHECK(checkpoint(), "checkpoint", 0, 0);
+            write_at(now.size, (how & 4 ? 100 : 300) * CS, false);
+            arm(how & 8 ? PART : ERROR, at, 1000, -EIO);
+            commit(false);
+            no_hook();
+            drop_keys(true);
+            write_at(1000, 100, false);
             end();
         }
 }
@@ -793,7 +835,7 @@ static void test_errors(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = { cmocka_unit_test(test_refilled), cmocka_unit_test(test_failed_and_cut), cmocka_unit_test(test_threads),
+    const struct CMUnitTest tests[] = { cmocka_unit_test(test_refilled), cmocka_unit_test(test_failed_and_cut), cmocka_unit_test(test_failed_and_dropped), cmocka_unit_test(test_threads),
                                         cmocka_unit_test(test_checkpoints), cmocka_unit_test(test_errors) };
     return cmocka_run_group_tests(tests, setup, teardown);
 }
