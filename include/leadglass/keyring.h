@@ -332,6 +332,7 @@ struct lg_keyring_time {
 /* Takes the clocks in; call every minute or so while unlocked. Needs begin. */
 int lg_keyring_tick(struct lg_keyring *k, struct lg_keyring_time *ret) LG_MUST;
 int lg_keyring_time(struct lg_keyring *k, struct lg_keyring_time *ret) LG_MUST; /* as of the last tick; changes nothing */
+int lg_keyring_time_look(struct lg_keyring *k, struct lg_keyring_time *ret) LG_MUST; /* as a tick now would have it; changes nothing */
 
 struct lg_clock {
     uint64_t wall_s, boot_s, run_s; /* CLOCK_REALTIME, CLOCK_BOOTTIME, CLOCK_MONOTONIC */

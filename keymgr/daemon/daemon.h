@@ -270,6 +270,7 @@ void lg_trim_end(struct lg_worker *w, struct lg_op *op);
 void lg_tell_drop(struct lg_worker *w, struct lg_op *op, const uint8_t (*kid)[LG_ID_LEN], unsigned n_studies);
 void lg_revoke_confirmed(struct lg_worker *w, const char *uid); /* every mount has answered a revocation */
 void lg_tick(struct lg_worker *w); /* every turn; does something once a minute, or when something is due */
+int lg_time_look(struct lg_worker *w, struct lg_keyring_time *ret) LG_MUST;
 
 /* ---- reap.c ---- */
 void lg_on_kids(struct lg_worker *w, struct lg_conn *c, const struct lg_request *q);

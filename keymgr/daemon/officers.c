@@ -89,7 +89,7 @@ void lg_on_governance(struct lg_worker *w, struct lg_conn *c, const struct lg_re
     if (!rc)
         rc = lg_keyring_policy(w->keyring, &g->policy);
     if (!rc)
-        rc = lg_keyring_time(w->keyring, &g->time);
+        rc = lg_time_look(w, &g->time);
     if (!rc)
         rc = lg_keyring_sign_pub(w->keyring, g->sign_pub); /* begun: it may be the first time */
     if (!rc)
@@ -351,6 +351,15 @@ void lg_due_end(struct lg_worker *w, struct lg_op *op)
 static const char *frozen_name(enum lg_frozen f)
 {
     return f == LG_FROZEN_FORWARD ? "it jumped forward" : f == LG_FROZEN_BACK ? "it went back" : "the host was off for too long";
+}
+
+/* For those who ask: a jump is not for the next minute to notice. That it was seen is stored at once. */
+int lg_time_look(struct lg_worker *w, struct lg_keyring_time *ret)
+{
+    int rc = lg_keyring_time_look(w->keyring, ret);
+    if (!rc && ret->frozen && !w->frozen_said)
+        w->tick_at = 0;
+    return rc;
 }
 
 void lg_tick(struct lg_worker *w)

@@ -141,7 +141,7 @@ static void on_status(struct lg_worker *w, struct lg_conn *c, const struct lg_re
         struct lg_officer officers[LG_OFFICERS_MAX];
         struct lg_keyring_time t;
         if (s->unlocked && lg_keyring_officers(w->keyring, officers, &s->officers) == 0 && lg_keyring_officer_mode(w->keyring, &s->officer_mode) == 0 &&
-            lg_keyring_time(w->keyring, &t) == 0)
+            lg_time_look(w, &t) == 0)
             s->frozen = (uint8_t)t.frozen;
         if (s->unlocked && !a.status)
             a.status = lg_keyring_reaps(w->keyring, &s->reaps_due, &s->reaps_waiting);

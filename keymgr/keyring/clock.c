@@ -165,16 +165,22 @@ int lg_time_confirm(struct lg_keyring *k)
     return save(k, &t);
 }
 
-int lg_keyring_time(struct lg_keyring *k, struct lg_keyring_time *ret)
+static int tell(struct lg_keyring *k, bool look, struct lg_keyring_time *ret)
 {
     struct lg_time t;
+    struct lg_clock c = clock_of(k);
     int rc = load(k, &t);
+    if (!rc && look)
+        judge(&t, &c);
     if (rc == -ENOENT)
         t = (struct lg_time){ .last_wall = lg_keyring_wall(k) }, rc = 0;
     if (!rc)
         *ret = (struct lg_keyring_time){ .wall_s = lg_keyring_wall(k), .last_s = t.last_wall, .run_s = t.run, .frozen = (enum lg_frozen)t.frozen, .frozen_at = t.frozen_at };
     return rc;
 }
+
+int lg_keyring_time(struct lg_keyring *k, struct lg_keyring_time *ret) { return tell(k, false, ret); }
+int lg_keyring_time_look(struct lg_keyring *k, struct lg_keyring_time *ret) { return tell(k, true, ret); }
 
 int lg_keyring_tick(struct lg_keyring *k, struct lg_keyring_time *ret)
 {

@@ -44,6 +44,17 @@ def looked():
 clocks()
 w.ok("leadglass-keyd", "--init", "--keyring", w.path("keyring"), "--passphrase-file", w.passphrase, "--scrypt-ms", "20")
 w.keyd(), w.unlock()
+
+# ---- one administrator alone: frozen all the same, and whoever looks is told at once, not within the next minute
+assert not clock()["frozen"]
+clocks(wall=30 * DAY)
+assert clock()["why"] == "jumped forward" and w.status()["clock_frozen"]
+assert "leadglass clock confirm --reason TEXT\n" in w.cli("clock", "show")
+wait_for(lambda: "cannot be believed" in read(w.path("daemons")).decode())  # it is stored, and said, that it was seen
+clocks(wall=-30 * DAY)
+assert clock()["frozen"]  # that it is right again is for a person to say
+w.cli("clock", "confirm", "--reason", "the time server was wrong")
+assert not clock()["frozen"]
 sec, ret = Desk(w).two()
 w.init()
 m = w.mount()
@@ -171,7 +182,7 @@ def refused(rows, event, how, outcome):
 
 rows = log("keyring")
 frozen = [r["text"] for r in rows if r["event"] == "keyring.clock-frozen" and r["outcome"] == "ENOLCK"]
-assert frozen == ["it jumped forward", "it jumped forward", "it went back"], frozen  # the second after the restart
+assert frozen == ["it jumped forward"] * 3 + ["it went back"], frozen  # the third after the restart
 assert refused(rows, "officer.revoke", "approve", "ENOLCK") == 1 and refused(rows, "officer.release", "approve", "ENOLCK") == 2
 assert refused(rows, "officer.revoke", "submit", "EDOM") == 2 and refused(rows, "officer.suspend", "submit", "ETIME") == 1 and refused(rows, "officer.hold", "submit", "EALREADY") == 1
 assert refused(rows, "officer.clock", "approve", "ok") == 2 and refused(rows, "officer.clock", "approve", "ELOOP") == 2

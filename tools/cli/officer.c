@@ -292,7 +292,8 @@ static int run_clock(struct cli *c)
     } else {
         printf("clock     %s, %s%s%s\nrunning   %llu s in all\n", now, why[g->time.frozen], g->time.frozen ? ", seen at " : "", g->time.frozen ? at : "", (unsigned long long)g->time.run_s);
         if (g->time.frozen)
-            puts("Nothing becomes due and nothing is destroyed until two officers confirm that the clock is right: leadglass clock confirm --reason TEXT --sign KEYFILE");
+            puts(g->officer_mode ? "Nothing becomes due and nothing is destroyed until two officers confirm that the clock is right: leadglass clock confirm --reason TEXT --sign KEYFILE"
+                                 : "Nothing becomes due and nothing is destroyed until you confirm that the clock is right: leadglass clock confirm --reason TEXT");
     }
     free(g);
     lg_client_free(k);
