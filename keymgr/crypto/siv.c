@@ -289,3 +289,112 @@ int lg_key_unwrap(const struct lg_secret *kek, const void *ad, size_t ad_len, co
 {
     return lg_siv_open(kek, ad, ad_len, in, LG_WRAPPED_LEN, out->b);
 }
+
+/* ---- many keys at a time: the same block of each in one call to AES, which then keeps its pipeline full and costs a tenth ------------------------- */
+
+static bool ecb(EVP_CIPHER_CTX *c, uint8_t (*b)[BLOCK], size_t n)
+{
+    int got;
+    return EVP_CipherUpdate(c, b[0], &got, b[0], (int)(n * BLOCK)) > 0 && got == (int)(n * BLOCK);
+}
+
+static EVP_CIPHER_CTX *ecb_new(const uint8_t key[LG_KEY_LEN])
+{
+    EVP_CIPHER_CTX *c = EVP_CIPHER_CTX_new();
+    if (c && EVP_CipherInit_ex2(c, lg_alg.ecb, key, NULL, 1, NULL) > 0 && EVP_CIPHER_CTX_set_padding(c, 0) > 0)
+        return c;
+    EVP_CIPHER_CTX_free(c);
+    return NULL;
+}
+
+/* As s2v, of keys. */
+static bool s2v_keys(const struct lg_siv *s, const uint8_t *ad, size_t ad_len, const struct lg_secret *keys, size_t n, uint8_t (*v)[BLOCK])
+{
+    EVP_CIPHER_CTX *c = ecb_new(s->key);
+    uint8_t d[LG_KEYS_AT_ONCE][BLOCK] = { 0 }, zero[BLOCK];
+    size_t whole = before_last(ad_len);
+    bool ok = c != NULL;
+    memcpy(zero, s->zero, BLOCK);
+    dbl(zero);
+    for (size_t at = 0; ok && at < ad_len; at += BLOCK) {
+        size_t len = at < whole ? BLOCK : ad_len - at;
+        for (size_t i = 0; i < n; i++) {
+            for (size_t b = 0; b < len; b++)
+                d[i][b] ^= ad[i * ad_len + at + b];
+            if (len < BLOCK)
+                d[i][len] ^= 0x80;
+            if (at == whole)
+                xor_block(d[i], s->sub[len < BLOCK]);
+        }
+        ok = ecb(c, d, n);
+    }
+    for (size_t i = 0; i < n; i++)
+        memcpy(v[i], keys[i].b, BLOCK);
+    ok = ok && ecb(c, v, n);
+    for (size_t i = 0; i < n; i++) { /* the last block of a key is a whole one, and d goes to it alone */
+        xor_block(v[i], keys[i].b + BLOCK);
+        xor_block(v[i], d[i]);
+        xor_block(v[i], zero);
+        xor_block(v[i], s->sub[0]);
+    }
+    ok = ok && ecb(c, v, n);
+    EVP_CIPHER_CTX_free(c);
+    lg_wipe(d, sizeof d);
+    lg_wipe(zero, sizeof zero);
+    if (!ok) /* the keys may still stand there */
+        lg_wipe(v, n * BLOCK);
+    return ok;
+}
+
+/* As counter, of keys: to = from xor what v gives. from and to are `in` and `out` bytes apart. */
+static bool counter_keys(const struct lg_siv *s, const uint8_t *v, size_t v_step, const uint8_t *from, size_t in, uint8_t *to, size_t out, size_t n)
+{
+    EVP_CIPHER_CTX *c = ecb_new(s->key + LG_KEY_LEN);
+    uint8_t q[2 * LG_KEYS_AT_ONCE][BLOCK];
+    for (size_t i = 0; i < n; i++) {
+        uint8_t *first = q[2 * i], *second = q[2 * i + 1];
+        memcpy(first, v + i * v_step, BLOCK);
+        first[8] &= 0x7f;
+        first[12] &= 0x7f;
+        memcpy(second, first, BLOCK);
+        for (unsigned b = BLOCK - 1; ++second[b] == 0; b--) /* at the latest at [12], whose highest bit was cleared */
+            ;
+    }
+    bool ok = c && ecb(c, q, 2 * n);
+    for (size_t i = 0; ok && i < n; i++)
+        for (unsigned b = 0; b < LG_KEY_LEN; b++)
+            to[i * out + b] = from[i * in + b] ^ q[2 * i + b / BLOCK][b % BLOCK];
+    EVP_CIPHER_CTX_free(c);
+    lg_wipe(q, sizeof q);
+    return ok;
+}
+
+int lg_keys_wrap(const struct lg_siv *kek, const uint8_t *ad, size_t ad_len, const struct lg_secret *keys, size_t n, uint8_t *out)
+{
+    uint8_t v[LG_KEYS_AT_ONCE][BLOCK];
+    if (!ad_len || n > LG_KEYS_AT_ONCE)
+        return -EINVAL;
+    if (!n)
+        return 0;
+    bool ok = s2v_keys(kek, ad, ad_len, keys, n, v) && counter_keys(kek, v[0], BLOCK, keys->b, LG_KEY_LEN, out + BLOCK, LG_WRAPPED_LEN, n);
+    for (size_t i = 0; ok && i < n; i++)
+        memcpy(out + i * LG_WRAPPED_LEN, v[i], BLOCK);
+    return ok ? 0 : -ENOMEM;
+}
+
+int lg_keys_unwrap(const struct lg_siv *kek, const uint8_t *ad, size_t ad_len, const uint8_t *in, size_t n, struct lg_secret *out)
+{
+    uint8_t v[LG_KEYS_AT_ONCE][BLOCK];
+    if (!ad_len || n > LG_KEYS_AT_ONCE)
+        return -EINVAL;
+    if (!n)
+        return 0;
+    int rc = counter_keys(kek, in, LG_WRAPPED_LEN, in + BLOCK, LG_WRAPPED_LEN, out->b, LG_KEY_LEN, n) && s2v_keys(kek, ad, ad_len, out, n, v) ? 0 : -ENOMEM;
+    for (size_t i = 0; !rc && i < n; i++)
+        if (!lg_equal(v[i], in + i * LG_WRAPPED_LEN, BLOCK))
+            rc = -EBADMSG;
+    if (rc)
+        lg_wipe(out, n * sizeof *out);
+    lg_wipe(v, sizeof v); /* the tags of what was altered */
+    return rc;
+}

@@ -94,61 +94,159 @@ static int victims_find(struct lg_keyring *k, struct victims *v)
     return 0;
 }
 
-struct rewrap {
-    const struct victims *v;
-    struct lg_siv *old, *fresh; /* of the bucket */
-    struct lg_secret *key;      /* of one study at a time */
+/* ---- a bucket's wraps at a time ------------------------------------------------------------------------------------------------------------------- */
+
+struct wraps { /* of all records of one bucket, in their order; a victim's are left out: they are never under the new key, not even in memory */
+    struct lg_keyring *k;
+    const struct victims *v; /* NULL: nothing is left out */
+    unsigned bucket;
+    struct {
+        uint8_t ad[LG_KEYS_AT_ONCE * LG_AD_LEN], wrapped[LG_KEYS_AT_ONCE * LG_WRAPPED_LEN];
+    } *hand;
+    size_t n, hands, next;
+    uint8_t value[RECORD_MAX];
 };
 
-static int rewrap_record(struct lg_keyring *k, struct lg_record *r, void *arg)
+static bool goes(const struct victim *x, uint32_t version) { return x && (x->kind != TRIM || version < x->below); }
+
+static uint8_t *wrap_of(const struct wraps *w, size_t i) { return w->hand[i / LG_KEYS_AT_ONCE].wrapped + i % LG_KEYS_AT_ONCE * LG_WRAPPED_LEN; }
+
+static int wrap_add(struct wraps *w, const uint8_t kid[LG_ID_LEN], enum lg_key_kind kind, uint32_t version, const uint8_t *wrapped)
 {
-    const struct rewrap *w = arg;
-    int rc = 0;
+    if (w->n == w->hands * LG_KEYS_AT_ONCE) {
+        void *p = reallocarray(w->hand, w->hands + 1, sizeof *w->hand);
+        if (!p)
+            return -ENOMEM;
+        w->hand = p;
+        w->hands++;
+    }
+    lg_version_ad(w->k, kid, kind, version, w->hand[w->n / LG_KEYS_AT_ONCE].ad + w->n % LG_KEYS_AT_ONCE * LG_AD_LEN);
+    memcpy(wrap_of(w, w->n++), wrapped, LG_WRAPPED_LEN);
+    return 0;
+}
+
+/* Of a row of the bucket; 1: it is past the last one. */
+static int row_wraps(const struct lg_row *row, unsigned bucket, struct lg_wraps *ret)
+{
+    if (row->key_len != LG_ID_LEN)
+        return -EPROTO;
+    return lg_bucket_of(row->key) == bucket ? lg_wraps_find(row->value, row->len, ret) : 1;
+}
+
+static uint32_t version_at(const uint8_t *p)
+{
+    struct lg_rd rd = lg_rd(p, 4);
+    return lg_rd_u32(&rd);
+}
+
+static int take_row(struct lg_row *row, void *arg)
+{
+    struct wraps *w = arg;
+    struct lg_wraps at;
+    int rc = row_wraps(row, w->bucket, &at);
+    const struct victim *x = rc || !w->v ? NULL : victim_of(w->v, row->key);
+    const uint8_t *p = rc ? NULL : row->value + at.off;
+    for (uint32_t i = 0; !rc && i < at.n; i++, p += LG_VERSION_LEN)
+        if (!goes(x, version_at(p)))
+            rc = wrap_add(w, row->key, at.kind, version_at(p), p + 4);
+    return rc;
+}
+
+static int wraps_next(struct wraps *w, uint32_t n, uint8_t *to, size_t step)
+{
+    if (n > w->n - w->next)
+        return -EPROTO;
+    for (; n; n--, to += step)
+        memcpy(to, wrap_of(w, w->next++), LG_WRAPPED_LEN);
+    return 0;
+}
+
+static int victim_row(struct wraps *w, const struct victim *x, struct lg_row *row)
+{
     static const uint8_t no_hold[LG_ID_LEN];
-    const struct victim *x = victim_of(w->v, r->kid);
-    if (x && x->kind == TRIM) {
+    struct lg_record *r = malloc(sizeof *r);
+    int rc = r ? lg_record_parse(w->k, row->key, row->value, row->len, r) : -ENOMEM;
+    if (!rc && x->kind == TRIM) {
         lg_record_trim(r, x->below);
-    } else if (x) {
-        /* A hold cannot be placed once a study is destroying; should one stand here, nothing of this batch is destroyed. */
-        if (memcmp(r->c.hold, no_hold, LG_ID_LEN) != 0)
-            return -EBUSY;
+    } else if (!rc && memcmp(r->c.hold, no_hold, LG_ID_LEN) != 0) {
+        rc = -EBUSY; /* none can be placed once a study is destroying; should one stand here, nothing of this batch is destroyed */
+    } else if (!rc) {
         r->n = 0;
         r->has_info = false;
         lg_wipe(r->info, sizeof r->info);
     }
-    for (uint32_t i = 0; !rc && i < r->n; i++) {
-        rc = lg_version_unwrap_with(k, w->old, r, i, w->key);
-        if (!rc)
-            rc = lg_version_wrap_with(k, w->fresh, r, i, w->key);
+    if (!rc)
+        rc = wraps_next(w, r->n, r->wrapped[0], LG_WRAPPED_LEN);
+    if (!rc)
+        rc = lg_record_encode(w->k, r, w->value, &row->len);
+    free(r);
+    return rc;
+}
+
+/* Of those that stay nothing else changes: what is sealed in them is sealed under other keys. */
+static int put_row(struct lg_row *row, void *arg)
+{
+    struct wraps *w = arg;
+    struct lg_wraps at;
+    int rc = row_wraps(row, w->bucket, &at);
+    if (rc)
+        return rc;
+    const struct victim *x = victim_of(w->v, row->key);
+    if (x) {
+        rc = victim_row(w, x, row);
+    } else if (row->len <= sizeof w->value) {
+        memcpy(w->value, row->value, row->len);
+        rc = wraps_next(w, at.n, w->value + at.off + 4, LG_VERSION_LEN);
+    } else {
+        rc = -EPROTO;
     }
-    return rc ? rc : lg_record_put(k, r);
+    row->value = w->value;
+    return rc;
+}
+
+static int walk(struct wraps *w, int (*each)(struct lg_row *row, void *arg))
+{
+    uint8_t from[LG_ID_LEN] = { (uint8_t)(w->bucket >> 4), (uint8_t)(w->bucket << 4) }; /* key ids begin with their bucket's number */
+    return lg_store_walk(w->k->store, LG_T_KEYS, from, sizeof from, each, w);
+}
+
+/* All wraps opened under old and, unless it is NULL, made anew under fresh. */
+static int rewrap(struct wraps *w, const struct lg_secret *old, const struct lg_secret *fresh)
+{
+    struct lg_siv *from = NULL, *to = NULL;
+    LG_SECRET_BUF_AUTO struct lg_secret *key = lg_secret_alloc(LG_KEYS_AT_ONCE * sizeof *key);
+    int rc = key ? lg_siv_new(old, &from) : -ENOMEM;
+    if (!rc && fresh)
+        rc = lg_siv_new(fresh, &to);
+    for (size_t h = 0; !rc && h < w->hands; h++) {
+        size_t left = w->n - h * LG_KEYS_AT_ONCE, n = left < LG_KEYS_AT_ONCE ? left : LG_KEYS_AT_ONCE;
+        rc = lg_keys_unwrap(from, w->hand[h].ad, LG_AD_LEN, w->hand[h].wrapped, n, key);
+        if (!rc && fresh)
+            rc = lg_keys_wrap(to, w->hand[h].ad, LG_AD_LEN, key, n, w->hand[h].wrapped);
+    }
+    lg_siv_free(from);
+    lg_siv_free(to);
+    return rc;
 }
 
 /* A victim's bucket gets a new key and its survivors are wrapped anew. */
-static int rewrap_bucket(struct lg_keyring *k, unsigned b, const struct lg_secret *key, const struct lg_rooted *root, void *arg)
+static int rewrap_bucket(struct lg_keyring *k, unsigned b, struct lg_secret *key, void *arg)
 {
     const struct victims *v = arg;
     if (!v->bucket[b])
-        return lg_bucket_wrap(k, b, root, key);
+        return 0;
     LG_SECRET_AUTO fresh = lg_secret_random();
-    LG_SECRET_AUTO of_study = lg_secret_new();
-    struct rewrap w = { .v = v, .key = of_study };
-    int rc = fresh && of_study ? lg_siv_new(key, &w.old) : -ENOMEM;
+    struct wraps w = { .k = k, .v = v, .bucket = b };
+    int rc = fresh ? walk(&w, take_row) : -ENOMEM;
     if (!rc)
-        rc = lg_siv_new(fresh, &w.fresh);
+        rc = rewrap(&w, key, fresh);
     if (!rc)
-        rc = lg_bucket_walk(k, b, rewrap_record, &w);
-    lg_siv_free(w.old);
-    lg_siv_free(w.fresh);
-    return rc ? rc : lg_bucket_wrap(k, b, root, fresh);
-}
-
-static int check_record(struct lg_keyring *k, struct lg_record *r, void *arg)
-{
-    const struct rewrap *w = arg;
-    int rc = 0;
-    for (uint32_t i = 0; !rc && i < r->n; i++)
-        rc = lg_version_unwrap_with(k, w->fresh, r, i, w->key);
+        rc = walk(&w, put_row);
+    if (!rc && w.next != w.n)
+        rc = -EPROTO;
+    if (!rc)
+        *key = *fresh;
+    free(w.hand);
     return rc;
 }
 
@@ -157,12 +255,11 @@ static int check_bucket(struct lg_keyring *k, unsigned b, const struct lg_secret
     const struct victims *v = arg;
     if (!v->bucket[b])
         return 0;
-    LG_SECRET_AUTO of_study = lg_secret_new();
-    struct rewrap w = { .v = v, .key = of_study };
-    int rc = of_study ? lg_siv_new(key, &w.fresh) : -ENOMEM;
+    struct wraps w = { .k = k, .bucket = b };
+    int rc = walk(&w, take_row);
     if (!rc)
-        rc = lg_bucket_walk(k, b, check_record, &w);
-    lg_siv_free(w.fresh);
+        rc = rewrap(&w, key, NULL);
+    free(w.hand);
     return rc;
 }
 

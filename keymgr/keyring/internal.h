@@ -70,8 +70,8 @@ struct lg_root_change {
     /* step 1: changes the slots of the file that is about to hold both roots (NULL: none) */
     int (*edit)(struct lg_slotfile *s, const struct lg_root *root, void *arg);
     void *edit_arg;
-    /* step 2: stores a bucket's key anew under root, with everything that changes in it (NULL: the same key under the new root) */
-    int (*bucket)(struct lg_keyring *k, unsigned bucket, const struct lg_secret *key, const struct lg_rooted *root, void *arg);
+    /* step 2: may give a bucket another key, and stores what is wrapped under it (NULL: all keep theirs) */
+    int (*bucket)(struct lg_keyring *k, unsigned bucket, struct lg_secret *key, void *arg);
     /* step 3: reads the bucket's records back (NULL: only its key is) */
     int (*check)(struct lg_keyring *k, unsigned bucket, const struct lg_secret *key, void *arg);
     void *arg;
@@ -84,9 +84,6 @@ int lg_root_change(struct lg_keyring *k, const struct lg_root_change *c) LG_MUST
 int lg_root_change_end(struct lg_keyring *k, const struct lg_root_change *c) LG_MUST;
 /* Does the slot file hold a second root? */
 int lg_root_change_left(struct lg_keyring *k, bool *ret) LG_MUST;
-/* Calls each for every record of a bucket. */
-struct lg_record;
-int lg_bucket_walk(struct lg_keyring *k, unsigned bucket, int (*each)(struct lg_keyring *k, struct lg_record *r, void *arg), void *arg) LG_MUST;
 int lg_slotfile_load(const struct lg_keyring *k, struct lg_slotfile *s) LG_MUST;
 int lg_keyring_step(struct lg_keyring *k, const char *name) LG_MUST; /* the hook */
 
@@ -169,5 +166,12 @@ int lg_store_put(struct lg_store *s, enum lg_table t, const void *key, size_t ke
 int lg_store_del(struct lg_store *s, enum lg_table t, const void *key, size_t key_len) LG_MUST; /* 0 when it was not there */
 /* The first key >= (or, with after, >) the given one; key must have room for 64 bytes. -ENOENT: none. */
 int lg_store_next(struct lg_store *s, enum lg_table t, bool after, void *key, size_t *key_len, const uint8_t **ret, size_t *ret_len) LG_MUST;
+/* Every row from the first key >= the given one on (key_len 0: all), until each does not return 0: a negative number is an error, a positive one ends the walk. When
+ * each lets value and len say something else, in a transaction, that is put in the row's place. It asks the store nothing itself. */
+struct lg_row {
+    const uint8_t *key, *value;
+    size_t key_len, len;
+};
+int lg_store_walk(struct lg_store *s, enum lg_table t, const void *key, size_t key_len, int (*each)(struct lg_row *row, void *arg), void *arg) LG_MUST;
 
 #endif

@@ -8,7 +8,7 @@ enum { META_LEN = 8 + 4 + LG_ID_LEN + 6 * 8 + 2 * LG_WRAPPED_LEN };
 /* ---- what a wrap is bound to ------------------------------------------------------------------------------------------------------------ */
 
 struct ad {
-    uint8_t b[8 + 2 * LG_ID_LEN + 8 + 4];
+    uint8_t b[LG_AD_LEN];
 };
 static struct ad ad_of(const struct lg_keyring *k, const char purpose[8], const uint8_t *id, uint64_t n, uint32_t m)
 {
@@ -140,6 +140,32 @@ int lg_bucket_open(const struct lg_keyring *k, unsigned bucket, const struct lg_
     return lg_key_unwrap_with(root->siv, a.b, sizeof a.b, wrapped, ret);
 }
 
+static void buckets_ad(const struct lg_keyring *k, unsigned first, unsigned n, const struct lg_rooted *root, uint8_t *out)
+{
+    for (unsigned i = 0; i < n; i++) {
+        struct ad a = ad_of(k, "bucket..", NULL, root->epoch, first + i);
+        memcpy(out + i * LG_AD_LEN, a.b, LG_AD_LEN);
+    }
+}
+
+int lg_buckets_wrap(const struct lg_keyring *k, unsigned first, unsigned n, const struct lg_rooted *root, const struct lg_secret *keys, uint8_t *wrapped)
+{
+    uint8_t ad[LG_KEYS_AT_ONCE * LG_AD_LEN];
+    if (n > LG_KEYS_AT_ONCE)
+        return -EINVAL;
+    buckets_ad(k, first, n, root, ad);
+    return lg_keys_wrap(root->siv, ad, LG_AD_LEN, keys, n, wrapped);
+}
+
+int lg_buckets_open(const struct lg_keyring *k, unsigned first, unsigned n, const struct lg_rooted *root, const uint8_t *wrapped, struct lg_secret *ret)
+{
+    uint8_t ad[LG_KEYS_AT_ONCE * LG_AD_LEN];
+    if (n > LG_KEYS_AT_ONCE)
+        return -EINVAL;
+    buckets_ad(k, first, n, root, ad);
+    return lg_keys_unwrap(root->siv, ad, LG_AD_LEN, wrapped, n, ret);
+}
+
 int lg_bucket_key(struct lg_keyring *k, unsigned bucket, struct lg_secret *ret)
 {
     uint8_t *cached = k->bucket + (size_t)bucket * LG_KEY_LEN;
@@ -170,16 +196,24 @@ int lg_version_unwrap(const struct lg_keyring *k, const struct lg_secret *bucket
     return lg_key_unwrap(bucket, a.b, sizeof a.b, r->wrapped[i], ret);
 }
 
-int lg_version_wrap_with(const struct lg_keyring *k, struct lg_siv *bucket, struct lg_record *r, uint32_t i, const struct lg_secret *key)
+void lg_version_ad(const struct lg_keyring *k, const uint8_t kid[LG_ID_LEN], enum lg_key_kind kind, uint32_t version, uint8_t out[LG_AD_LEN])
 {
-    struct ad a = version_ad(k, r, i);
-    return lg_key_wrap_with(bucket, a.b, sizeof a.b, key, r->wrapped[i]);
+    struct ad a = ad_of(k, "key.....", kid, version, (uint32_t)kind);
+    memcpy(out, a.b, sizeof a.b);
 }
 
-int lg_version_unwrap_with(const struct lg_keyring *k, struct lg_siv *bucket, const struct lg_record *r, uint32_t i, struct lg_secret *ret)
+int lg_wraps_find(const uint8_t *p, size_t len, struct lg_wraps *ret)
 {
-    struct ad a = version_ad(k, r, i);
-    return lg_key_unwrap_with(bucket, a.b, sizeof a.b, r->wrapped[i], ret);
+    struct lg_rd rd = lg_rd(p, len);
+    enum lg_key_kind kind = (enum lg_key_kind)lg_rd_u8(&rd);
+    uint32_t n = lg_rd_u32(&rd);
+    if (kind < LG_KIND_STUDY || kind > LG_KIND_VAULT || n > LG_KEY_VERSIONS_MAX)
+        return -EPROTO;
+    const uint8_t *first = lg_rd_bytes(&rd, (size_t)n * LG_VERSION_LEN);
+    if (!lg_rd_ok(&rd))
+        return -EPROTO;
+    *ret = (struct lg_wraps){ .kind = kind, .n = n, .off = (size_t)(first - p) };
+    return 0;
 }
 
 static int ctrl_open(struct lg_keyring *k, struct lg_record *r, const uint8_t *sealed, size_t len)
@@ -281,9 +315,9 @@ static void control_put(struct lg_wr *w, const struct lg_control *c)
         lg_wr_bytes(w, b, sizeof b);
 }
 
-int lg_record_put(struct lg_keyring *k, const struct lg_record *r)
+int lg_record_encode(struct lg_keyring *k, const struct lg_record *r, uint8_t out[RECORD_MAX], size_t *ret_len)
 {
-    uint8_t b[RECORD_MAX], c[CTRL_MAX] = { 0 }, sealed[CTRL_MAX + LG_SIV_TAG_LEN];
+    uint8_t c[CTRL_MAX] = { 0 }, sealed[CTRL_MAX + LG_SIV_TAG_LEN];
     struct ad a = ad_of(k, "control.", r->kid, (uint64_t)r->kind, 0);
     struct lg_wr w = lg_wr(c, sizeof c);
     lg_wr_u8(&w, (uint8_t)r->state);
@@ -300,7 +334,7 @@ int lg_record_put(struct lg_keyring *k, const struct lg_record *r)
     int rc = lg_siv_seal_with(k->ctrl, a.b, sizeof a.b, c, len, sealed);
     if (rc)
         return rc;
-    w = lg_wr(b, sizeof b);
+    w = lg_wr(out, RECORD_MAX);
     lg_wr_u8(&w, (uint8_t)r->kind);
     lg_wr_u32(&w, r->n);
     for (uint32_t i = 0; i < r->n; i++) {
@@ -312,7 +346,18 @@ int lg_record_put(struct lg_keyring *k, const struct lg_record *r)
     lg_wr_u16(&w, r->has_info ? (uint16_t)sizeof r->info : 0);
     if (r->has_info)
         lg_wr_bytes(&w, r->info, sizeof r->info);
-    return w.bad ? -EINVAL : lg_store_put(k->store, LG_T_KEYS, r->kid, LG_ID_LEN, b, w.len);
+    if (w.bad)
+        return -EINVAL;
+    *ret_len = w.len;
+    return 0;
+}
+
+int lg_record_put(struct lg_keyring *k, const struct lg_record *r)
+{
+    uint8_t b[RECORD_MAX];
+    size_t len;
+    int rc = lg_record_encode(k, r, b, &len);
+    return rc ? rc : lg_store_put(k->store, LG_T_KEYS, r->kid, LG_ID_LEN, b, len);
 }
 
 int lg_info_seal(const struct lg_keyring *k, struct lg_record *r, const struct lg_secret *key, const struct lg_study_info *info)

@@ -6,7 +6,7 @@
 #include "leadglass/bytes.h"
 
 #define LG_KEYRING_VERSION 1u
-enum { RECORD_MAX = 8192, CTRL_UNIT = 128, CTRL_MAX = 1280, INFO_LEN = 448 };
+enum { RECORD_MAX = 8192, CTRL_UNIT = 128, CTRL_MAX = 1280, INFO_LEN = 448, LG_AD_LEN = 8 + 2 * LG_ID_LEN + 8 + 4 /* of a wrap */ };
 
 /* The one record of the meta table. */
 struct lg_meta {
@@ -94,12 +94,22 @@ int lg_meta_wrap(struct lg_keyring *k, const struct lg_root *root) LG_MUST;
 int lg_bucket_wrap(struct lg_keyring *k, unsigned bucket, const struct lg_rooted *root, const struct lg_secret *key) LG_MUST; /* stores it */
 int lg_bucket_unwrap(struct lg_keyring *k, unsigned bucket, const struct lg_rooted *root, struct lg_secret *ret) LG_MUST;
 int lg_bucket_open(const struct lg_keyring *k, unsigned bucket, const struct lg_rooted *root, const uint8_t wrapped[LG_WRAPPED_LEN], struct lg_secret *ret) LG_MUST;
+/* Up to LG_KEYS_AT_ONCE buckets from first on, their wraps one after the other. */
+int lg_buckets_wrap(const struct lg_keyring *k, unsigned first, unsigned n, const struct lg_rooted *root, const struct lg_secret *keys, uint8_t *wrapped) LG_MUST;
+int lg_buckets_open(const struct lg_keyring *k, unsigned first, unsigned n, const struct lg_rooted *root, const uint8_t *wrapped, struct lg_secret *ret) LG_MUST;
 int lg_bucket_key(struct lg_keyring *k, unsigned bucket, struct lg_secret *ret) LG_MUST; /* cached */
 int lg_version_wrap(const struct lg_keyring *k, const struct lg_secret *bucket, struct lg_record *r, uint32_t i, const struct lg_secret *key) LG_MUST;
 int lg_version_unwrap(const struct lg_keyring *k, const struct lg_secret *bucket, const struct lg_record *r, uint32_t i, struct lg_secret *ret) LG_MUST;
-/* The same with the bucket's key schedule, for all the records of a bucket. */
-int lg_version_wrap_with(const struct lg_keyring *k, struct lg_siv *bucket, struct lg_record *r, uint32_t i, const struct lg_secret *key) LG_MUST;
-int lg_version_unwrap_with(const struct lg_keyring *k, struct lg_siv *bucket, const struct lg_record *r, uint32_t i, struct lg_secret *ret) LG_MUST;
+/* What a version's wrap is bound to. */
+void lg_version_ad(const struct lg_keyring *k, const uint8_t kid[LG_ID_LEN], enum lg_key_kind kind, uint32_t version, uint8_t out[LG_AD_LEN]);
+/* Where in a stored record its versions are, LG_VERSION_LEN bytes each: number, wrap. The rest is not looked at. */
+enum { LG_VERSION_LEN = 4 + LG_WRAPPED_LEN };
+struct lg_wraps {
+    enum lg_key_kind kind;
+    uint32_t n;
+    size_t off;
+};
+int lg_wraps_find(const uint8_t *p, size_t len, struct lg_wraps *ret) LG_MUST;
 /* Without a key: everything but what the control part says. */
 int lg_record_split(const uint8_t kid[LG_ID_LEN], const uint8_t *p, size_t len, struct lg_record *ret, const uint8_t **ret_ctrl, size_t *ret_ctrl_len) LG_MUST;
 int lg_record_parse(struct lg_keyring *k, const uint8_t kid[LG_ID_LEN], const uint8_t *p, size_t len, struct lg_record *ret) LG_MUST;
@@ -110,6 +120,7 @@ int lg_key_make(struct lg_keyring *k, enum lg_key_kind kind, struct lg_record *r
 int lg_record_key(struct lg_keyring *k, const struct lg_record *r, uint32_t i, struct lg_key *ret) LG_MUST;
 int lg_record_find(struct lg_keyring *k, const char *uid, struct lg_record *ret) LG_MUST; /* -ENOENT */
 int lg_keyring_need(const struct lg_keyring *k, bool txn) LG_MUST; /* unlocked, and perhaps in a transaction? -ENOKEY, -EINVAL */
+int lg_record_encode(struct lg_keyring *k, const struct lg_record *r, uint8_t out[RECORD_MAX], size_t *ret_len) LG_MUST;
 int lg_record_put(struct lg_keyring *k, const struct lg_record *r) LG_MUST;
 /* version.c: how many versions were ever added to studies' keys: tells how many of them a backup does not have. */
 uint64_t lg_versions_added(struct lg_keyring *k);

@@ -29,52 +29,99 @@ int lg_slotfile_load(const struct lg_keyring *k, struct lg_slotfile *s)
     return rc == -EKEYREJECTED || rc == -EBADMSG ? -EPROTO : rc;
 }
 
-int lg_bucket_walk(struct lg_keyring *k, unsigned bucket, int (*each)(struct lg_keyring *k, struct lg_record *r, void *arg), void *arg)
+/* ---- all buckets' wraps at a time ------------------------------------------------------------------------------------------------------------ */
+
+struct buckets {
+    uint8_t wrapped[LG_BUCKETS][LG_WRAPPED_LEN];
+    bool there[LG_BUCKETS];
+    struct lg_secret *key; /* of LG_KEYS_AT_ONCE of them */
+};
+_Static_assert(LG_BUCKETS % LG_KEYS_AT_ONCE == 0, "they go by the full hand");
+
+static bool bucket_row(const struct lg_row *row, unsigned *ret)
 {
-    uint8_t key[64] = { (uint8_t)(bucket >> 4), (uint8_t)(bucket << 4) }; /* key ids begin with their bucket's number */
-    size_t len = LG_ID_LEN, vlen;
-    const uint8_t *p;
-    struct lg_record *r = malloc(sizeof *r);
-    int rc = r ? 0 : -ENOMEM;
-    for (bool after = false; !rc; after = true) {
-        rc = lg_store_next(k->store, LG_T_KEYS, after, key, &len, &p, &vlen);
-        if (!rc && len != LG_ID_LEN)
-            rc = -EPROTO;
-        if (rc || lg_bucket_of(key) != bucket)
-            break;
-        rc = lg_record_parse(k, key, p, vlen, r);
-        if (!rc)
-            rc = each(k, r, arg);
+    if (row->key_len != 2 || row->len != LG_WRAPPED_LEN)
+        return false;
+    *ret = (unsigned)row->key[0] << 8 | row->key[1];
+    return *ret < LG_BUCKETS;
+}
+
+static int take_row(struct lg_row *row, void *arg)
+{
+    struct buckets *w = arg;
+    unsigned b;
+    if (bucket_row(row, &b)) {
+        memcpy(w->wrapped[b], row->value, LG_WRAPPED_LEN);
+        w->there[b] = true;
     }
-    free(r);
-    return rc == -ENOENT ? 0 : rc;
+    return 0;
+}
+
+static int put_row(struct lg_row *row, void *arg)
+{
+    const struct buckets *w = arg;
+    unsigned b;
+    if (bucket_row(row, &b))
+        row->value = w->wrapped[b];
+    return 0;
+}
+
+static void buckets_free(struct buckets *w)
+{
+    if (w)
+        lg_secret_dealloc(w->key);
+    free(w);
+}
+
+static int buckets_take(struct lg_keyring *k, struct buckets **ret)
+{
+    struct buckets *w = calloc(1, sizeof *w);
+    int rc = w && (w->key = lg_secret_alloc(LG_KEYS_AT_ONCE * sizeof *w->key)) ? lg_store_walk(k->store, LG_T_BUCKETS, NULL, 0, take_row, w) : -ENOMEM;
+    for (unsigned b = 0; !rc && b < LG_BUCKETS; b++)
+        rc = w->there[b] ? 0 : -EPROTO;
+    if (rc)
+        buckets_free(w);
+    else
+        *ret = w;
+    return rc;
 }
 
 static int rewrap_all(struct lg_keyring *k, const struct lg_root_change *c, const struct lg_rooted *root)
 {
-    LG_SECRET_AUTO key = lg_secret_new();
-    int rc = key ? 0 : -ENOMEM;
-    for (unsigned b = 0; !rc && b < LG_BUCKETS; b++) {
-        rc = lg_bucket_unwrap(k, b, &k->rooted, key);
+    struct buckets *w;
+    int rc = buckets_take(k, &w);
+    if (rc)
+        return rc;
+    for (unsigned b = 0; !rc && b < LG_BUCKETS; b += LG_KEYS_AT_ONCE) {
+        rc = lg_buckets_open(k, b, LG_KEYS_AT_ONCE, &k->rooted, w->wrapped[b], w->key);
+        for (unsigned i = 0; !rc && c->bucket && i < LG_KEYS_AT_ONCE; i++)
+            rc = c->bucket(k, b + i, &w->key[i], c->arg);
         if (!rc)
-            rc = c->bucket ? c->bucket(k, b, key, root, c->arg) : lg_bucket_wrap(k, b, root, key);
+            rc = lg_buckets_wrap(k, b, LG_KEYS_AT_ONCE, root, w->key, w->wrapped[b]);
     }
+    if (!rc)
+        rc = lg_store_walk(k->store, LG_T_BUCKETS, NULL, 0, put_row, w);
+    buckets_free(w);
     return rc;
 }
 
 /* Step 3, in a transaction that sees only what was committed. */
 static int check_all(struct lg_keyring *k, const struct lg_root_change *c)
 {
-    LG_SECRET_AUTO key = lg_secret_new();
+    LG_SECRET_AUTO lookup = lg_secret_new();
     LG_SECRET_AUTO record = lg_secret_new();
-    int rc = key && record ? lg_meta_read(k) : -ENOMEM;
+    struct buckets *w = NULL;
+    int rc = lookup && record ? lg_meta_read(k) : -ENOMEM;
     if (!rc)
-        rc = lg_meta_unwrap(k, &k->root, key, record);
-    for (unsigned b = 0; !rc && b < LG_BUCKETS; b++) {
-        rc = lg_bucket_unwrap(k, b, &k->rooted, key);
-        if (!rc && c->check)
-            rc = c->check(k, b, key, c->arg);
+        rc = lg_meta_unwrap(k, &k->root, lookup, record);
+    if (!rc)
+        rc = buckets_take(k, &w);
+    for (unsigned b = 0; !rc && b < LG_BUCKETS; b += LG_KEYS_AT_ONCE) {
+        rc = lg_buckets_open(k, b, LG_KEYS_AT_ONCE, &k->rooted, w->wrapped[b], w->key);
+        for (unsigned i = 0; !rc && c->check && i < LG_KEYS_AT_ONCE; i++)
+            rc = c->check(k, b + i, &w->key[i], c->arg);
     }
+    buckets_free(w);
     return rc;
 }
 

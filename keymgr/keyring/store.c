@@ -353,6 +353,49 @@ int lg_store_next(struct lg_store *s, enum lg_table t, bool after, void *key, si
     return rc ? rc : next_in(txn, from->dbi[t], after, key, key_len, ret, ret_len);
 }
 
+/* What was put in the place of the row that the cursor of the copy read stands at. */
+static int replace(const struct lg_store *s, MDB_cursor *const c[LG_COPIES], const MDB_val *key, const struct lg_row *row)
+{
+    uint8_t b[KEY_MAX];
+    MDB_val k = { key->mv_size, b };
+    int rc = !lg_store_in_txn(s) ? -EINVAL : k.mv_size > sizeof b ? -EPROTO : 0;
+    if (!rc)
+        memcpy(b, key->mv_data, k.mv_size); /* its page may be another one soon */
+    for (unsigned i = 0; !rc && i < LG_COPIES; i++) {
+        MDB_val v = { row->len, (void *)(uintptr_t)row->value };
+        if (c[i])
+            rc = rc_of(mdb_cursor_put(c[i], &k, &v, 0));
+    }
+    return rc == -ENOENT ? -EPROTO : rc;
+}
+
+int lg_store_walk(struct lg_store *s, enum lg_table t, const void *key, size_t key_len, int (*each)(struct lg_row *row, void *arg), void *arg)
+{
+    MDB_cursor *c[LG_COPIES] = { NULL };
+    MDB_val k = { key_len, (void *)(uintptr_t)key }, v;
+    MDB_cursor_op op = key_len ? MDB_SET_RANGE : MDB_FIRST;
+    struct copy *from;
+    MDB_txn *txn;
+    int rc = txn_get(s, &from, &txn), end = 0;
+    for (unsigned i = 0; !rc && i < LG_COPIES; i++)
+        if (&s->c[i] == from || s->c[i].write)
+            rc = rc_of(mdb_cursor_open(&s->c[i] == from ? txn : s->c[i].write, s->c[i].dbi[t], &c[i]));
+    while (!rc && !end) {
+        rc = rc_of(mdb_cursor_get(c[s->from], &k, &v, op));
+        if (rc)
+            break;
+        struct lg_row row = { .key = k.mv_data, .key_len = k.mv_size, .value = v.mv_data, .len = v.mv_size };
+        end = each(&row, arg);
+        if (!end && row.value != v.mv_data)
+            rc = replace(s, c, &k, &row);
+        op = MDB_NEXT;
+    }
+    for (unsigned i = 0; i < LG_COPIES; i++)
+        if (c[i])
+            mdb_cursor_close(c[i]);
+    return end < 0 ? end : rc == -ENOENT ? 0 : rc;
+}
+
 /* ---- a snapshot ------------------------------------------------------------------------------------------------------------------------------ */
 
 struct lg_snapshot {

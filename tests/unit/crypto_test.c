@@ -130,6 +130,54 @@ static void as_openssl_does(void **state)
     EVP_KDF_free(alg);
 }
 
+/* Many keys at a time are what each is alone; one altered bit among them gives none. */
+static void many_keys(void **state)
+{
+    (void)state;
+    LG_SECRET_AUTO key = lg_secret_random();
+    LG_SECRET_BUF_AUTO struct lg_secret *keys = lg_secret_alloc(LG_KEYS_AT_ONCE * sizeof *keys);
+    LG_SECRET_BUF_AUTO struct lg_secret *back = lg_secret_alloc(LG_KEYS_AT_ONCE * sizeof *back);
+    static const struct lg_secret none[LG_KEYS_AT_ONCE];
+    static uint8_t ad[LG_KEYS_AT_ONCE * 70], alone[LG_WRAPPED_LEN], many[LG_KEYS_AT_ONCE * LG_WRAPPED_LEN];
+    const size_t counts[] = { 1, 2, 63, LG_KEYS_AT_ONCE };
+    struct lg_siv *s = NULL;
+    assert_int_equal(lg_siv_new(key, &s), 0);
+    assert_int_equal(lg_random(ad, sizeof ad), 0);
+    assert_int_equal(lg_random(keys, LG_KEYS_AT_ONCE * sizeof *keys), 0);
+    for (unsigned c = 0; c < sizeof counts / sizeof *counts; c++)
+        for (size_t n = counts[c], ad_len = 1; ad_len <= 70; ad_len++) {
+            assert_int_equal(lg_keys_wrap(s, ad, ad_len, keys, n, many), 0);
+            for (size_t i = 0; i < n; i++) {
+                assert_int_equal(lg_key_wrap_with(s, ad + i * ad_len, ad_len, &keys[i], alone), 0);
+                assert_memory_equal(many + i * LG_WRAPPED_LEN, alone, LG_WRAPPED_LEN);
+            }
+            assert_int_equal(lg_keys_unwrap(s, ad, ad_len, many, n, back), 0);
+            assert_memory_equal(back, keys, n * sizeof *back);
+        }
+    for (unsigned i = 0; i < 200000; i++) { /* where the counter carries: a wrap in 256 does, one in 65,536 twice */
+        assert_int_equal(lg_random(keys, sizeof *keys), 0);
+        assert_int_equal(lg_keys_wrap(s, ad, 44, keys, 1, many), 0);
+        if (many[15] != 0xff)
+            continue;
+        assert_int_equal(lg_key_unwrap_with(s, ad, 44, many, back), 0);
+        assert_memory_equal(back, keys, sizeof *back);
+    }
+    assert_int_equal(lg_keys_wrap(s, ad, 44, keys, LG_KEYS_AT_ONCE, many), 0);
+    for (unsigned i = 0; i < LG_WRAPPED_LEN * 8; i++) {
+        uint8_t *at = many + (i % LG_KEYS_AT_ONCE) * LG_WRAPPED_LEN + i / 8;
+        *at ^= (uint8_t)(1u << i % 8);
+        assert_int_equal(lg_keys_unwrap(s, ad, 44, many, LG_KEYS_AT_ONCE, back), -EBADMSG);
+        assert_memory_equal(back, none, sizeof none);
+        *at ^= (uint8_t)(1u << i % 8);
+    }
+    ad[44 * LG_KEYS_AT_ONCE - 1] ^= 1;
+    assert_int_equal(lg_keys_unwrap(s, ad, 44, many, LG_KEYS_AT_ONCE, back), -EBADMSG);
+    assert_int_equal(lg_keys_unwrap(s, ad, 44, many, LG_KEYS_AT_ONCE - 1, back), 0);
+    assert_int_equal(lg_keys_unwrap(s, ad, 44, many, LG_KEYS_AT_ONCE + 1, back), -EINVAL);
+    assert_int_equal(lg_keys_wrap(s, ad, 0, keys, 1, many), -EINVAL);
+    lg_siv_free(s);
+}
+
 static void tampering_is_found(void **state)
 {
     (void)state;
@@ -260,6 +308,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(known_answers),
         cmocka_unit_test(as_openssl_does),
+        cmocka_unit_test(many_keys),
         cmocka_unit_test(tampering_is_found),
         cmocka_unit_test(text_and_checksums),
         cmocka_unit_test(memory_is_guarded),
