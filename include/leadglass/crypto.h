@@ -51,6 +51,10 @@ int lg_siv_open(const struct lg_secret *key, const void *ad, size_t ad_len, cons
 /* The same with the SIV key schedule derived once; may be used by several threads at a time. */
 struct lg_siv;
 int lg_siv_new(const struct lg_secret *key, struct lg_siv **ret) LG_MUST;
+/* In two steps, where many keys take turns: what is derived (keep it in secret memory) costs most of it. */
+#define LG_SIV_KEY_LEN 64u
+int lg_siv_key(const struct lg_secret *key, uint8_t ret[LG_SIV_KEY_LEN]) LG_MUST;
+int lg_siv_from(const uint8_t siv_key[LG_SIV_KEY_LEN], struct lg_siv **ret) LG_MUST;
 void lg_siv_free(struct lg_siv *s);
 int lg_siv_seal_with(struct lg_siv *s, const void *ad, size_t ad_len, const void *pt, size_t pt_len, uint8_t *out) LG_MUST;
 int lg_siv_open_with(struct lg_siv *s, const void *ad, size_t ad_len, const void *ct, size_t ct_len, uint8_t *out) LG_MUST;

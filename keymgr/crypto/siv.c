@@ -16,7 +16,7 @@ struct ciphers {
 };
 
 struct lg_siv {
-    uint8_t key[2 * LG_KEY_LEN];
+    uint8_t key[LG_SIV_KEY_LEN];
     uint8_t sub[2][BLOCK]; /* CMAC's: for a whole last block, for one that was padded */
     uint8_t zero[BLOCK];   /* S2V begins with the MAC of the zero block */
     pthread_mutex_t lock;  /* of what follows; held for no more than a push or pop */
@@ -168,7 +168,16 @@ static bool counter(EVP_CIPHER_CTX *c, const uint8_t v[BLOCK], const uint8_t *in
     return EVP_CipherInit_ex2(c, NULL, NULL, q, 1, NULL) > 0 && EVP_CipherUpdate(c, out, &n, in, (int)len) > 0;
 }
 
+int lg_siv_key(const struct lg_secret *key, uint8_t ret[LG_SIV_KEY_LEN]) { return lg_derive_bytes(key, "leadglass siv", NULL, 0, ret, LG_SIV_KEY_LEN); }
+
 int lg_siv_new(const struct lg_secret *key, struct lg_siv **ret)
+{
+    LG_SECRET_BUF_AUTO uint8_t *b = lg_secret_alloc(LG_SIV_KEY_LEN);
+    int rc = b ? lg_siv_key(key, b) : -ENOMEM;
+    return rc ? rc : lg_siv_from(b, ret);
+}
+
+int lg_siv_from(const uint8_t siv_key[LG_SIV_KEY_LEN], struct lg_siv **ret)
 {
     static const uint8_t zero[BLOCK];
     struct lg_siv *s = lg_secret_alloc(sizeof *s);
@@ -176,9 +185,8 @@ int lg_siv_new(const struct lg_secret *key, struct lg_siv **ret)
     if (!s)
         return -ENOMEM;
     pthread_mutex_init(&s->lock, NULL);
-    int rc = lg_derive_bytes(key, "leadglass siv", NULL, 0, s->key, sizeof s->key);
-    if (!rc)
-        rc = ciphers_take(s, &c);
+    memcpy(s->key, siv_key, sizeof s->key);
+    int rc = ciphers_take(s, &c);
     if (!rc) {
         rc = begin(c.mac) && chain(c.mac, zero, BLOCK, s->sub[0]) ? 0 : -ENOMEM;
         dbl(s->sub[0]);

@@ -36,7 +36,7 @@ struct lg_backup {
     struct lg_keyring *k;
     struct lg_snapshot *snap;
     struct frames f;
-    uint8_t *buckets; /* LG_BUCKETS keys of secret memory: a root change meanwhile does not matter */
+    uint8_t *buckets; /* LG_BUCKETS of what lg_bucket_siv_key gives, in secret memory: a root change meanwhile does not matter */
     uint8_t *plain;   /* FRAME_BODY bytes of secret memory */
     struct lg_meta meta;
     uint64_t created, rows, versions, others;
@@ -66,22 +66,23 @@ static int sign_key_made(struct lg_keyring *k)
 int lg_backup_begin(struct lg_keyring *k, const struct lg_secret *key, struct lg_backup **ret)
 {
     struct lg_backup *b = calloc(1, sizeof *b);
-    LG_SECRET_AUTO bucket = lg_secret_new();
+    const uint8_t *bucket;
     uint8_t id[LG_ID_LEN];
-    int rc = !b || !bucket ? -ENOMEM : lg_keyring_need(k, false);
+    int rc = !b ? -ENOMEM : lg_keyring_need(k, false);
     if (!rc && lg_keyring_in_txn(k))
         rc = -EBUSY;
     if (!rc) /* a restore checks with it what says that it is a later tombstone */
         rc = sign_key_made(k);
-    if (!rc && (!(b->buckets = lg_secret_alloc((size_t)LG_BUCKETS * LG_KEY_LEN)) || !(b->plain = lg_secret_alloc(FRAME_BODY))))
+    if (!rc && (!(b->buckets = lg_secret_alloc((size_t)LG_BUCKETS * LG_SIV_KEY_LEN)) || !(b->plain = lg_secret_alloc(FRAME_BODY))))
         rc = -ENOMEM;
     if (!rc)
         rc = lg_random(id, sizeof id);
     if (!rc)
         rc = lg_frames_init(&b->f, key, id);
     for (unsigned i = 0; !rc && i < LG_BUCKETS; i++) {
-        rc = lg_bucket_key(k, i, bucket);
-        memcpy(b->buckets + (size_t)i * LG_KEY_LEN, bucket->b, LG_KEY_LEN);
+        rc = lg_bucket_siv_key(k, i, &bucket);
+        if (!rc)
+            memcpy(b->buckets + (size_t)i * LG_SIV_KEY_LEN, bucket, LG_SIV_KEY_LEN);
     }
     if (!rc)
         rc = lg_store_snapshot(k->store, &b->snap);
@@ -119,13 +120,12 @@ bool lg_backup_exported(enum lg_table t, const uint8_t *key, size_t len)
 /* A key record with the keys themselves in place of their wraps. */
 static int row_unwrap(struct lg_backup *b, const uint8_t *kid, const uint8_t *p, size_t len, struct lg_wr *w)
 {
-    LG_SECRET_AUTO bucket = lg_secret_new();
+    struct lg_siv *bucket = NULL;
     LG_SECRET_AUTO key = lg_secret_new();
     struct lg_record *r = malloc(sizeof *r);
     struct lg_rd rd = lg_rd(p, len);
-    int rc = bucket && key && r ? 0 : -ENOMEM;
+    int rc = key && r ? lg_siv_from(b->buckets + (size_t)lg_bucket_of(kid) * LG_SIV_KEY_LEN, &bucket) : -ENOMEM;
     if (!rc) {
-        memcpy(bucket->b, b->buckets + (size_t)lg_bucket_of(kid) * LG_KEY_LEN, LG_KEY_LEN);
         memcpy(r->kid, kid, LG_ID_LEN);
         r->kind = (enum lg_key_kind)lg_rd_u8(&rd);
         r->n = lg_rd_u32(&rd);
@@ -144,6 +144,7 @@ static int row_unwrap(struct lg_backup *b, const uint8_t *kid, const uint8_t *p,
     }
     if (!rc)
         lg_wr_bytes(w, rd.p, rd.left);
+    lg_siv_free(bucket);
     free(r);
     return rc;
 }

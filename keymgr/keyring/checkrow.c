@@ -92,7 +92,7 @@ static int meta_record(struct lg_checking *x, const uint8_t *value, size_t len)
     x->k.rooted.epoch = m->epoch;
     x->k.lookup = lg_secret_dup(lookup);
     x->k.record = lg_secret_dup(record);
-    x->k.bucket = lg_secret_alloc((size_t)LG_BUCKETS * LG_KEY_LEN);
+    x->k.bucket = lg_secret_alloc((size_t)LG_BUCKETS * LG_SIV_KEY_LEN);
     rc = x->k.lookup && x->k.record && x->k.bucket ? lg_siv_new(x->k.root.key, &x->k.rooted.siv) : -ENOMEM;
     if (!rc)
         rc = lg_siv_new(record, &x->k.ctrl);
@@ -152,12 +152,14 @@ static int on_bucket(struct lg_checking *x, const uint8_t *key, size_t key_len, 
     if (x->bucket[b] == BUCKET_THERE && x->open) {
         LG_SECRET_AUTO k = lg_secret_new();
         int rc = k ? lg_bucket_open(&x->k, b, &x->k.rooted, value, k) : -ENOMEM;
-        if (rc && rc != -EBADMSG)
+        bool bad = rc == -EBADMSG;
+        if (!rc)
+            rc = lg_siv_key(k, x->k.bucket + (size_t)b * LG_SIV_KEY_LEN);
+        if (rc && !bad)
             return rc;
-        if (rc) {
+        if (bad) {
             x->bucket[b] = BUCKET_BAD;
         } else {
-            memcpy(x->k.bucket + (size_t)b * LG_KEY_LEN, k->b, LG_KEY_LEN);
             x->k.have_bucket[b] = true;
             x->out->opened++;
         }
@@ -167,23 +169,25 @@ static int on_bucket(struct lg_checking *x, const uint8_t *key, size_t key_len, 
 
 static int versions_open(struct lg_checking *x, const struct lg_record *r)
 {
-    LG_SECRET_AUTO bucket = lg_secret_new();
     LG_SECRET_AUTO key = lg_secret_new();
+    struct lg_siv *bucket = NULL;
     struct lg_study_info info;
     char what[64];
-    if (!bucket || !key)
-        return -ENOMEM;
-    memcpy(bucket->b, x->k.bucket + (size_t)lg_bucket_of(r->kid) * LG_KEY_LEN, LG_KEY_LEN);
-    int rc = 0;
+    int rc = key ? lg_siv_from(x->k.bucket + (size_t)lg_bucket_of(r->kid) * LG_SIV_KEY_LEN, &bucket) : -ENOMEM;
+    if (rc)
+        return rc;
     for (uint32_t i = 0; i < r->n; i++) {
         rc = lg_version_unwrap(&x->k, bucket, r, i, key);
         if (rc && rc != -EBADMSG)
-            return rc;
+            break;
         x->out->opened += !rc;
         snprintf(what, sizeof what, "version %u of it does not open", r->version[i]);
         if (rc)
             say_key(x, LG_T_KEYS, r->kid, what);
     }
+    lg_siv_free(bucket);
+    if (rc && rc != -EBADMSG)
+        return rc;
     if (!r->n || rc) /* the newest one opens the rest */
         return 0;
     rc = lg_info_open(&x->k, r, key, &info);

@@ -214,7 +214,7 @@ int lg_keyring_unlock(struct lg_keyring *k, const struct lg_roots *roots)
         rc = -EKEYREJECTED;
     k->lookup = lg_secret_new();
     k->record = lg_secret_new();
-    k->bucket = lg_secret_alloc((size_t)LG_BUCKETS * LG_KEY_LEN);
+    k->bucket = lg_secret_alloc((size_t)LG_BUCKETS * LG_SIV_KEY_LEN);
     memset(k->have_bucket, 0, sizeof k->have_bucket);
     if (!rc && (!k->lookup || !k->record || !k->bucket))
         rc = -ENOMEM;
@@ -358,11 +358,12 @@ int lg_record_key(struct lg_keyring *k, const struct lg_record *r, uint32_t i, s
 {
     if (i >= r->n) /* the number of versions stands outside what is sealed: a record may claim to be active and have none */
         return -EPROTO;
-    LG_SECRET_AUTO bucket = lg_secret_new();
+    struct lg_siv *bucket = NULL;
     struct lg_secret *key = lg_secret_new();
-    int rc = bucket && key ? lg_bucket_key(k, lg_bucket_of(r->kid), bucket) : -ENOMEM;
+    int rc = key ? lg_bucket_siv(k, lg_bucket_of(r->kid), &bucket) : -ENOMEM;
     if (!rc)
         rc = lg_version_unwrap(k, bucket, r, i, key);
+    lg_siv_free(bucket);
     if (rc) {
         lg_secret_free(key);
         return rc;
@@ -374,7 +375,7 @@ int lg_record_key(struct lg_keyring *k, const struct lg_record *r, uint32_t i, s
 
 int lg_key_make(struct lg_keyring *k, enum lg_key_kind kind, struct lg_record *r, struct lg_key *ret)
 {
-    LG_SECRET_AUTO bucket = lg_secret_new();
+    struct lg_siv *bucket = NULL;
     struct lg_secret *key = lg_secret_random();
     memset(r, 0, sizeof *r);
     r->kind = kind;
@@ -383,11 +384,12 @@ int lg_key_make(struct lg_keyring *k, enum lg_key_kind kind, struct lg_record *r
     r->state = LG_KEY_ACTIVE;
     r->created = r->changed = lg_keyring_wall(k);
     r->changed_by = (uint32_t)getuid();
-    int rc = bucket && key ? lg_random(r->kid, LG_ID_LEN) : -ENOMEM;
+    int rc = key ? lg_random(r->kid, LG_ID_LEN) : -ENOMEM;
     if (!rc)
-        rc = lg_bucket_key(k, lg_bucket_of(r->kid), bucket);
+        rc = lg_bucket_siv(k, lg_bucket_of(r->kid), &bucket);
     if (!rc)
         rc = lg_version_wrap(k, bucket, r, 0, key);
+    lg_siv_free(bucket);
     if (!rc && kind != LG_KIND_STUDY)
         rc = lg_others_add(k);
     if (rc) {

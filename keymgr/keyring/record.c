@@ -122,7 +122,7 @@ int lg_bucket_wrap(struct lg_keyring *k, unsigned bucket, const struct lg_rooted
     return rc ? rc : lg_store_put(k->store, LG_T_BUCKETS, n, 2, wrapped, sizeof wrapped);
 }
 
-int lg_bucket_unwrap(struct lg_keyring *k, unsigned bucket, const struct lg_rooted *root, struct lg_secret *ret)
+int lg_bucket_key(struct lg_keyring *k, unsigned bucket, struct lg_secret *ret)
 {
     uint8_t n[2];
     const uint8_t *p;
@@ -131,7 +131,7 @@ int lg_bucket_unwrap(struct lg_keyring *k, unsigned bucket, const struct lg_root
     int rc = lg_store_get(k->store, LG_T_BUCKETS, n, 2, &p, &len);
     if (rc || len != LG_WRAPPED_LEN)
         return rc && rc != -ENOENT ? rc : -EPROTO;
-    return lg_bucket_open(k, bucket, root, p, ret);
+    return lg_bucket_open(k, bucket, &k->rooted, p, ret);
 }
 
 int lg_bucket_open(const struct lg_keyring *k, unsigned bucket, const struct lg_rooted *root, const uint8_t wrapped[LG_WRAPPED_LEN], struct lg_secret *ret)
@@ -166,34 +166,43 @@ int lg_buckets_open(const struct lg_keyring *k, unsigned first, unsigned n, cons
     return lg_keys_unwrap(root->siv, ad, LG_AD_LEN, wrapped, n, ret);
 }
 
-int lg_bucket_key(struct lg_keyring *k, unsigned bucket, struct lg_secret *ret)
+int lg_bucket_siv_key(struct lg_keyring *k, unsigned bucket, const uint8_t **ret)
 {
-    uint8_t *cached = k->bucket + (size_t)bucket * LG_KEY_LEN;
+    uint8_t *cached = k->bucket + (size_t)bucket * LG_SIV_KEY_LEN;
     if (!k->have_bucket[bucket]) {
-        int rc = lg_bucket_unwrap(k, bucket, &k->rooted, ret);
+        LG_SECRET_AUTO key = lg_secret_new();
+        int rc = key ? lg_bucket_key(k, bucket, key) : -ENOMEM;
+        if (!rc)
+            rc = lg_siv_key(key, cached);
         if (rc)
             return rc;
-        memcpy(cached, ret->b, LG_KEY_LEN);
         k->have_bucket[bucket] = true;
     }
-    memcpy(ret->b, cached, LG_KEY_LEN);
+    *ret = cached;
     return 0;
+}
+
+int lg_bucket_siv(struct lg_keyring *k, unsigned bucket, struct lg_siv **ret)
+{
+    const uint8_t *key;
+    int rc = lg_bucket_siv_key(k, bucket, &key);
+    return rc ? rc : lg_siv_from(key, ret);
 }
 
 /* ---- records ------------------------------------------------------------------------------------------------------------------------------------ */
 
 static struct ad version_ad(const struct lg_keyring *k, const struct lg_record *r, uint32_t i) { return ad_of(k, "key.....", r->kid, r->version[i], (uint32_t)r->kind); }
 
-int lg_version_wrap(const struct lg_keyring *k, const struct lg_secret *bucket, struct lg_record *r, uint32_t i, const struct lg_secret *key)
+int lg_version_wrap(const struct lg_keyring *k, struct lg_siv *bucket, struct lg_record *r, uint32_t i, const struct lg_secret *key)
 {
     struct ad a = version_ad(k, r, i);
-    return lg_key_wrap(bucket, a.b, sizeof a.b, key, r->wrapped[i]);
+    return lg_key_wrap_with(bucket, a.b, sizeof a.b, key, r->wrapped[i]);
 }
 
-int lg_version_unwrap(const struct lg_keyring *k, const struct lg_secret *bucket, const struct lg_record *r, uint32_t i, struct lg_secret *ret)
+int lg_version_unwrap(const struct lg_keyring *k, struct lg_siv *bucket, const struct lg_record *r, uint32_t i, struct lg_secret *ret)
 {
     struct ad a = version_ad(k, r, i);
-    return lg_key_unwrap(bucket, a.b, sizeof a.b, r->wrapped[i], ret);
+    return lg_key_unwrap_with(bucket, a.b, sizeof a.b, r->wrapped[i], ret);
 }
 
 void lg_version_ad(const struct lg_keyring *k, const uint8_t kid[LG_ID_LEN], enum lg_key_kind kind, uint32_t version, uint8_t out[LG_AD_LEN])

@@ -67,7 +67,7 @@ struct lg_keyring {
     struct lg_rooted rooted; /* the same */
     struct lg_secret *lookup, *record;
     struct lg_siv *ctrl;
-    uint8_t *bucket; /* LG_BUCKETS keys of secret memory */
+    uint8_t *bucket; /* LG_BUCKETS keys of LG_SIV_KEY_LEN bytes of secret memory, derived from the buckets' */
     bool have_bucket[LG_BUCKETS];
     int unfinished; /* of the destruction that unlocking resumed */
     int unkept;     /* why the file of tombstones is not up to date */
@@ -92,14 +92,16 @@ int lg_meta_write(struct lg_keyring *k) LG_MUST;
 int lg_meta_unwrap(struct lg_keyring *k, const struct lg_root *root, struct lg_secret *lookup, struct lg_secret *record) LG_MUST;
 int lg_meta_wrap(struct lg_keyring *k, const struct lg_root *root) LG_MUST;
 int lg_bucket_wrap(struct lg_keyring *k, unsigned bucket, const struct lg_rooted *root, const struct lg_secret *key) LG_MUST; /* stores it */
-int lg_bucket_unwrap(struct lg_keyring *k, unsigned bucket, const struct lg_rooted *root, struct lg_secret *ret) LG_MUST;
 int lg_bucket_open(const struct lg_keyring *k, unsigned bucket, const struct lg_rooted *root, const uint8_t wrapped[LG_WRAPPED_LEN], struct lg_secret *ret) LG_MUST;
 /* Up to LG_KEYS_AT_ONCE buckets from first on, their wraps one after the other. */
 int lg_buckets_wrap(const struct lg_keyring *k, unsigned first, unsigned n, const struct lg_rooted *root, const struct lg_secret *keys, uint8_t *wrapped) LG_MUST;
 int lg_buckets_open(const struct lg_keyring *k, unsigned first, unsigned n, const struct lg_rooted *root, const uint8_t *wrapped, struct lg_secret *ret) LG_MUST;
-int lg_bucket_key(struct lg_keyring *k, unsigned bucket, struct lg_secret *ret) LG_MUST; /* cached */
-int lg_version_wrap(const struct lg_keyring *k, const struct lg_secret *bucket, struct lg_record *r, uint32_t i, const struct lg_secret *key) LG_MUST;
-int lg_version_unwrap(const struct lg_keyring *k, const struct lg_secret *bucket, const struct lg_record *r, uint32_t i, struct lg_secret *ret) LG_MUST;
+int lg_bucket_key(struct lg_keyring *k, unsigned bucket, struct lg_secret *ret) LG_MUST; /* as it is stored */
+/* What wraps under it are made with: derived once while the keyring is unlocked and the root is the same. */
+int lg_bucket_siv_key(struct lg_keyring *k, unsigned bucket, const uint8_t **ret) LG_MUST; /* LG_SIV_KEY_LEN bytes of the keyring's */
+int lg_bucket_siv(struct lg_keyring *k, unsigned bucket, struct lg_siv **ret) LG_MUST;     /* the caller frees it */
+int lg_version_wrap(const struct lg_keyring *k, struct lg_siv *bucket, struct lg_record *r, uint32_t i, const struct lg_secret *key) LG_MUST;
+int lg_version_unwrap(const struct lg_keyring *k, struct lg_siv *bucket, const struct lg_record *r, uint32_t i, struct lg_secret *ret) LG_MUST;
 /* What a version's wrap is bound to. */
 void lg_version_ad(const struct lg_keyring *k, const uint8_t kid[LG_ID_LEN], enum lg_key_kind kind, uint32_t version, uint8_t out[LG_AD_LEN]);
 /* Where in a stored record its versions are, LG_VERSION_LEN bytes each: number, wrap. The rest is not looked at. */

@@ -216,20 +216,20 @@ static bool retired(struct lg_record *r, uint32_t version, uint64_t now, bool *r
 
 static int import_key(struct import *im, const uint8_t kid[LG_ID_LEN], const uint8_t *value, size_t len)
 {
-    LG_SECRET_AUTO bucket = lg_secret_new();
+    struct lg_siv *bucket = NULL;
     LG_SECRET_AUTO key = lg_secret_new();
     struct lg_record *r = malloc(sizeof *r);
     LG_SECRET_BUF_AUTO uint8_t *b = lg_secret_alloc(VALUE_MAX);
     struct lg_study_info info = { 0 };
     struct lg_rd rd = lg_rd(value, len);
     struct lg_wr w = lg_wr(b, VALUE_MAX);
-    int rc = bucket && key && r && b ? 0 : -ENOMEM;
+    int rc = key && r && b ? 0 : -ENOMEM;
     unsigned kind = lg_rd_u8(&rd);
     uint32_t n = lg_rd_u32(&rd);
     if (!rc && n > LG_KEY_VERSIONS_MAX)
         rc = -EBADMSG;
     if (!rc && im->write)
-        rc = lg_bucket_key(&im->k, lg_bucket_of(kid), bucket);
+        rc = lg_bucket_siv(&im->k, lg_bucket_of(kid), &bucket);
     if (rc) {
         free(r);
         return rc;
@@ -241,10 +241,12 @@ static int import_key(struct import *im, const uint8_t kid[LG_ID_LEN], const uin
     for (uint32_t i = 0; !rc && i < n; i++) { /* wrapped anew; the last one is left in key */
         r->version[i] = lg_rd_u32(&rd);
         lg_rd_copy(&rd, key->b, LG_KEY_LEN);
-        rc = lg_version_wrap(&im->k, bucket, r, i, key);
+        if (bucket)
+            rc = lg_version_wrap(&im->k, bucket, r, i, key);
         lg_wr_u32(&w, r->version[i]);
         lg_wr_bytes(&w, r->wrapped[i], LG_WRAPPED_LEN);
     }
+    lg_siv_free(bucket);
     lg_wr_bytes(&w, rd.p, rd.left);
     if (!rc)
         rc = w.bad || !lg_rd_ok(&rd) ? -EBADMSG : lg_record_parse(&im->k, kid, b, w.len, r);
@@ -384,7 +386,7 @@ static int import_all(struct lg_keyring *k, void *arg)
     struct lg_officer *officers = calloc(LG_OFFICERS_MAX, sizeof *officers);
     unsigned failed, n = 0;
     im->k.store = k->store;
-    int rc = officers && (im->k.root.key = lg_secret_dup(k->root.key)) && (im->k.bucket = lg_secret_alloc((size_t)LG_BUCKETS * LG_KEY_LEN)) ? 0 : -ENOMEM;
+    int rc = officers && (im->k.root.key = lg_secret_dup(k->root.key)) && (im->k.bucket = lg_secret_alloc((size_t)LG_BUCKETS * LG_SIV_KEY_LEN)) ? 0 : -ENOMEM;
     if (!rc)
         rc = frames_read(s->h, s->key, s->rd, s->arg, &(struct sink){ import_meta, import_row, im });
     if (!rc && lg_store_in_txn(k->store))

@@ -133,7 +133,7 @@ static void adopt(struct lg_keyring *k, struct lg_root *root, struct lg_rooted *
     k->rooted = *rooted;
     root->key = NULL;
     rooted->siv = NULL;
-    lg_wipe(k->bucket, (size_t)LG_BUCKETS * LG_KEY_LEN);
+    lg_wipe(k->bucket, (size_t)LG_BUCKETS * LG_SIV_KEY_LEN);
     memset(k->have_bucket, 0, sizeof k->have_bucket);
 }
 

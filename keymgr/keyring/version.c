@@ -33,15 +33,15 @@ int lg_others_add(struct lg_keyring *k) { return count(k, others_name, 1); }
 /* What is known of the study moves under the new version, as the newest one seals it. */
 static int version_add(struct lg_keyring *k, struct lg_record *r)
 {
-    LG_SECRET_AUTO bucket = lg_secret_new();
     LG_SECRET_AUTO fresh = lg_secret_random();
     struct lg_study_info info;
+    struct lg_siv *bucket = NULL;
     struct lg_key old;
     if (r->state != LG_KEY_ACTIVE)
         return -EKEYREVOKED;
     if (r->n >= LG_KEY_VERSIONS_MAX || (r->n && r->version[r->n - 1] == UINT32_MAX))
         return -ENOSPC;
-    if (!bucket || !fresh)
+    if (!fresh)
         return -ENOMEM;
     int rc = lg_record_key(k, r, r->n - 1, &old);
     if (rc)
@@ -49,10 +49,11 @@ static int version_add(struct lg_keyring *k, struct lg_record *r)
     rc = lg_info_open(k, r, old.key, &info);
     lg_secret_free(old.key);
     if (!rc)
-        rc = lg_bucket_key(k, lg_bucket_of(r->kid), bucket);
+        rc = lg_bucket_siv(k, lg_bucket_of(r->kid), &bucket);
     r->version[r->n] = r->version[r->n - 1] + 1;
     if (!rc)
         rc = lg_version_wrap(k, bucket, r, r->n, fresh);
+    lg_siv_free(bucket);
     if (!rc)
         rc = lg_info_seal(k, r, fresh, &info);
     if (!rc) {

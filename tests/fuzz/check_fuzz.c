@@ -263,7 +263,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
         x.k.ctrl = ctrl;
         x.k.rooted.siv = root;
         x.k.record = x.k.lookup = key;
-        x.k.bucket = lg_secret_alloc((size_t)LG_BUCKETS * LG_KEY_LEN);
+        x.k.bucket = lg_secret_alloc((size_t)LG_BUCKETS * LG_SIV_KEY_LEN);
         if (!x.k.bucket)
             abort();
     }

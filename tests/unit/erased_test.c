@@ -426,7 +426,7 @@ static void all_of_today(struct lg_keyring *k, const char *slot)
 
 /* ---- destroying badly --------------------------------------------------------------------------------------------------------------------------------- */
 
-static void drop_one(struct lg_keyring *k, struct lg_record *r, const struct lg_secret *old, const struct lg_secret *fresh)
+static void drop_one(struct lg_keyring *k, struct lg_record *r, struct lg_siv *old, struct lg_siv *fresh)
 {
     LG_SECRET_AUTO x = lg_secret_new();
     if (memcmp(r->kid, victim[0], LG_ID_LEN) == 0 || memcmp(r->kid, victim[1], LG_ID_LEN) == 0) {
@@ -444,13 +444,18 @@ static void drop_one(struct lg_keyring *k, struct lg_record *r, const struct lg_
 static void drop_in(struct lg_keyring *k, unsigned b, const struct lg_secret *old, const struct lg_secret *fresh)
 {
     uint8_t kid[64] = { (uint8_t)(b >> 4), (uint8_t)(b << 4) };
+    struct lg_siv *from, *to;
     const uint8_t *p;
     size_t len = LG_ID_LEN, vlen;
+    assert_int_equal(lg_siv_new(old, &from), 0);
+    assert_int_equal(lg_siv_new(fresh, &to), 0);
     for (bool after = false; lg_store_next(k->store, LG_T_KEYS, after, kid, &len, &p, &vlen) == 0 && lg_bucket_of(kid) == b; after = true) {
         struct lg_record r;
         assert_int_equal(lg_record_parse(k, kid, p, vlen, &r), 0);
-        drop_one(k, &r, old, fresh);
+        drop_one(k, &r, from, to);
     }
+    lg_siv_free(from);
+    lg_siv_free(to);
 }
 
 /* The victims' wraps are left out; their buckets get new keys, or not. */
@@ -676,10 +681,104 @@ static void test_gone(void **state)
     lg_keyring_close(k);
 }
 
+/* ---- a bucket with more in it than is wrapped at a time ---------------------------------------------------------------------------------------------------- */
+
+enum { CROWD = 150, CROWD_VERSIONS = 3 };
+static struct neighbour {
+    struct lg_record r;
+    struct lg_secret *key[CROWD_VERSIONS];
+} crowd[CROWD];
+
+static void crowd_in(struct lg_keyring *k, const uint8_t kid[LG_ID_LEN])
+{
+    struct lg_study_info info = { .uid = "2.3.4", .patient_id = "P2" };
+    uint8_t id[LG_ID_LEN];
+    struct lg_siv *bucket;
+    struct lg_key x;
+    assert_int_equal(lg_keyring_begin(k), 0);
+    assert_int_equal(lg_bucket_siv(k, lg_bucket_of(kid), &bucket), 0);
+    for (unsigned i = 0; i < CROWD; i++) {
+        struct lg_record *r = &crowd[i].r;
+        assert_int_equal(lg_key_make(k, LG_KIND_STUDY, r, &x), 0);
+        lg_secret_free(x.key);
+        r->kid[0] = kid[0];
+        r->kid[1] = (uint8_t)((kid[1] & 0xf0) | (r->kid[1] & 0x0f));
+        r->n = 1 + i % CROWD_VERSIONS;
+        for (unsigned v = 0; v < r->n; v++) {
+            r->version[v] = v + 1;
+            crowd[i].key[v] = lg_secret_random();
+            assert_non_null(crowd[i].key[v]);
+            assert_int_equal(lg_version_wrap(k, bucket, r, v, crowd[i].key[v]), 0);
+        }
+        snprintf(r->reason, sizeof r->reason, "neighbour %u", i);
+        r->c.retain_until = i;
+        if (i % 2)
+            assert_int_equal(lg_info_seal(k, r, crowd[i].key[r->n - 1], &info), 0);
+        assert_int_equal(lg_record_put(k, r), 0);
+        memcpy(id, r->kid, LG_ID_LEN);
+        assert_int_equal(lg_record_get(k, id, r), 0);
+    }
+    lg_siv_free(bucket);
+    assert_int_equal(lg_keyring_commit(k), 0);
+}
+
+/* The keys are what they were, under another wrap each; nothing else of the records is different. */
+static void crowd_is_well(struct lg_keyring *k)
+{
+    for (unsigned i = 0; i < CROWD; i++) {
+        struct lg_record was = crowd[i].r, is;
+        struct lg_key x;
+        assert_int_equal(lg_record_get(k, was.kid, &is), 0);
+        for (unsigned v = 0; v < was.n; v++) {
+            assert_int_equal(lg_record_key(k, &is, v, &x), 0);
+            assert_memory_equal(x.key, crowd[i].key[v], LG_KEY_LEN);
+            lg_secret_free(x.key);
+            assert_memory_not_equal(is.wrapped[v], was.wrapped[v], LG_WRAPPED_LEN);
+        }
+        memset(is.wrapped, 0, sizeof is.wrapped);
+        memset(was.wrapped, 0, sizeof was.wrapped);
+        assert_memory_equal(&is, &was, sizeof is);
+    }
+}
+
+static void test_crowd(void **state)
+{
+    (void)state;
+    uint8_t kids[4][LG_ID_LEN];
+    unsigned n;
+    struct lg_roots roots;
+    struct lg_record r;
+    struct lg_keyring *k = opened();
+    struct lg_key x = study(k, victim_uid);
+    lg_secret_free(x.key);
+    crowd_in(k, x.kid);
+    assert_int_equal(lg_keyring_begin(k), 0);
+    assert_int_equal(lg_keyring_revoke(k, victim_uid, "because", 5, kids, 4, &n), 0);
+    assert_int_equal(lg_keyring_commit(k), 0);
+    assert_int_equal(lg_keyring_destroy(k, &n), 0);
+    assert_int_equal(n, 1);
+    crowd_is_well(k);
+    lg_keyring_close(k);
+    for (unsigned i = 0; i < 2; i++) { /* either copy alone */
+        assert_int_equal(lg_keyring_open(at(i ? "m" : "k"), at(i ? "m.root" : "k.root"), NULL, &k), 0);
+        assert_int_equal(lg_slotfile_unlock(at("k.root"), LG_SLOT_PASSPHRASE, NULL, pass, strlen(pass), &roots), 0);
+        assert_int_equal(lg_keyring_unlock(k, &roots), 0);
+        lg_roots_done(&roots);
+        crowd_is_well(k);
+        assert_int_equal(lg_record_get(k, x.kid, &r), 0);
+        assert_true(r.n == 0 && r.state == LG_KEY_DESTROYED);
+        lg_keyring_close(k);
+    }
+    for (unsigned i = 0; i < CROWD; i++)
+        for (unsigned v = 0; v < CROWD_VERSIONS; v++)
+            lg_secret_free(crowd[i].key[v]);
+}
+
 int main(void)
 {
     if (lg_secret_init(true) || lg_crypto_init())
         return 1;
-    const struct CMUnitTest tests[] = { cmocka_unit_test_setup_teardown(test_found, setup, teardown), cmocka_unit_test_setup_teardown(test_gone, setup, teardown) };
+    const struct CMUnitTest tests[] = { cmocka_unit_test_setup_teardown(test_found, setup, teardown), cmocka_unit_test_setup_teardown(test_gone, setup, teardown),
+                                        cmocka_unit_test_setup_teardown(test_crowd, setup, teardown) };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
