@@ -120,8 +120,13 @@ for f in lower:
     write(f, x)
 assert w.run(*drill).returncode == 10
 shutil.rmtree(w.path("vault-copy"))
-r = json.loads(w.cli("backup", "restore", second, "--keyring", w.path("listed"), "--json", *common, "--destroyed", gone))
-assert r["quarantined"] == 1
+r = w.run("leadglass", "backup", "restore", second, "--keyring", w.path("listed"), "--json", *common, "--destroyed", gone)
+assert r.returncode == 0 and json.loads(r.stdout)["quarantined"] == 1 and "READ AGAIN" not in r.stderr, r
+# What stands in the way is said before a secret is asked for; that nothing was said of destructions is, afterwards.
+w.fails(1, ["exists already"], "leadglass", "backup", "restore", second, "--keyring", w.path("listed"))
+w.fails(1, ["is not there", "once a study was destroyed"], "leadglass", "backup", "restore", second, "--keyring", w.path("blind"), *common, "--tombstones", w.path("no-such"))
+r = w.run("leadglass", "backup", "restore", second, "--keyring", w.path("blind"), *common)
+assert r.returncode == 0 and "CAN BE READ AGAIN" in r.stderr and "leadglass-keyd --keyring %s`" % w.path("blind") in r.stdout, r
 w.fails(1, ["altered"], "leadglass", "backup", "restore", bad if not write(bad, b[:-5]) else "", "--keyring", w.path("keyring"), *args)
 assert not os.path.exists(w.path("keyring")) and not os.path.exists(w.path("keyring.root"))
 got = json.loads(w.cli("backup", "restore", second, "--keyring", w.path("keyring"), "--json", *args))

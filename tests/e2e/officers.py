@@ -76,6 +76,7 @@ assert ret.ok("study", "list", "--hold").startswith(UCT)
 ret.refused("legal hold", "study", "revoke", UCT, "--reason", "x")
 rel = ret.act("study", "release", UCT, "--reason", "closed")
 assert rel["state"] == "pending"
+assert re.search("^held      since .*Z, by Ruth: case 7$", sec.ok("request", "show", rel["id"]), re.M)
 ret.refused("their own", "request", "approve", rel["id"])
 sec.act("request", "approve", rel["id"])
 assert not ret.ok("study", "list", "--hold")
@@ -87,6 +88,7 @@ sec.act("request", "approve", s["id"])
 due = json.loads(ret.ok("study", "due", "--json"))
 assert [d["uid"] for d in due] == [UMR], due
 rule = ret.act("study", "retain", UMR, "--rule", "inpatient", "--reason", "was an inpatient")
+assert "rule      inpatient, 500 years" in sec.ok("request", "show", rule["id"])
 sec.act("request", "approve", rule["id"])
 assert not json.loads(ret.ok("study", "due", "--json"))
 ret.refused("retention", "study", "revoke", UMR, "--reason", "x")
@@ -125,9 +127,12 @@ began = time.monotonic()
 sec.act("study", "hold", UJP, "--reason", "how long does one take?")
 WAITING = 2 + int(8 * (time.monotonic() - began))
 x = sec.act("policy", "set", "--waiting", "%ds" % WAITING, "--reason", "test")
-assert "3600 s" in w.cli("policy", "show")
+assert "1h between" in w.cli("policy", "show")
+said = ret.ok("request", "show", x["id"])  # whoever approves a policy sees all of it, and what it was
+assert "action    policy: waiting period" in said and said.count("years kept: default=0, inpatient=500\n") == 2, said
+assert "until now waiting period 1h, 20 suspensions by one officer in 1h, years kept: default=0, inpatient=500\n" in said, said
 ret.act("request", "approve", x["id"])
-assert "%d s between" % WAITING in w.cli("policy", "show")
+assert json.loads(w.cli("policy", "show", "--json"))["waiting_s"] == WAITING
 
 # ---- a file signed on a machine of its own
 f = w.path("desk", "carried")
@@ -204,6 +209,7 @@ w.fails(1, ["void already"], "leadglass", "backup", "void", b, "--act", x["id"])
 x = ret.act("officer", "add", "Olga", "--role", "security-officer", "--key", other.key + ".pub", "--account", str(other.uid), "--reason", "deputy")
 sec.act("request", "approve", x["id"])
 x = ret.act("officer", "remove", "Sam", "--reason", "leaves")
+assert "officer   Sam, security-officer, account %d" % sec.uid in other.ok("request", "show", x["id"])
 other.act("request", "approve", x["id"])
 sec.refused("may not", "study", "hold", UMR, "--reason", "x", code=1)
 ret.refused("must remain", "officer", "remove", "Olga", "--reason", "x")

@@ -48,6 +48,8 @@ ct = uid[key(os.path.join(m, "d1", "f1"))[0]]
 before = times()
 w.umount()
 backup("vault-before")
+w.fails(2, ["--version-older-than N, or --all-studies"], "leadglass", "key", "reencrypt", vault)
+w.fails(1, ["not where it is mounted"], "leadglass", "key", "reencrypt", m, "--all-studies")
 w.fails(1, ["not mounted"], "leadglass", "key", "reencrypt", vault, "--study", ct)
 w.mount()
 

@@ -89,6 +89,9 @@ write(os.path.join(m, "ct"), read(ct))
 
 # ---- in use ------------------------------------------------------------------------------------------------------------------------------------------------
 e = w.fails(7, ["is in use (%s)" % m, "--keyless"], "leadglass", "scrub", vault)
+w.fails(1, ["is not a vault", "not where it is mounted"], "leadglass", "scrub", "--keyless", m)
+e = w.fails(1, ["No such file"], "leadglass", "scrub", "--keyless", w.path("none"))
+assert "Nothing is wrong" not in e, e
 j = scrub(0, "--keyless")
 assert j["live"] and j["findings"] == [], j
 with open(os.path.join(m, "f23"), "ab") as f:  # under way, beside real damage

@@ -31,6 +31,8 @@ w.fails(3, ["not enough", "any 3 of 5"], "leadglass", "backup", "inspect", w.pat
 w.fails(3, ["given already"], "leadglass", "backup", "inspect", w.path("b.lgk"), *args(1, 2, 1))
 w.fails(3, ["of another backup", "others/share-3"], "leadglass", "backup", "inspect", w.path("b.lgk"), *args(1, 2), *args(3, at="others"))
 w.fails(3, ["no terminal"], "leadglass", "backup", "inspect", w.path("b.lgk"))
+w.cli("backup", "create", w.path("pass.lgk"), "--passphrase-file", w.passphrase)
+w.fails(3, ["opens with a passphrase, not with shares"], "leadglass", "backup", "inspect", w.path("pass.lgk"), *args(1, 2, 3))
 # A typing error: which share, which group.
 lines = read(w.path("shares", "share-2-of-5.txt")).decode().split("\n")
 assert lines[0].startswith("# share 2 of 5; any 3 open keyring backup ") and len([x for x in lines[1:] if x]) == 10

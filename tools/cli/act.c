@@ -58,17 +58,6 @@ int act_day(const char *text, uint64_t *ret)
     return 0;
 }
 
-int act_period(const char *text, uint64_t *ret)
-{
-    char *end;
-    unsigned long n = strtoul(text, &end, 10);
-    unsigned long unit = *end == 'd' ? 86400 : *end == 'h' ? 3600 : *end == 'm' ? 60 : *end == 's' ? 1 : 0;
-    if (end == text || !unit || end[1] || n > 1000000)
-        return -EINVAL;
-    *ret = (uint64_t)n * unit;
-    return 0;
-}
-
 int act_key_read(const struct cli *c, const char *path, struct lg_secret *ret)
 {
     LG_SECRET_BUF_AUTO char *pass = lg_secret_alloc(LG_PASSPHRASE_MAX + 1);
@@ -112,51 +101,6 @@ static int explain(const struct cli *c, int rc, const char *what)
     }
 }
 
-static void details(char *out, size_t cap, const struct lg_act *a)
-{
-    char id[2 * LG_ID_LEN + 1], t[32];
-    struct lg_officer o;
-    struct lg_policy p;
-    struct lg_assign file;
-    struct lg_trim trim;
-    cli_hex(a->kid, id);
-    cli_time(a->number, t);
-    out[0] = 0;
-    if (a->action == LG_ACT_REVOKE && a->data_len && !lg_trim_decode(a->data, a->data_len, &trim)) {
-        int at = snprintf(out, cap, "%sits files are removed afterwards from", a->number & 1 ? "ALTHOUGH A RETENTION RULE SAYS IT IS NOT DUE; " : "");
-        for (unsigned i = 0; i < trim.n_vaults && at > 0 && (size_t)at < cap; i++) {
-            cli_hex(trim.vault[i], id);
-            at += snprintf(out + at, cap - (size_t)at, "%s vault %s", i ? "," : "", id);
-        }
-    } else if (a->action == LG_ACT_RETAIN || a->action == LG_ACT_SHORTEN)
-        snprintf(out, cap, "until %s", t);
-    else if (a->action == LG_ACT_RULE)
-        snprintf(out, cap, "rule number %llu", (unsigned long long)a->number);
-    else if (a->action == LG_ACT_REVOKE && a->number & 1)
-        snprintf(out, cap, "ALTHOUGH A RETENTION RULE SAYS IT IS NOT DUE");
-    else if (a->action == LG_ACT_OFFICER_ADD && !lg_officer_decode(a->data, a->data_len, &o))
-        snprintf(out, cap, "%s as %s, account %u", o.name, lg_role_name(o.role), (unsigned)o.account);
-    else if (a->action == LG_ACT_ASSIGN && !lg_assign_decode(a->data, a->data_len, &file)) {
-        char f[2 * LG_ID_LEN + 1], from[2 * LG_ID_LEN + 1];
-        cli_hex(file.file_id, f);
-        cli_hex(file.from, from);
-        snprintf(out, cap, "file %s, id %s, which is under key %s", file.name, f, from);
-    } else if (a->action == LG_ACT_TRIM && !lg_trim_decode(a->data, a->data_len, &trim)) {
-        int at = snprintf(out, cap, "older key versions of %s are destroyed; DECLARED: no ciphertext copy from before %s is kept anywhere; looked through: ", a->uid[0] ? "this study" : "ALL STUDIES", t);
-        for (unsigned i = 0; i < trim.n_vaults && at > 0 && (size_t)at < cap; i++) {
-            cli_hex(trim.vault[i], id);
-            at += snprintf(out + at, cap - (size_t)at, "%svault %s", i ? ", " : "", id);
-        }
-        if (trim.others_gone && at > 0 && (size_t)at < cap)
-            snprintf(out + at, cap - (size_t)at, "; DECLARED: the keyring's other vaults are gone");
-    } else if (a->action == LG_ACT_POLICY && !lg_policy_decode(a->data, a->data_len, &p))
-        snprintf(out, cap, "waiting period %llu s, %u suspensions in %u s, %u rules", (unsigned long long)p.waiting_s, p.suspend_max, p.suspend_s, p.n_rules);
-    else if (a->action == LG_ACT_OFFICER_REMOVE && a->data_len == LG_SIGN_PUB_LEN)
-        lg_b64_encode(a->data, a->data_len, out);
-    else if (!lg_action_info(a->action)->study && strspn(id, "0") != sizeof id - 1)
-        snprintf(out, cap, "%s", id);
-}
-
 static cJSON *signed_json(const struct lg_signed *s)
 {
     char b[128], t[32];
@@ -193,7 +137,7 @@ cJSON *act_json(const struct lg_act_record *r)
     cli_hex(a.kid, id);
     cJSON_AddStringToObject(j, "subject_id", id);
     cJSON_AddStringToObject(j, "reason", a.reason);
-    details(more, sizeof more, &a);
+    act_details(more, sizeof more, &a);
     cJSON_AddStringToObject(j, "details", more);
     cli_time(a.created, t);
     cJSON_AddStringToObject(j, "created", t);
@@ -224,7 +168,7 @@ static int report(const struct cli *c, const struct lg_act_record *r, const stru
     cli_time(r->due, t);
     printf("%s  %s %s: %s", id, lg_action_info(a.action)->name, a.uid, lg_act_state_name(r->state));
     if (r->state == LG_ACT_PENDING)
-        printf("; another officer approves it: leadglass study approve %s --sign KEYFILE", id);
+        printf("; another officer approves it: leadglass request approve %s --sign KEYFILE", id);
     else if (r->state == LG_ACT_WAITING && a.action == LG_ACT_TRIM)
         printf("; from %s on: leadglass key trim --act %s VAULT... Until then: leadglass study cancel %s", t, id, id);
     else if (r->state == LG_ACT_WAITING)
@@ -235,6 +179,10 @@ static int report(const struct cli *c, const struct lg_act_record *r, const stru
         printf("; now: leadglass backup void %s --act %s", backup, id);
     } else if (r->state == LG_ACT_APPROVED && a.action == LG_ACT_DESTROY_ENABLE)
         printf("; now: leadglass backup confirm --act %s", id);
+    else if (r->state == LG_ACT_APPROVED && a.action == LG_ACT_UNANCHOR)
+        printf("; now: leadglass slot anchor --none --act %s", id);
+    else if (r->state == LG_ACT_APPROVED && a.action == LG_ACT_ASSIGN)
+        printf("; now, as root: leadglass study assign FILE %s --act %s", a.uid, id);
     putchar('\n');
     fflush(stdout);
     return cli_unconfirmed(c, u, NULL);
@@ -382,7 +330,7 @@ static void print_act(struct lg_client *k, const struct lg_act_record *r, const 
     struct lg_study *s = calloc(1, sizeof *s);
     cli_time(a->created, t);
     cli_time(a->expires, u);
-    details(more, sizeof more, a);
+    act_details(more, sizeof more, a);
     fprintf(f, "action    %s%s%s\nstate     %s\n", lg_action_info(a->action)->name, more[0] ? ": " : "", more, lg_act_state_name(r->state));
     /* UID and patient as the key manager knows them, not as the request says. */
     if (a->uid[0] && s && lg_client_study_show(k, a->uid, s) == 0)
@@ -393,6 +341,7 @@ static void print_act(struct lg_client *k, const struct lg_act_record *r, const 
     /* The study that loses the file, likewise. */
     if (a->action == LG_ACT_ASSIGN && s && lg_assign_decode(a->data, a->data_len, &file) == 0 && lg_client_study_by_kid(k, file.from, s) == 0)
         fprintf(f, "from      study %s, patient %s\n", s->info.uid[0] ? s->info.uid : "(unreadable)", s->info.patient_id[0] ? s->info.patient_id : "(not known)");
+    act_context(k, a, s, f);
     fprintf(f, "reason    %s\ncreated   %s, expires %s\n", a->reason, t, u);
     free(s);
 }
@@ -538,7 +487,7 @@ int act_sign_file(const struct cli *c, const char *path)
         code = cli_fail(CLI_FAILED, "%s: no file of an act", path);
     if (code)
         return code;
-    details(more, sizeof more, &a);
+    act_details(more, sizeof more, &a);
     fprintf(stderr, "action    %s%s%s\nstudy     %s\nreason    %s\n", lg_action_info(a.action)->name, more[0] ? ": " : "", more, a.uid, a.reason);
     code = sure(c, c->approve ? "Approve this?" : "Sign this?");
     if (!code)

@@ -2,6 +2,8 @@
 #ifndef LG_CLI_ACT_H
 #define LG_CLI_ACT_H
 
+#include <stdio.h>
+
 #include "cli.h"
 
 /* Fills in who asks and when, signs (with --sign) or leaves it to single-administrator mode, hands it in and reports what came of it. With --offline FILE it
@@ -24,6 +26,10 @@ int act_file_write(const char *path, const char *text, unsigned mode);
 /* Seconds since 1970 of a day (YYYY-MM-DD or YYYYMMDD); a period (7d, 12h, 30m, 10s). -EINVAL. */
 int act_day(const char *text, uint64_t *ret);
 int act_period(const char *text, uint64_t *ret);
+const char *act_period_text(uint64_t s, char out[24]); /* 7d; out */
+/* actsay.c: what an act would do, from itself alone; what stands behind its numbers and keys in this keyring, a line each. s: room for a study, or NULL. */
+void act_details(char *out, size_t cap, const struct lg_act *a);
+void act_context(struct lg_client *k, const struct lg_act *a, struct lg_study *s, FILE *f);
 cJSON *act_json(const struct lg_act_record *r);
 
 extern const struct cli_option act_options[];

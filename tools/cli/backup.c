@@ -367,7 +367,7 @@ static int later_read(const struct cli *c, struct lg_backup_later *ret)
     if (c->destroyed && (!(l.destroyed = read_file(c->destroyed, LIST_MAX, &len)) || strlen(l.destroyed) != len))
         code = cli_fail(CLI_FAILED, "%s: cannot be read as a list of study UIDs or key ids, one a line", c->destroyed);
     if (!code && c->tombstones && !(l.tombstones = read_file(c->tombstones, TOMBSTONES_MAX, &l.tombstones_len)))
-        code = cli_fail(CLI_FAILED, "%s: cannot be read", c->tombstones);
+        code = cli_fail(CLI_FAILED, "%s: %s", c->tombstones, access(c->tombstones, F_OK) ? "is not there. There is one beside the slot file, and the mirror's, once a study was destroyed" : "cannot be read");
     if (code)
         later_done(&l);
     else
@@ -396,7 +396,11 @@ static int restore_into(const struct cli *c, const char *file, FILE *f, const st
     later_done(&later);
     if (rc)
         return explain_backup(rc, file, c->keyring);
-    code = print_counts(c, h, &n, quarantined, NULL, "Serve it with `leadglass-keyd --keyring DIR`. Nothing is destroyed until `leadglass backup confirm`.");
+    char done[PATH_MAX + 160];
+    snprintf(done, sizeof done, "Serve it with `leadglass-keyd --keyring %.4000s`. Nothing is destroyed until `leadglass backup confirm`.", c->keyring);
+    code = print_counts(c, h, &n, quarantined, NULL, done);
+    if (!c->tombstones && !c->destroyed)
+        cli_fail(0, "neither --tombstones nor --destroyed was said: every study that was destroyed after this backup CAN BE READ AGAIN in the restored keyring. If any was, take %s and %s away and restore once more", c->keyring, slot);
     if (n.aside)
         code = cli_fail(CLI_FAILED, "the keyring was restored; but %s.tombstones, of the keyring that stood there before, could not be set aside (%s). Move it to a safe place before the key manager is started, which may write it anew",
                         slot, strerror(-n.aside));
@@ -420,6 +424,15 @@ static int drill(const struct cli *c, const char *file, FILE *f, const struct lg
     return code ? code : said;
 }
 
+/* Before anybody types a secret or three shares. */
+static bool in_the_way(const char *dir)
+{
+    char slot[PATH_MAX];
+    struct stat st;
+    snprintf(slot, sizeof slot, "%.4000s.root", dir);
+    return lstat(dir, &st) == 0 || lstat(slot, &st) == 0;
+}
+
 static int read_backup(const struct cli *c, const char *file, bool restore)
 {
     LG_SECRET_BUF_AUTO char *pass = lg_secret_alloc(LG_PASSPHRASE_MAX + 1);
@@ -429,9 +442,13 @@ static int read_backup(const struct cli *c, const char *file, bool restore)
     enum lg_slot_type type;
     size_t len = 0;
     FILE *f = NULL;
-    int code = pass && key ? open_backup(file, &f, &h) : cli_fail(CLI_FAILED, "out of memory");
+    int code = restore && in_the_way(c->keyring) ? explain_backup(-EEXIST, file, c->keyring) : pass && key ? open_backup(file, &f, &h) : cli_fail(CLI_FAILED, "out of memory");
     if (code)
         return code;
+    if (!h.k && c->share_files.n) {
+        fclose(f);
+        return cli_fail(CLI_PASSPHRASE, "%s opens with a passphrase, not with shares", file);
+    }
     code = h.k ? shares_get(c, &h, key) : cli_secret(c, "Passphrase of the backup", false, &type, pass, &len);
     int rc = code || h.k ? 0 : lg_backup_header_open(&h, pass, len, key);
     if (!code && rc == -EKEYREJECTED)

@@ -95,6 +95,8 @@ static int run_key(struct cli *c)
     bool reencrypt = strcmp(what, "reencrypt") == 0 && c->argc == 2 && !c->root && (c->study != NULL) + c->all_studies + (c->older_than != 0) == 1;
     bool accept = strcmp(what, "accept") == 0 && c->argc == 1 && !c->root && !c->study && !c->all_studies;
     bool trim = strcmp(what, "trim") == 0 && !c->root && !c->older_than && !c->rate && (c->study != NULL) + c->all_studies + (c->act != NULL) == 1;
+    if (strcmp(what, "reencrypt") == 0 && c->argc == 2 && !c->study && !c->all_studies && !c->older_than)
+        return cli_fail(CLI_USAGE, "reencrypt: say whose files: --study UID, --version-older-than N, or --all-studies");
     if (!rotate && !reencrypt && !trim && !accept)
         return cli_fail(CLI_USAGE, "expected rotate and one of --root, --study UID, --all-studies; or reencrypt VAULT and one of --study UID, --version-older-than N, --all-studies;\n"
                                    "or trim VAULT... and one of --study UID, --all-studies (with --no-copies-before DATE), --act ID; or accept.\n"

@@ -60,7 +60,7 @@ int cli_explain(const struct cli *c, int rc, const char *what)
     case -ETIMEDOUT:
         return cli_fail(CLI_NO_KEYD, "the key manager at %s did not answer in time", c->socket);
     case -EACCES:
-        return cli_fail(CLI_FAILED, "%s: this user may not (root, or the user whom the key manager runs as)", what);
+        return cli_fail(CLI_FAILED, "%s: this user may not (root, the user whom the key manager runs as; what officers may, from the account that they are registered with)", what);
     case -ENOKEY:
         return cli_fail(CLI_LOCKED, "the keyring is locked. Run `leadglass unlock` first");
     case -EKEYREVOKED:

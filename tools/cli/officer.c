@@ -195,10 +195,15 @@ static int policy_show(const struct cli *c, const struct lg_policy *p)
         }
         return cli_print_json(j);
     }
-    printf("waiting period   %llu s between approval and destruction\nsuspensions      %u by one officer in %u s\n", (unsigned long long)p->waiting_s, p->suspend_max, p->suspend_s);
-    for (unsigned i = 0; i < p->n_rules; i++)
-        printf("rule             %s: %u years after the patient's last study that follows it%s%s\n", p->rules[i].name, p->rules[i].years, i ? "" : " (what studies follow unless told otherwise)",
-               p->rules[i].years ? "" : "; none");
+    char wait[24], in[24];
+    printf("waiting period   %s between approval and destruction\nsuspensions      %u by one officer in %s\n", act_period_text(p->waiting_s, wait), p->suspend_max, act_period_text(p->suspend_s, in));
+    for (unsigned i = 0; i < p->n_rules; i++) {
+        const char *first = i ? "" : " (what studies follow unless told otherwise)";
+        if (p->rules[i].years)
+            printf("rule             %s: %u years after the patient's last study that follows it%s\n", p->rules[i].name, p->rules[i].years, first);
+        else
+            printf("rule             %s: no period, nothing becomes due by it%s\n", p->rules[i].name, first);
+    }
     return CLI_OK;
 }
 

@@ -1,5 +1,6 @@
 #include "scrub.h"
 
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -127,6 +128,7 @@ static int explain(const struct run *r, int rc)
 static void summary(const struct run *r, const struct lg_scrub_stat *t)
 {
     FILE *f = r->json ? stderr : stdout;
+    const char *nothing = r->complete ? " Nothing is wrong.\n" : " Nothing wrong was found so far.\n";
     bool much = t->bytes >= 1u << 30;
     fprintf(f, "%s%llu files (%llu %s), %llu directories, %llu links, %.1f %s%s.", r->complete ? "" : "not complete: ", (unsigned long long)t->files, (unsigned long long)t->verified,
             r->keyless ? "match their checksums" : "verified whole", (unsigned long long)t->dirs, (unsigned long long)t->links, (double)t->bytes / (much ? 1 << 30 : 1 << 20), much ? "GiB" : "MiB",
@@ -137,7 +139,7 @@ static void summary(const struct run *r, const struct lg_scrub_stat *t)
             fprintf(f, "%s%s %llu", sep, lg_scrub_class_name((enum lg_scrub_class)i), (unsigned long long)t->found[i]);
             sep = ", ";
         }
-    fputs(*sep == ' ' ? " Nothing is wrong.\n" : ".\n", f);
+    fputs(*sep == ' ' ? nothing : ".\n", f);
     if (t->found[LG_SCRUB_NO_KEY])
         fputs("Unknown keys: the keyring may be older than the vault; a newer copy of it may know them.\n", f);
 }
@@ -152,14 +154,25 @@ static void found(struct run *r, const struct lg_scrub_stat *t)
             n += (size_t)snprintf(r->found + n, sizeof r->found - n, "%s%s %llu", n ? ", " : "", lg_scrub_class_name(wrong[i]), (unsigned long long)t->found[wrong[i]]);
 }
 
+/* One that has lost its header alone is a damaged vault. */
+static bool no_vault(const char *dir)
+{
+    char root[PATH_MAX];
+    struct stat st;
+    return stat(dir, &st) == 0 && snprintf(root, sizeof root, "%s/root", dir) < (int)sizeof root && stat(root, &st) && errno == ENOENT;
+}
+
 static int run(struct run *r)
 {
     char *position = NULL;
     struct lg_scrub_stat st = { 0 };
     struct lg_vault_info info;
     int code = 0, rc = 0;
-    if (r->keyless && !lg_vault_read(r->o.dir, &info))
+    if (r->keyless && (rc = lg_vault_read(r->o.dir, &info)) == 0)
         memcpy(r->vault_id, info.vault_id, LG_ID_LEN);
+    else if (r->keyless && rc == -ENOENT && no_vault(r->o.dir))
+        code = cli_fail(CLI_FAILED, "%s is not a vault: neither leadglass.vault nor root is in it. Name the directory with the ciphertext, not where it is mounted", r->o.dir);
+    rc = 0;
     if (!r->keyless)
         code = session_open(r, r->o.dir);
     if (!code)

@@ -91,8 +91,8 @@ static int busy(const struct run *r, struct lg_session *s, const char *vault)
         for (unsigned i = 0; i < st->n_mounts; i++)
             if (!memcmp(st->mounts[i].vault_id, r->vault_id, LG_ID_LEN))
                 at = st->mounts[i].mountpoint;
-    int code = cli_fail(CLI_BUSY, "vault %s is in use (%s). A check with keys needs it for itself: unmount it first (leadglass umount), or check a copy, or check its checksums as it is: leadglass scrub --keyless %s",
-                        vault, at, vault);
+    int code = cli_fail(CLI_BUSY, "vault %s, or the one that it is a copy of, is in use (%s). A check with keys needs it for itself: unmount it first (leadglass umount). As things are its checksums can be checked (leadglass scrub --keyless %s), "
+                        "and of a copy files by chance, with a keyring backup (leadglass backup restore FILE --drill --vault %s)", vault, at, vault, vault);
     free(st);
     return code;
 }

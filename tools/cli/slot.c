@@ -261,7 +261,7 @@ static int slot_anchor(const struct cli *c, struct lg_client *k)
     else if (!code && c->none && (rc == -EPERM || rc == -ENOENT || rc == -ETIME || rc == -EALREADY)) /* the last: that act was used */
         code = cli_fail(CLI_REFUSED, rc == -ETIME ? "the approval has expired" : "officers are registered, and certificates rest on the anchor: two have to approve this. Ask: leadglass slot anchor --none --reason TEXT --sign KEYFILE; then, approved: --act ID");
     else if (!code && c->none && was && !lg_client_status(k, s) && !s->anchor_nv)
-        code = cli_fail(CLI_FAILED, "the root-slot file needs the TPM no more, but the values in it could not be destroyed (%s): copies of the slot file from before still open with them", strerror(-rc));
+        code = cli_fail(CLI_FAILED, "the root-slot file needs the TPM no more, but the values in it could not be destroyed (%s): copies of the slot file from before still open with them. The next unlock tries again", rc == -ENODEV ? "it does not answer" : strerror(-rc));
     else if (!code)
         code = cli_tpm_error(rc) ? cli_fail(CLI_FAILED, "slot anchor: %s", cli_tpm_error(rc)) : rc == -ENOSPC ? cli_fail(CLI_FAILED, "slot anchor: the TPM has no room for two more values of 68 bytes, or the disk is full") : cli_explain(c, rc, "slot anchor");
     free(s);

@@ -18,7 +18,7 @@ int cli_mount_of(const struct cli *c, struct lg_client *k, const char *vault, ch
     if (geteuid() != 0) /* the kernel lets only root see trusted attributes */
         code = cli_fail(CLI_FAILED, "this needs root");
     else if (rc)
-        code = cli_fail(CLI_FAILED, "%s: %s", vault, rc == -ENOENT ? "there is no vault" : strerror(-rc));
+        code = cli_fail(CLI_FAILED, "%s: %s", vault, rc == -ENOENT ? "there is no vault. Name the directory with the ciphertext, not where it is mounted" : strerror(-rc));
     else if (!s || (rc = lg_client_status(k, s)) != 0)
         code = cli_explain(c, s ? rc : -ENOMEM, c->command);
     else {
