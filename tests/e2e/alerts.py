@@ -279,7 +279,7 @@ action(type="omfile" file="%s" template="t")
     assert line.startswith("local5 crit leadglass-alert") and 'text="a file was changed' in line, line
     w.stop(daemon)
 else:
-    print("not tried: rsyslogd is not installed")
+    left_out("a real syslog daemon", "rsyslogd is not installed")
 
 write(w.path("other"), b"lgfollow and more")
 w.fails(1, ["damaged", "Remove it"], "leadglass", *once)

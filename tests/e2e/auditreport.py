@@ -83,7 +83,7 @@ w.fails(2, ["--hours"], "leadglass", "audit", "report", "--html", "--hours", "19
 
 browser = shutil.which("chromium")
 if not browser:
-    print("not rendered: chromium is not installed")
+    left_out("the report in a browser", "chromium is not installed")
 else:
     write(w.path("report.html"), page.encode())
     out = subprocess.run([browser, "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run", "--disable-component-update", "--disable-sync",

@@ -235,7 +235,7 @@ if bin:
     w.env.update(pg.env)
     pg.run("pgbench", "-i", "-q", "-s", "1")
 else:
-    print("PostgreSQL is not installed: left out")
+    left_out("PostgreSQL", "not installed")
 for round in range(ROUNDS):
     sqlite_round(round)
     if pg:

@@ -127,9 +127,9 @@ def on_btrfs():
             try:
                 r = subprocess.run(c, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
             except FileNotFoundError as e:
-                return print("quota on btrfs: SKIPPED:", e)
+                return left_out("quota on btrfs", e)
             if r.returncode:
-                return print("quota on btrfs: SKIPPED:", r.stdout.strip())
+                return left_out("quota on btrfs", r.stdout.strip())
         w.cli("init", top + "/sub/vault")
         m = w.mount("btrfs/sub/vault")
         at = lambda *n: os.path.join(m, *n)
@@ -184,10 +184,10 @@ def on_btrfs():
 on_btrfs()
 no_quota = ext4(["-O", "quota", "-E", "quotatype=usrquota"], ",usrquota")
 if no_quota:
-    print("quota: SKIPPED, no ext4 on a loop device with usrquota here:", no_quota)
+    left_out("a user's quota on ext4", "no ext4 on a loop device with usrquota here: %s" % no_quota)
     no_ext4 = ext4([], "")
     if no_ext4:
-        print("ext4: SKIPPED, none on a loop device here:", no_ext4)
+        left_out("a full ext4", "none on a loop device here: %s" % no_ext4)
         sys.exit(0)
 try:
     w.cli("init", w.path("ext4/vault"))

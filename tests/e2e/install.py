@@ -1,6 +1,6 @@
 """What is installed is complete and fits together: programs, man pages, units and configuration below DESTDIR, for two prefixes."""
 import os, re, shutil, subprocess, sys, tempfile
-from lib import need_fuse, wait_for
+from lib import left_out, need_fuse, wait_for
 
 BUILD, CMAKE = sys.argv[1:3]
 need_fuse()
@@ -43,6 +43,8 @@ try:
     if shutil.which("systemd-analyze"):
         out = run("systemd-analyze", "verify", "--root=" + dest, *["%s.service" % u for u in units if "@" not in u]).stdout
         assert "leadglass" not in out or "Unknown" not in out, out
+    else:
+        left_out("systemd's own look at the units", "systemd-analyze is not installed")
 
     # The configuration is the one that holds without it; the command finds the others beside it.
     assert run(dest + "/usr/bin/leadglass", "audit", "watch", "--check", "--config", dest + "/etc/leadglass/audit.conf").returncode == 0
@@ -87,6 +89,10 @@ try:
             assert out.returncode == 0 and not out.stderr, (p, out.stderr)
         for other, s in re.findall(r"^\.BR (leadglass[a-z.-]*) \((\d)\)", text, re.M):
             assert "usr/share/man/man%s/%s.%s" % (s, other, s) in files, (p, "refers to", other, s)
+
+    for tool in ("mandoc", "groff"):
+        if not shutil.which(tool):
+            left_out("man pages through " + tool, "not installed")
 
     # Another prefix: the units follow; a configuration that is there stays.
     dest, files = tree("/usr/local", keep="# mine\n")

@@ -182,7 +182,7 @@ log = [json.loads(x) for x in read(w.path("keyring.audit", "keyd", "00000001.jso
 assert any(r["event"] == "study.reap" and r["outcome"] == "ok" for r in log)
 browser = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 if not browser:
-    print("SKIPPED: how many pages it prints to: no chromium here")
+    left_out("how many pages a certificate prints to", "chromium is not installed")
 else:
     w.umount()
     for name, uid in (("short", ct), ("long", plan)):

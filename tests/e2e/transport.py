@@ -28,7 +28,7 @@ def transports(w):
         else:
             w.cli("umount", w.path("probe"))
     if missing:
-        print("io_uring is left out:", missing)
+        left_out("FUSE over io_uring", missing)
     return ["dev"] + ([] if missing else ["uring"])
 
 
