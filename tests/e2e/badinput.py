@@ -1,5 +1,5 @@
 """Everything that can be given wrongly gets a clear error that says what to do."""
-import errno, json, os, random, shutil, signal, socket, subprocess, time
+import errno, json, os, random, shutil, signal, socket, struct, subprocess, threading, time
 from lib import *
 
 w = World()
@@ -112,6 +112,23 @@ subprocess.run(["rm", "-r", *[os.path.join(m, n) for n in names]], check=True)
 
 # Clients of the key manager that misbehave cost nobody else anything.
 socks = []
+# A key manager that was not started anew when another version was installed: its answers have other fields.
+other = socket.socket(socket.AF_UNIX)
+other.bind(w.path("odd.sock"))
+other.listen()
+
+
+def answer():
+    c = other.accept()[0]
+    asked = c.recv(4096)
+    c.sendall(struct.pack("<I4sHH", 29, b"LGK1", 1, 0x8001) + asked[12:20] + bytes(8) + b"\1")
+    c.close()
+
+
+t = threading.Thread(target=answer, daemon=True)
+t.start()
+w.fails(1, ["cannot be read", "start it anew"], "leadglass", "status", "--socket", w.path("odd.sock"))
+t.join()
 for junk in (b"", b"\x10", b"GET / HTTP/1.0\r\n\r\n", rnd.randbytes(5000), b"\x14\0\0\0LGK1" + b"\0" * 12):
     s = socket.socket(socket.AF_UNIX)
     s.connect(w.socket)

@@ -84,6 +84,7 @@ sec.act("study", "retain", UMR, "--until", "2999-01-01", "--reason", "trial")
 ret.refused("retention", "study", "revoke", UMR, "--reason", "x")
 s = ret.act("study", "retain", UMR, "--until", "2001-01-01", "--reason", "trial over")
 assert s["action"] == "shorten" and s["state"] == "pending"
+assert "kept      until 2999-01-01T00:00:00Z" in sec.ok("request", "show", s["id"])
 sec.act("request", "approve", s["id"])
 due = json.loads(ret.ok("study", "due", "--json"))
 assert [d["uid"] for d in due] == [UMR], due

@@ -172,6 +172,10 @@ static void test_typing(void **state)
         int other = lg_share_group_check(third[i], strlen(third[i]), 4);
         assert_int_equal(other, i == 6 || i == 7 ? -EPROTO : -ERANGE);
     }
+    static const char sheet[] = "# share 5 of 17; any 3 open nothing\n\n1. 059M-AN2K-NT\n2) 8NA5-6H83-X3\n3 242N-6YJH-Z7\n\f4: H03G-DBQZ-91\ngroup 5: 3MT4-ZPX4-H1\n 6: APKA-EGVA-4W\r\n"
+                                "7. q9hm rkbz xc\n8: 5T0T-HMRW-R6\n9 CCSC2R2SWN\n10 NFK2-4000-EW\n"; /* a whole one, as somebody copied it */
+    assert_int_equal(lg_share_parse(sheet, sizeof sheet - 1, &s, &bad), 0);
+    assert_memory_equal(&s, &known[1], sizeof s);
     static const char *const none[] = { "", " \t\r\f", "# share 5 of 17; any 3 open nothing", "  #" };
     for (size_t i = 0; i < sizeof none / sizeof *none; i++)
         assert_int_equal(lg_share_group_check(none[i], strlen(none[i]), 3), -ENODATA);

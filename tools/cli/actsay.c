@@ -102,7 +102,12 @@ void act_context(struct lg_client *k, const struct lg_act *a, struct lg_study *s
     for (unsigned i = 0; known && officer && i < g->n_officers; i++)
         if (a->data_len == LG_SIGN_PUB_LEN && memcmp(g->officers[i].pub, a->data, LG_SIGN_PUB_LEN) == 0)
             fprintf(f, "officer   %s, %s, account %u\n", g->officers[i].name, lg_role_name(g->officers[i].role), (unsigned)g->officers[i].account);
-    if (a->action == LG_ACT_RELEASE && s && r && lg_client_study_show(k, a->uid, s) == 0 && s->held && lg_client_act_get(k, s->hold, r) == 0 && lg_act_decode(r->doc, r->doc_len, &hold) == 0) {
+    bool study = a->uid[0] && s && lg_client_study_show(k, a->uid, s) == 0;
+    if (study && s->retain_until) {
+        cli_time(s->retain_until, now);
+        fprintf(f, "kept      until %s\n", now);
+    }
+    if (study && s->held && r && lg_client_act_get(k, s->hold, r) == 0 && lg_act_decode(r->doc, r->doc_len, &hold) == 0) {
         cli_time(r->asked.at, now);
         fprintf(f, "held      since %s, by %s: %s\n", now, r->asked.name[0] ? r->asked.name : "a single administrator", hold.reason);
     }
