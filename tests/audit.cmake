@@ -8,3 +8,4 @@ foreach(call pwrite write fdatasync fsync renameat unlinkat ftruncate fallocate 
 endforeach()
 lg_unit(auditcrash_test SOURCES unit/auditcrash_test.c OBJECTS lg_audit lg_crypto lg_wire LIBS PkgConfig::OPENSSL PkgConfig::ZSTD)
 target_link_options(auditcrash_test PRIVATE -Wl,--wrap=pwrite -Wl,--wrap=fsync)
+lg_unit(found_test SOURCES unit/found_test.c ${PROJECT_SOURCE_DIR}/fs/front/found.c OBJECTS lg_wire lg_crypto LIBS PkgConfig::OPENSSL)

@@ -18,11 +18,12 @@
 #include <unistd.h>
 
 #include "audit.h"
+#include "found.h"
 #include "leadglass/bytes.h"
 #include "leadglass/crypto.h"
 #include "options.h"
 
-enum { READAHEAD_KB = 1024, TICK_S = 1, IDLE_THREADS = 10, EXPIRE_S = 60, ANCHOR_S = 600, ANCHOR_AGAIN_S = 10, ASK_AGAIN_S = 5 };
+enum { READAHEAD_KB = 1024, TICK_S = 1, IDLE_THREADS = 10, EXPIRE_S = 60, ANCHOR_S = 600, ANCHOR_AGAIN_S = 10, ASK_AGAIN_S = 5, FOUND_MS = 10000 };
 
 struct program {
     struct lg_front_options o;
@@ -30,6 +31,7 @@ struct program {
     struct lg_client *client;
     struct lg_watch *watch;
     struct lg_rules *rules;
+    struct lg_found *found;
     struct lg_key_source source;
     uint64_t session, unclean[LG_UNCLEAN_MAX];
     unsigned n_unclean;
@@ -84,16 +86,12 @@ static void on_audit_alarm(void *arg, int level, const char *text) { say(arg, le
 
 static void on_finding(void *arg, const struct lg_finding *f)
 {
-    lg_front_finding(&((struct program *)arg)->front, f);
-    char id[2 * LG_ID_LEN + 1];
-    lg_hex_encode(f->file_id, LG_ID_LEN, id);
-    if (f->ino)
-        say(arg, LOG_WARNING, "inode %llu below: %s", (unsigned long long)f->ino, f->kind);
-    else if (f->to)
-        say(arg, LOG_WARNING, "file %s, bytes %llu to %llu: %s", id, (unsigned long long)f->from, (unsigned long long)f->to - 1, f->kind);
-    else
-        say(arg, LOG_WARNING, "file %s: %s", id, f->kind);
+    struct program *p = arg;
+    lg_front_finding(&p->front, f);
+    lg_found_tell(p->found, f);
 }
+
+static void say_found(void *arg, const char *line) { say(arg, LOG_WARNING, "%s", line); }
 
 static int on_path(void *arg, const char *path, struct lg_study_info *ret)
 {
@@ -317,6 +315,7 @@ static void *ticking(void *arg)
             break;
         pthread_mutex_unlock(&p->mu);
         lg_volume_tick(p->front.volume);
+        lg_found_tick(p->found);
         n++;
         if (n % EXPIRE_S == 0 || (n % ASK_AGAIN_S == 0 && atomic_load(&p->ask_due)))
             atomic_store(&p->ask_due, !ask_anew(p));
@@ -562,6 +561,7 @@ static int end(struct program *p, int code)
     anchor_ask(p);
     anchor_keep(p);
     int rc = lg_volume_close(f->volume);
+    lg_found_free(p->found);
     lg_front_audit_close(f->audit, rc == 0);
     f->audit = NULL;
     if (rc) {
@@ -588,6 +588,8 @@ static int run(struct program *p, int ready)
         return code;
     if (p->o.rules && lg_rules_load(p->o.rules, &p->rules, error, sizeof error))
         return fail(p, EXIT_USAGE, "%s", error);
+    if (lg_found_new(FOUND_MS, NULL, say_found, p, &p->found))
+        return fail(p, EXIT_FAILED, "out of memory");
     raise_limits();
     obey_quotas();
     umask(0); /* modes arrive as they are to be */

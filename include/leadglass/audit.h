@@ -243,6 +243,8 @@ void lg_audit_put(struct lg_audit_log *l, struct lg_audit_record *r);
 /* The same, but counted together with others of its kind (who, study, event, how, outcome) within the window. detail (may be NULL) is called only when
  * the record is written by itself, to fill in what costs time; no lock is held. */
 void lg_audit_count(struct lg_audit_log *l, struct lg_audit_record *r, void (*detail)(void *arg, struct lg_audit_record *r), void *arg);
+/* A finding, which nobody did (LG_AUDIT_WHO is taken away): the first with this number `same` within the window (10 s where the log has none) is written, the others are counted. */
+void lg_audit_count_found(struct lg_audit_log *l, struct lg_audit_record *r, uint64_t same);
 /* The program that a process runs, as /proc tells it; empty when it does not. A few microseconds. */
 void lg_audit_exe(int32_t pid, char out[LG_AUDIT_EXE_MAX + 1]);
 /* Everything put before is durable on return; counts of open windows are written only with counts. 0, or why it cannot be written. */

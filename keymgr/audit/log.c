@@ -220,20 +220,21 @@ static void add(struct lg_group *g, const struct lg_audit_record *r)
     g->written += r->written;
 }
 
-/* With little space left, what one user does is one record a minute, whatever he touches. Root is the hospital itself. */
+/* With little space left, what one user does is one record a minute, whatever he touches, and so is what is found, whoever has it found. Root is the hospital itself. */
 static bool crowd(struct lg_audit_log *l, const struct lg_audit_record *r)
 {
-    return atomic_load_explicit(&l->crowded, memory_order_relaxed) && r->has & LG_AUDIT_WHO && r->uid != 0;
+    return atomic_load_explicit(&l->crowded, memory_order_relaxed) && (!(r->has & LG_AUDIT_WHO) || r->uid != 0);
 }
 
-void lg_audit_count(struct lg_audit_log *l, struct lg_audit_record *r, void (*detail)(void *arg, struct lg_audit_record *r), void *arg)
+static void count(struct lg_audit_log *l, struct lg_audit_record *r, unsigned window, void (*detail)(void *arg, struct lg_audit_record *r), void *arg)
 {
-    unsigned window = l->o.window_s;
     if (!r->time_us)
         r->time_us = clock_us(l);
     if (crowd(l, r)) {
         r->has &= ~(unsigned)(LG_AUDIT_STUDY | LG_AUDIT_FILE);
         r->pid = 0;
+        if (!(r->has & LG_AUDIT_WHO))
+            r->uid = r->gid = 0;
         window = LG_CROWDED_S;
     }
     if (window) {
@@ -261,6 +262,21 @@ void lg_audit_count(struct lg_audit_log *l, struct lg_audit_record *r, void (*de
         push(l, r);
     }
     pthread_mutex_unlock(&l->mu);
+}
+
+void lg_audit_count(struct lg_audit_log *l, struct lg_audit_record *r, void (*detail)(void *arg, struct lg_audit_record *r), void *arg)
+{
+    count(l, r, l->o.window_s, detail, arg);
+}
+
+/* A group is known by the fields of who did it: where that is nobody, they hold what tells one finding from another. Without LG_AUDIT_WHO they are not written. */
+void lg_audit_count_found(struct lg_audit_log *l, struct lg_audit_record *r, uint64_t same)
+{
+    r->has &= ~(unsigned)LG_AUDIT_WHO;
+    r->uid = (uint32_t)same;
+    r->gid = (uint32_t)(same >> 32);
+    r->pid = 0;
+    count(l, r, l->o.window_s ? l->o.window_s : LG_FOUND_S, NULL, NULL);
 }
 
 int lg_audit_flush(struct lg_audit_log *l, bool counts)

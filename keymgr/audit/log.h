@@ -9,7 +9,7 @@
 #include "ring.h"
 #include "usernames.h"
 
-enum { LG_BATCH_BYTES = 256 * 1024, LG_HEADROOM = LG_RING_BYTES / 4, LG_SEGMENT_BYTES = 16 << 20, LG_CROWDED_S = 60, LG_CLOCK_SLACK_US = 1000000 };
+enum { LG_BATCH_BYTES = 256 * 1024, LG_HEADROOM = LG_RING_BYTES / 4, LG_SEGMENT_BYTES = 16 << 20, LG_CROWDED_S = 60, LG_FOUND_S = 10, LG_CLOCK_SLACK_US = 1000000 };
 
 struct lg_audit_log {
     struct lg_audit_options o;

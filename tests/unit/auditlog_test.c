@@ -192,6 +192,9 @@ struct seen {
     unsigned events, failed, clock, pruned, recovered, broken, space, users, unnamed;
     const char *event; /* to count */
     bool with_study;
+    unsigned findings; /* records of them; those with a study; how many findings they stand for */
+    unsigned of_study;
+    uint64_t found;
 };
 static int see(void *arg, unsigned segment, const char *s, size_t len, bool cut)
 {
@@ -208,6 +211,12 @@ static int see(void *arg, unsigned segment, const char *s, size_t len, bool cut)
     x->recovered += strcmp(r.event, "log.recovered") == 0;
     x->broken += strcmp(r.event, "log.broken") == 0;
     x->space += strcmp(r.event, "log.space") == 0;
+    if (strcmp(r.event, "file.tampered") == 0) {
+        assert_false(r.has & LG_AUDIT_WHO);
+        x->findings++;
+        x->of_study += (r.has & LG_AUDIT_STUDY) != 0;
+        x->found += r.has & LG_AUDIT_COUNT ? r.count : 1;
+    }
     if (r.has & LG_AUDIT_WHO) {
         x->users++;
         x->unnamed += !r.user[0];
@@ -496,6 +505,41 @@ static void put_user(struct lg_audit_log *l, uint32_t uid, bool study, bool coun
         lg_audit_put(l, &r);
 }
 
+static void find(struct lg_audit_log *l, uint64_t same)
+{
+    static struct lg_audit_record r;
+    lg_audit_record_init(&r);
+    snprintf(r.event, sizeof r.event, "file.tampered");
+    r.outcome = -EIO;
+    r.has = LG_AUDIT_STUDY | LG_AUDIT_RANGE;
+    r.from = same;
+    r.to = same + 1;
+    lg_audit_count_found(l, &r, same);
+}
+
+/* What is found again and again is one record and one count, whatever the window of the log's other records; what is found elsewhere has its own. */
+static void found_again(void **state)
+{
+    (void)state;
+    static struct seen x;
+    char dir[128];
+    struct lg_audit_options o = options("found", dir);
+    struct lg_audit_log *l;
+    for (unsigned window = 0; window <= 3600; window += 3600) {
+        snprintf(dir, 128, "%s/found%u", top, window);
+        o.window_s = window;
+        assert_int_equal(lg_audit_open(&o, NULL, &l), 0);
+        for (unsigned i = 0; i < 3000; i++)
+            find(l, 5 + ((uint64_t)(i % 3) << 40));
+        assert_int_equal(lg_audit_flush(l, true), 0);
+        look(dir, &x);
+        assert_int_equal(x.found, 3000);
+        assert_int_equal(x.of_study, x.findings);
+        assert_in_range(x.findings, 6, window ? 6 : 600); /* without a window of its own 10 s hold, and this may be slow */
+        lg_audit_close(l);
+    }
+}
+
 static void nameless(void **state)
 {
     (void)state;
@@ -590,6 +634,14 @@ static void crowded(void **state)
     assert_int_equal(lg_audit_flush(l, true), 0);
     look(dir, &x);
     assert_false(x.with_study);
+    unsigned before = x.findings;
+    for (unsigned i = 0; i < 500; i++) /* a file with many damaged places fills nothing either */
+        find(l, i);
+    assert_int_equal(lg_audit_flush(l, true), 0);
+    look(dir, &x);
+    assert_int_equal(x.findings - before, 2);
+    assert_int_equal(x.found, 500);
+    assert_int_equal(x.of_study, 0);
     put_user(l, 0, true, true);
     assert_int_equal(lg_audit_flush(l, true), 0);
     look(dir, &x);
@@ -721,7 +773,7 @@ static int clean(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = { cmocka_unit_test(cut_everywhere), cmocka_unit_test(cut_files), cmocka_unit_test(kill_everywhere), cmocka_unit_test(kill_twice), cmocka_unit_test(clock_back), cmocka_unit_test(nameless),
+    const struct CMUnitTest tests[] = { cmocka_unit_test(cut_everywhere), cmocka_unit_test(cut_files), cmocka_unit_test(kill_everywhere), cmocka_unit_test(kill_twice), cmocka_unit_test(clock_back), cmocka_unit_test(nameless), cmocka_unit_test(found_again),
                                         cmocka_unit_test(vanished),       cmocka_unit_test(crowded),   cmocka_unit_test(segments),        cmocka_unit_test(two_daemons) };
     snprintf(top, sizeof top, "/dev/shm/lg-auditlog-XXXXXX");
     sh = mmap(NULL, sizeof *sh, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
