@@ -109,6 +109,7 @@ w.unlock()
 assert not rolled_back()
 m = w.mount()
 assert rolled_back() and [r["outcome"] for r in said("keyring.rolled-back")] == ["EBADMSG"] and "commit" in said("keyring.rolled-back")[0]["text"]
+assert {"keyring.rolled-back", "vault.anchor"} <= {e["event"] for e in json.loads(w.cli("audit", "report", "--json"))["findings"]}, "what an auditor is to see first"
 evidence = read(ANCHOR)
 assert read(os.path.join(m, "s1")) == want[1] and read(os.path.join(m, "plain")) == b"of no study"
 raises(errno.ENOKEY, read, os.path.join(m, "s3"))  # its key is in the keyring that was taken away

@@ -157,8 +157,8 @@ static bool one_of(const char *event, const char *const *list, unsigned n)
 /* Something was found to be wrong, with a file or with the log. */
 static bool trouble(const char *event)
 {
-    static const char *const what[] = { "file.tampered", "log.failed", "log.space", "log.recovered", "log.broken", "log.fork", "log.clock", "mirror.degraded", "scrub.found" };
-    return one_of(event, what, sizeof what / sizeof *what);
+    static const char *const what[] = { "file.tampered", "log.failed", "log.space", "log.recovered", "log.broken", "log.fork", "log.clock", "mirror.degraded", "scrub.found", "vault.anchor" };
+    return one_of(event, what, sizeof what / sizeof *what) || begins(event, "keyring.");
 }
 
 /* Somebody changed what keys there are, who may use them, or how they are kept. */
