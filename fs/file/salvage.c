@@ -11,6 +11,8 @@ struct wreck {
     uint8_t s0_raw[LG_SECTOR], slot_raw[2][LG_SECTOR];
     struct lg_filekey *key[2]; /* as the slots lead to them: the file may have been given another */
     uint64_t size[2]; /* what it may be long: as a slot says that is authentic, and as it stands below */
+    uint8_t kid[LG_ID_LEN];
+    uint32_t key_version; /* 0: not known */
 };
 
 /* The keys that the slots lead to. A checksum or MAC that is wrong does not matter, as the commitment proves the key. */
@@ -29,9 +31,14 @@ static int find_keys(struct wreck *w)
             r = lg_filekey_open(kref->key, &s[i], &w->s0, &w->key[i]);
             lg_kref_unref(kref);
         }
-        if (!r && s[i].seq >= seq && !lg_slot_verify(w->slot_raw[i], &s[i], w->key[i], w->s0_raw, acc)) {
+        bool sound = !r && s[i].seq >= seq && !lg_slot_verify(w->slot_raw[i], &s[i], w->key[i], w->s0_raw, acc);
+        if (sound) {
             w->size[0] = s[i].size;
             seq = s[i].seq;
+        }
+        if (sound || (!r && !w->key_version)) {
+            memcpy(w->kid, s[i].kid, LG_ID_LEN);
+            w->key_version = s[i].key_version;
         }
         if (r == -EKEYREVOKED || (r == -ENOKEY && rc != -EKEYREVOKED))
             rc = r;
@@ -90,6 +97,8 @@ int lg_file_salvage(const struct lg_file_env *env, int fd, const struct lg_salva
     struct lg_salvaged r = { 0 };
     uint8_t *buf = malloc(cs), entry[LG_ENTRY_LEN];
     int rc = buf ? begin(&w) : -ENOMEM;
+    if (!rc && out->begin)
+        rc = out->begin(out->arg, w.kid, w.key_version, w.s0.file_id);
     uint64_t top = w.size[0] > w.size[1] ? w.size[0] : w.size[1], n = lg_format_chunks(cs, top), end = 0;
     for (uint64_t i = 0; !rc && i < n; i++) {
         ssize_t got = lg_sys_read_full(env->sys, fd, entry, sizeof entry, lg_format_entry_off(cs, i));

@@ -461,7 +461,7 @@ static int open_volume(struct program *p, const char *socket)
         return explain_client(p, rc, socket, "asking for the vault's keys");
     memcpy(p->vault_id, info.vault_id, LG_ID_LEN);
     anchor_ask(p); /* before the keyring numbers a session */
-    rc = lg_client_session_begin(p->client, info.vault_id, p->mountpoint, &p->session, p->unclean, &p->n_unclean);
+    rc = lg_client_session_begin(p->client, info.vault_id, p->mountpoint, p->o.audit.off, &p->session, p->unclean, &p->n_unclean);
     if (rc == -EBUSY)
         return fail(p, EXIT_FAILED, "vault %s is mounted already (see `leadglass status`): a vault has one mount at a time", p->vault);
     if (rc)
@@ -629,6 +629,8 @@ static int run(struct program *p, int ready)
         close(ready);
     }
     say(p, LOG_NOTICE, "vault %s mounted at %s, session %llu%s", p->vault, p->mountpoint, (unsigned long long)p->session, p->n_unclean ? " (an earlier one ended uncleanly)" : "");
+    if (p->o.audit.off)
+        say(p, LOG_WARNING, "audit=off: NO ACCESS LOG of this mount is kept");
     p->sweeping = p->n_unclean && !p->o.read_only && pthread_create(&p->sweeper, NULL, sweeping, p) == 0;
     int rc = serve(p);
     return end(p, rc < 0 ? EXIT_FAILED : EXIT_OK);

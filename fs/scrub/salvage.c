@@ -48,6 +48,13 @@ static int place(struct out *o, const uint8_t id[LG_ID_LEN])
     return o->fd < 0 ? -errno : 0;
 }
 
+/* Recorded before anybody can read it. */
+static int begin(void *arg, const uint8_t kid[LG_ID_LEN], uint32_t key_version, const uint8_t file_id[LG_ID_LEN])
+{
+    const struct lg_scrub_options *so = ((struct out *)arg)->s->o;
+    return so->salvaging ? so->salvaging(so->arg, kid, key_version, file_id) : 0;
+}
+
 static int put(void *arg, uint64_t off, const void *data, size_t len)
 {
     struct out *o = arg;
@@ -76,7 +83,7 @@ static int lost(void *arg, uint64_t from, uint64_t to)
 int lg_scrub_salvage(struct scrub *s, int fd, const uint8_t id[LG_ID_LEN])
 {
     struct out o = { .s = s, .dirfd = -1, .fd = -1, .lostfd = -1 };
-    struct lg_salvage_sink sink = { &o, put, lost };
+    struct lg_salvage_sink sink = { &o, begin, put, lost };
     struct lg_salvaged got;
     char text[160];
     int rc = place(&o, id);

@@ -160,7 +160,8 @@ int lg_client_assign(struct lg_client *c, const uint8_t *act, const char *uid, c
 
 /* A mount's session. Begin fails with -EBUSY while another live mount has the vault; unclean sessions of the vault are listed. */
 #define LG_UNCLEAN_MAX 1024u
-int lg_client_session_begin(struct lg_client *c, const uint8_t vault_id[LG_ID_LEN], const char *mountpoint, uint64_t *ret_session,
+/* unlogged: the mount keeps no access log; that is recorded in the key manager's. */
+int lg_client_session_begin(struct lg_client *c, const uint8_t vault_id[LG_ID_LEN], const char *mountpoint, bool unlogged, uint64_t *ret_session,
                             uint64_t *ret_unclean, unsigned *ret_n_unclean) LG_MUST;
 int lg_client_session_end(struct lg_client *c, uint64_t session) LG_MUST;
 /* Tells that everything of an unclean session has been recovered. */
@@ -189,6 +190,8 @@ int lg_client_audit_heads(struct lg_client *c, struct lg_audit_heads *ret) LG_MU
 int lg_client_audit_note(struct lg_client *c, const char *how) LG_MUST;
 /* Has it recorded what the scrub of that session found. */
 int lg_client_scrub_found(struct lg_client *c, uint64_t session, const char *what) LG_MUST;
+/* Answered once it is recorded, durably, that the scrub reads this file (by its pseudonym; zeros: not known). */
+int lg_client_scrub_salvage(struct lg_client *c, uint64_t session, const uint8_t kid[LG_ID_LEN], uint32_t key_version, const uint8_t file[LG_ID_LEN]) LG_MUST;
 
 /* Has it recorded that the log is exported to target, study UIDs and all, and gets the key of the export's spool. -ENOENT: no log is kept. */
 int lg_client_audit_export(struct lg_client *c, const char *target, struct lg_secret *ret) LG_MUST;

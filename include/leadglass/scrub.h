@@ -54,6 +54,8 @@ struct lg_scrub_options {
     bool remove;  /* files, names, links and attributes that do not verify are removed instead; with keys, not read-only */
     const char *salvage; /* what can be read of damaged files is written beneath this directory, or NULL; with keys */
 
+    /* Before the plaintext of a damaged file is written out; non-zero: it is not, for that reason. NULL: nobody is asked. */
+    int (*salvaging)(void *arg, const uint8_t kid[LG_ID_LEN], uint32_t key_version, const uint8_t file_id[LG_ID_LEN]);
     bool (*skip)(void *arg); /* asked for every regular file: true passes over it. NULL: none is */
     void (*finding)(void *arg, const struct lg_scrub_finding *f);
     /* Called about every MiB, and between files with at_rest set: then no key of a file is held, and position is how far it came (for resume).

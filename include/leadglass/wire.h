@@ -79,6 +79,7 @@ enum lg_msg {
     LG_MSG_AUDIT_NOTE = 100, /* record that a log is read */
     LG_MSG_AUDIT_EXPORT = 101, /* record that the log is exported, and get the spool's key */
     LG_MSG_SCRUB_FOUND = 102,  /* record what a scrub found */
+    LG_MSG_SCRUB_SALVAGE = 103, /* record that a scrub is about to write out what a damaged file holds */
     LG_MSG_LAST = 127,
     LG_MSG_EVENT = 64, /* key manager to mount */
 };
@@ -101,6 +102,7 @@ struct lg_request {
     char uid[LG_UID_MAX + 1], reason[LG_REASON_MAX + 1], mountpoint[LG_WIRE_MOUNTPOINT_MAX + 1];
     struct lg_study_info info;
     bool now;
+    bool unlogged;  /* session begin: this mount keeps no access log */
     bool has_after; /* study list: start after kid */
     uint64_t event;
     int32_t event_result;

@@ -667,9 +667,9 @@ int lg_client_attach(struct lg_client *c, const uint8_t kid[LG_ID_LEN], const st
     return call(c, &q, &a, DEADLINE_MS);
 }
 
-int lg_client_session_begin(struct lg_client *c, const uint8_t vault_id[LG_ID_LEN], const char *mountpoint, uint64_t *ret_session, uint64_t *ret_unclean, unsigned *ret_n_unclean)
+int lg_client_session_begin(struct lg_client *c, const uint8_t vault_id[LG_ID_LEN], const char *mountpoint, bool unlogged, uint64_t *ret_session, uint64_t *ret_unclean, unsigned *ret_n_unclean)
 {
-    struct lg_request q = { .type = LG_MSG_SESSION_BEGIN };
+    struct lg_request q = { .type = LG_MSG_SESSION_BEGIN, .unlogged = unlogged };
     struct lg_answer a = { .unclean = ret_unclean };
     memcpy(q.vault_id, vault_id, LG_ID_LEN);
     set_str(q.mountpoint, sizeof q.mountpoint, mountpoint);
@@ -743,6 +743,15 @@ int lg_client_scrub_found(struct lg_client *c, uint64_t session, const char *wha
     struct lg_request q = { .type = LG_MSG_SCRUB_FOUND, .session = session };
     struct lg_answer a = { 0 };
     snprintf(q.reason, sizeof q.reason, "%s", what);
+    return call(c, &q, &a, DEADLINE_MS);
+}
+
+int lg_client_scrub_salvage(struct lg_client *c, uint64_t session, const uint8_t kid[LG_ID_LEN], uint32_t key_version, const uint8_t file[LG_ID_LEN])
+{
+    struct lg_request q = { .type = LG_MSG_SCRUB_SALVAGE, .session = session, .version = key_version };
+    struct lg_answer a = { 0 };
+    memcpy(q.kid, kid, LG_ID_LEN);
+    memcpy(q.vault_id, file, LG_ID_LEN);
     return call(c, &q, &a, DEADLINE_MS);
 }
 

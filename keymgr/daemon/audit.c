@@ -74,6 +74,7 @@ static const struct {
     [LG_MSG_AUDIT_NOTE] = { "log.read", false, true, true },
     [LG_MSG_AUDIT_EXPORT] = { "config", false, true, false },
     [LG_MSG_SCRUB_FOUND] = { "scrub.found", false, true, true },
+    [LG_MSG_SCRUB_SALVAGE] = { "file.open", false, true, false }, /* how: salvage */
 };
 
 /* ---- life ------------------------------------------------------------------------------------------------------------------------ */
@@ -227,6 +228,15 @@ static void act(struct lg_worker *w, const struct lg_answer *a, struct lg_audit_
     free(doc);
 }
 
+/* How a log is read, as its reader says; behind a space what else there is to say, in letters that say nothing in another's name. */
+static void note(const char *said, struct lg_audit_record *r)
+{
+    size_t how = strspn(said, "abcdefghijklmnopqrstuvwxyz-"), all = said[how] == ' ' ? how + strspn(said + how, "abcdefghijklmnopqrstuvwxyz0123456789-, ") : how;
+    bool fit = !said[all] && how <= LG_AUDIT_EVENT_MAX;
+    snprintf(r->how, sizeof r->how, "%.*s", fit ? (int)how : 7, fit ? said : "unknown");
+    snprintf(r->text, sizeof r->text, "%s", fit && said[how] ? said + how + 1 : "");
+}
+
 void lg_keyd_audit_answer(struct lg_worker *w, const struct lg_conn *c, const struct lg_answer *a)
 {
     struct lg_audit_record r;
@@ -252,16 +262,27 @@ void lg_keyd_audit_answer(struct lg_worker *w, const struct lg_conn *c, const st
     if (!known)
         snprintf(r.text, sizeof r.text, "request %u", (unsigned)a->type);
     else if (a->type == LG_MSG_AUDIT_NOTE)
-        snprintf(r.how, sizeof r.how, "%.31s", q && strspn(q->reason, "abcdefghijklmnopqrstuvwxyz-") == strlen(q->reason) ? q->reason : "unknown");
+        note(q ? q->reason : "", &r);
     else if (a->type == LG_MSG_AUDIT_EXPORT)
         snprintf(r.text, sizeof r.text, "audit.export=%.900s (with study UIDs)", q ? q->reason : "");
     else
         snprintf(r.text, sizeof r.text, "%s", q ? a->type == LG_MSG_SESSION_BEGIN ? q->mountpoint : q->reason : w->asked_op ? w->asked_op->reason : "");
     if (a->type == LG_MSG_ACT_SUBMIT || a->type == LG_MSG_ACT_APPROVE)
         act(w, a, &r);
-    if (a->type == LG_MSG_SESSION_BEGIN || a->type == LG_MSG_SESSION_END || a->type == LG_MSG_SCRUB_FOUND) {
+    if (a->type == LG_MSG_SESSION_BEGIN || a->type == LG_MSG_SESSION_END || a->type == LG_MSG_SCRUB_FOUND || a->type == LG_MSG_SCRUB_SALVAGE) {
         r.has |= LG_AUDIT_SESSION;
         r.session = a->type == LG_MSG_SESSION_BEGIN ? a->session : q ? q->session : 0;
+    }
+    if (q && a->type == LG_MSG_SCRUB_SALVAGE) {
+        static const uint8_t unknown[LG_ID_LEN];
+        const struct lg_mount *m = lg_mount_of(w, q->session);
+        snprintf(r.how, sizeof r.how, "salvage");
+        r.has |= LG_AUDIT_STUDY | (memcmp(q->vault_id, unknown, LG_ID_LEN) ? LG_AUDIT_FILE : 0) | (m ? LG_AUDIT_VAULT : 0);
+        memcpy(r.study, q->kid, LG_ID_LEN);
+        r.key = q->version;
+        memcpy(r.file, q->vault_id, LG_ID_LEN);
+        if (m)
+            memcpy(r.vault, m->vault_id, LG_ID_LEN);
     }
     if (q && (a->type == LG_MSG_SESSION_BEGIN || a->type == LG_MSG_VAULT_ADD)) {
         r.has |= LG_AUDIT_VAULT;
@@ -271,6 +292,12 @@ void lg_keyd_audit_answer(struct lg_worker *w, const struct lg_conn *c, const st
         lg_audit_count(w->audit, &r, who, NULL);
     else {
         who(NULL, &r);
+        lg_audit_put(w->audit, &r);
+    }
+    if (q && q->unlogged && !a->status) { /* durable with the record of the mount */
+        snprintf(r.event, sizeof r.event, "config");
+        snprintf(r.text, sizeof r.text, "audit=off: NO ACCESS LOG is kept of the mount at %.900s", q->mountpoint);
+        r.time_us = 0;
         lg_audit_put(w->audit, &r);
     }
     w->audit_durable = w->audit_durable || (known && table[a->type].durable && a->status != -EACCES);

@@ -52,7 +52,7 @@ void lg_on_session_end(struct lg_worker *w, struct lg_conn *c, const struct lg_r
     lg_reply_status(w, c, q, rc);
 }
 
-/* What a scrub reports of itself, for the access log. */
+/* What a scrub reports of itself, for the access log: what it found, what it is about to write out. */
 void lg_on_found(struct lg_worker *w, struct lg_conn *c, const struct lg_request *q)
 {
     const struct lg_mount *m = lg_mount_of(w, q->session);

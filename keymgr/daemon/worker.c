@@ -497,6 +497,8 @@ int lg_worker_run(const struct lg_worker_options *o)
         }
         lg_log_open(true);
     }
+    if (!rc && !w->o.audit)
+        lg_log(LOG_WARNING, "--audit off: NO ACCESS LOG of the key manager is kept, and nothing can be recorded of mounts that keep none");
     if (!rc)
         serve(w);
     for (unsigned i = 0; i < LG_CLIENTS_MAX; i++)

@@ -78,6 +78,7 @@ static const struct {
     [LG_MSG_AUDIT_NOTE] = { R_REASON, 0 },
     [LG_MSG_AUDIT_EXPORT] = { R_REASON, A_KEY },
     [LG_MSG_SCRUB_FOUND] = { R_SESSION | R_REASON, 0 },
+    [LG_MSG_SCRUB_SALVAGE] = { R_VAULT | R_KID | R_VERSION | R_SESSION, 0 }, /* "vault": the file's pseudonym */
     [LG_MSG_ROTATE_STUDIES] = { R_KID | R_AFTER, A_ROTATED },
     [LG_MSG_BACKUP_BEGIN] = { R_PASS | R_REASON, A_BLOB },
     [LG_MSG_BACKUP_NEXT] = { NOTHING, A_BLOB },
@@ -196,8 +197,11 @@ int lg_request_encode(const struct lg_request *q, uint8_t *buf, size_t cap, size
         lg_wr_str(&w, q->uid);
     if (f & R_REASON)
         lg_wr_str(&w, q->reason);
-    if (f & R_MOUNTPOINT)
+    if (f & R_MOUNTPOINT) {
         lg_wr_str(&w, q->mountpoint);
+        if (q->unlogged) /* older programs say nothing here, and older key managers expect nothing */
+            lg_wr_u8(&w, 1);
+    }
     if (f & R_INFO)
         wr_info(&w, &q->info);
     if (f & R_NOW)
@@ -246,8 +250,10 @@ int lg_request_decode(const uint8_t *frame, size_t len, struct lg_request *ret)
         lg_rd_str(&r, q.uid, LG_UID_MAX);
     if (f & R_REASON)
         lg_rd_str(&r, q.reason, LG_REASON_MAX);
-    if (f & R_MOUNTPOINT)
+    if (f & R_MOUNTPOINT) {
         lg_rd_str(&r, q.mountpoint, LG_WIRE_MOUNTPOINT_MAX);
+        q.unlogged = lg_rd_ok(&r) && r.left == 1 && *r.p == 1 && lg_rd_u8(&r) == 1;
+    }
     if (f & R_INFO)
         rd_info(&r, &q.info);
     if (f & R_NOW)

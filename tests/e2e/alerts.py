@@ -249,6 +249,12 @@ assert b"soon" in read(w.path("stderr"))[seen:] and p.poll() is None
 write(conf, CONFIG.replace("failures = 2", "enabled = no").encode())
 p.send_signal(signal.SIGHUP)
 wait_for(lambda: b"read anew" in read(w.path("stderr"))[seen:])
+noted = lambda: [r["text"] for r in json.loads(w.cli("audit", "query", "--json", "--event", "log.read")) if r["how"] == "watch-rules"]
+assert noted()[-1] == "unlock-failed off", noted()  # whoever silences a rule is on record
+before = len(noted())
+p.send_signal(signal.SIGHUP)
+wait_for(lambda: read(w.path("stderr"))[seen:].count(b"read anew") == 2)
+assert len(noted()) == before  # nothing differs
 n = len(told("unlock-failed"))
 wrong_passphrases()
 w.stop(p)

@@ -251,13 +251,15 @@ mnt = w.mount()
 w.cli("lock")
 raises(errno.ENOKEY, read, os.path.join(mnt, "plainname001.dcm"))
 wait_for(lambda: any(r["outcome"] == "ENOKEY" for r in lines() if r["event"] in ("file.open", "file.lookup")))
-verify(words=["unverifiable tail since"])
+verify(words=["unverifiable tail since", "unsigned until unlock"])
+assert [c["tail_until_unlock"] for c in json.loads(verify(AUDIT, "--json"))["chains"] if c["name"] == chain] == [True]
 assert w.run("leadglass", "unlock", "--passphrase-file", key).returncode == 3
 wait_for(lambda: w.run("leadglass", "unlock", "--passphrase-file", w.passphrase).returncode == 0)
 w.recorded()
 assert [r["outcome"] for r in lines(event="unlock", kind="keyd")][-1] == "ok"
 assert "EKEYREJECTED" in [r["outcome"] for r in lines(event="unlock", kind="keyd")]
 read(os.path.join(mnt, "plainname001.dcm"))
+assert not [c for c in json.loads(verify(AUDIT, "--json"))["chains"] if c["tail_until_unlock"]]
 
 # ---- destroyed: its past records name nothing that can be looked up
 heads_of = lambda c: [json.loads(x) for f in sorted(os.listdir(os.path.join(AUDIT, c))) if f.endswith(".heads") for x in read(os.path.join(AUDIT, c, f)).split(b"\n") if x]

@@ -326,6 +326,28 @@ static void single_events(void **state)
     }
 }
 
+/* Mounted with audit=off: what would have been recorded is not. */
+static void unlogged(void **state)
+{
+    (void)state;
+    struct lg_alerts *x = begin("");
+    struct lg_audit_record r = rec("config", "", 0, 0, NOON);
+    snprintf(r.text, sizeof r.text, "audit.keep=184 audit.on-failure=refuse");
+    put(x, r);
+    snprintf(r.text, sizeof r.text, "audit.export=audit=off:");
+    put(x, r);
+    nothing();
+    snprintf(r.text, sizeof r.text, "audit=off: NO ACCESS LOG is kept of the mount at /srv/pacs");
+    put(x, r);
+    is_alert(1, LG_ALERT_LOG_FAILED, LG_ALERT_CRITICAL);
+    assert_string_equal(got[0].text, "access goes on without a record: audit=off: NO ACCESS LOG is kept of the mount at /srv/pacs");
+    end(x);
+    x = begin("[log-failed]\nenabled = no\n");
+    put(x, r);
+    nothing();
+    end(x);
+}
+
 static void findings(void **state)
 {
     (void)state;
@@ -897,7 +919,7 @@ static void queue(void **state)
 int main(void)
 {
 #define TEST(f) cmocka_unit_test_setup_teardown(f, fresh, clean)
-    const struct CMUnitTest tests[] = { TEST(off_hours), TEST(many_studies), TEST(mass_change), TEST(denials),       TEST(unlock_failed), TEST(single_events), TEST(findings), TEST(log_silent), TEST(log_unsigned), TEST(cooldown),
+    const struct CMUnitTest tests[] = { TEST(off_hours), TEST(many_studies), TEST(mass_change), TEST(denials),       TEST(unlock_failed), TEST(single_events), TEST(unlogged), TEST(findings), TEST(log_silent), TEST(log_unsigned), TEST(cooldown),
                                         TEST(restart),   TEST(configuration), TEST(delivers),   TEST(closed_descriptors), TEST(retries), TEST(hangs),         TEST(no_receiver),   TEST(queue) };
     signal(SIGPIPE, SIG_IGN);
     return cmocka_run_group_tests(tests, NULL, NULL);

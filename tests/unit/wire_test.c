@@ -81,6 +81,30 @@ static void request_fields(void **state)
     assert_int_equal(back.event_result, -EIO);
 }
 
+/* A byte more when there is something to say; older programs do not send it. */
+static void unlogged(void **state)
+{
+    (void)state;
+    struct lg_request q = full_request(LG_MSG_SESSION_BEGIN), back;
+    size_t len = 0, more = 0;
+    assert_int_equal(lg_request_encode(&q, buf, sizeof buf, &len), 0);
+    assert_int_equal(lg_request_decode(buf, len, &back), 0);
+    assert_false(back.unlogged);
+    q.unlogged = true;
+    assert_int_equal(lg_request_encode(&q, buf, sizeof buf, &more), 0);
+    assert_int_equal(more, len + 1);
+    assert_int_equal(lg_request_decode(buf, more, &back), 0);
+    assert_true(back.unlogged);
+    assert_string_equal(back.mountpoint, "/srv/pacs");
+    for (unsigned v = 0; v < 256; v++) {
+        buf[len] = (uint8_t)v;
+        assert_int_equal(lg_request_decode(buf, more, &back), v == 1 ? 0 : -EPROTO);
+    }
+    buf[len] = buf[more] = 1;
+    buf[0] = (uint8_t)(more + 1);
+    assert_int_equal(lg_request_decode(buf, more + 1, &back), -EPROTO);
+}
+
 static void newer_and_foreign(void **state)
 {
     (void)state;
@@ -229,7 +253,7 @@ int main(void)
     if (lg_secret_init(true) != 0)
         return 1;
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(requests_round_trip), cmocka_unit_test(request_fields), cmocka_unit_test(newer_and_foreign),
+        cmocka_unit_test(requests_round_trip), cmocka_unit_test(request_fields), cmocka_unit_test(unlogged), cmocka_unit_test(newer_and_foreign),
         cmocka_unit_test(answers_round_trip),  cmocka_unit_test(events_round_trip),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

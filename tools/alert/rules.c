@@ -229,6 +229,9 @@ static bool denied(const struct lg_alert_config *c, const struct lg_audit_record
     return false;
 }
 
+/* A mount that keeps no log, as the key manager tells of it. */
+static bool unlogged(const struct lg_audit_record *r) { return is(r, "config") && !r->outcome && strncmp(r->text, "audit=off:", 10) == 0; }
+
 /* Events that do not happen to files, by the rule that they belong to. */
 static enum lg_alert_rule rule_of(const struct lg_audit_record *r)
 {
@@ -243,6 +246,8 @@ static enum lg_alert_rule rule_of(const struct lg_audit_record *r)
             return events[i].rule;
     if (is(r, "unlock") && (r->outcome == -EKEYREJECTED || r->outcome == -EAGAIN))
         return LG_ALERT_UNLOCK_FAILED;
+    if (unlogged(r))
+        return LG_ALERT_LOG_FAILED;
     if ((is(r, "file.open") || is(r, "file.lookup")) && r->outcome == -EKEYREVOKED)
         return LG_ALERT_REVOKED_STUDY;
     return LG_ALERT_RULES;
@@ -264,7 +269,7 @@ static void describe(struct lg_alert *a, const struct lg_audit_record *r)
     case LG_ALERT_MASS_CHANGE: snprintf(a->text, sizeof a->text, "%s overwrote, renamed or removed files %llu times within %s", a->subject, n, window); break;
     case LG_ALERT_DENIALS: snprintf(a->text, sizeof a->text, "%s was refused %llu times within %s, last with %s", a->subject, n, window, lg_audit_outcome_name(a->outcome)); break;
     case LG_ALERT_UNLOCK_FAILED: snprintf(a->text, sizeof a->text, "%llu failed unlocks within %s", n, window); break;
-    default: snprintf(a->text, sizeof a->text, "%s%s%s", what, detail[0] ? ": " : "", detail); break;
+    default: snprintf(a->text, sizeof a->text, "%s%s%s", unlogged(r) ? "access goes on without a record" : what, detail[0] ? ": " : "", detail); break;
     }
 }
 

@@ -23,6 +23,7 @@ struct sources {
     struct lg_audit_head *heads; /* of the key manager first, then of anchors */
     size_t n_heads, n_keyd;
     bool asked; /* a key manager told what it remembers */
+    bool locked; /* it can sign nothing */
 };
 
 static int add_head(struct sources *s, const char *line, size_t len)
@@ -118,6 +119,9 @@ static int find_sources(const struct cli *c, const char *how, struct sources *s)
         for (unsigned n = 0; s->asked && n < h->n; n++)
             (void)!add_head(s, h->head[n], strlen(h->head[n]));
         s->n_keyd = s->n_heads;
+        struct lg_keyd_status *st = calloc(1, sizeof *st);
+        s->locked = st && lg_client_status(k, st) == 0 && !st->unlocked;
+        free(st);
         code = note(c, k, s, how);
     }
     lg_client_free(k);
@@ -154,7 +158,8 @@ static void describe(const struct lg_audit_problem *p, char out[160])
     }
 }
 
-static void print_report(const struct lg_audit_chain *c, const struct lg_audit_report *r)
+/* locked: whoever signs this log cannot, as far as is known. */
+static void print_report(const struct lg_audit_chain *c, const struct lg_audit_report *r, bool locked)
 {
     char when[LG_AUDIT_TIME_LEN + 1], text[160];
     lg_audit_time_text(r->signed_us, when);
@@ -173,7 +178,8 @@ static void print_report(const struct lg_audit_chain *c, const struct lg_audit_r
         puts("    nothing of it is signed by the key given: that it hangs together is all that can be said");
     if (r->tail && r->signed_seq) {
         lg_audit_time_text(r->tail_us, when);
-        printf("    unverifiable tail since %.19sZ: %llu records are not signed yet\n", when, (unsigned long long)r->tail);
+        printf("    unverifiable tail since %.19sZ: %llu records are %s\n", when, (unsigned long long)r->tail,
+               locked ? "unsigned until unlock: the keyring is locked, and they are signed when it is unlocked" : "not signed yet");
     }
     if (r->incomplete)
         puts("    the last line is not complete: it is being written, or a crash cut it off");
@@ -183,7 +189,7 @@ static void print_report(const struct lg_audit_chain *c, const struct lg_audit_r
         printf("    the clock went back %llu times\n", (unsigned long long)r->clock_back);
 }
 
-static cJSON *json_report(const struct lg_audit_chain *c, const struct lg_audit_report *r)
+static cJSON *json_report(const struct lg_audit_chain *c, const struct lg_audit_report *r, bool locked)
 {
     char id[2 * LG_ID_LEN + 1], when[LG_AUDIT_TIME_LEN + 1];
     cJSON *j = cJSON_CreateObject(), *problems;
@@ -201,6 +207,7 @@ static cJSON *json_report(const struct lg_audit_chain *c, const struct lg_audit_
         cJSON_AddStringToObject(j, "signed_at", when);
     }
     cJSON_AddNumberToObject(j, "tail", (double)r->tail);
+    cJSON_AddBoolToObject(j, "tail_until_unlock", r->tail && locked);
     cJSON_AddBoolToObject(j, "incomplete", r->incomplete);
     cJSON_AddNumberToObject(j, "pruned", (double)r->pruned);
     cJSON_AddNumberToObject(j, "clock_back", (double)r->clock_back);
@@ -276,9 +283,9 @@ static int verify_dir(struct verifying *v, const char *dir)
         v->bad += r.verdict != LG_AUDIT_INTACT && r.verdict != LG_AUDIT_NO_HEADS;
         v->unknown += r.verdict == LG_AUDIT_NO_HEADS;
         if (v->c->json)
-            cJSON_AddItemToArray(v->chains, json_report(&mine[i], &r));
+            cJSON_AddItemToArray(v->chains, json_report(&mine[i], &r, s->locked && theirs));
         else
-            print_report(&mine[i], &r);
+            print_report(&mine[i], &r, s->locked && theirs);
     }
     v->n += n;
     return CLI_OK;
@@ -432,11 +439,18 @@ void cli_audit_status(struct lg_client *k, const struct lg_keyd_status *s, cJSON
     struct lg_audit_chain c;
     if (!i || lg_client_audit_info(k, i) || !i->on) {
         if (!j)
-            puts("access log    none is kept");
+            puts(i && !i->on ? "access log    NONE is kept: the key manager was started with --audit off" : "access log    none is known of");
+        else if (i)
+            cJSON_AddBoolToObject(a, "on", false);
         free(i);
         return;
     }
     for (unsigned m = 0; m < s->n_mounts; m++) {
+        if (cli_unlogged(s->mounts[m].pid)) { /* one of an earlier mount may be there: it is not written */
+            if (!j)
+                printf("access log    NONE is kept of %s (audit=off)\n", s->mounts[m].mountpoint);
+            continue;
+        }
         lg_hex_encode(s->mounts[m].vault_id, 8, id);
         snprintf(name, sizeof name, "mount-%s", id);
         if (lg_audit_find(i->dir, name, &c) || lg_audit_current(i->dir, c.name, path, sizeof path))
@@ -451,6 +465,7 @@ void cli_audit_status(struct lg_client *k, const struct lg_keyd_status *s, cJSON
     if (a) {
         cJSON_AddItemToArray(logs, cJSON_CreateString(i->log));
         cJSON_AddStringToObject(a, "log", log[0] ? log : i->log);
+        cJSON_AddBoolToObject(a, "on", true);
         cJSON_AddStringToObject(a, "directory", i->dir);
         cJSON_AddNumberToObject(a, "records", (double)i->seq);
         cJSON_AddNumberToObject(a, "signed", (double)i->signed_seq);

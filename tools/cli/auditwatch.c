@@ -21,6 +21,7 @@ struct watch {
     const struct cli *c;
     const char *file; /* of the configuration; NULL: built in */
     struct lg_alert_config *config;
+    bool noted; /* it is the key manager's own log, and that it is read is on record */
     struct lg_alerts *alerts;
     struct lg_delivery *delivery;
     struct lg_follow *follow;
@@ -254,6 +255,56 @@ static int check(const struct watch *w)
 }
 
 /* A bad configuration changes nothing. */
+static bool same_list(const struct lg_alert_list *a, const struct lg_alert_list *b)
+{
+    bool same = a->n == b->n;
+    for (unsigned i = 0; same && i < a->n; i++)
+        same = strcmp(a->s[i], b->s[i]) == 0;
+    return same;
+}
+
+/* What is alerted from now on otherwise than before, in words; empty: nothing. */
+static void differences(const struct lg_alert_config *a, const struct lg_alert_config *b, char *out, size_t cap)
+{
+    size_t n = 0;
+    out[0] = 0;
+    for (unsigned i = 0; i < LG_ALERT_RULES && n < cap; i++) {
+        const struct lg_alert_setting *x = &a->rule[i], *y = &b->rule[i];
+        const char *name = lg_alert_rule_info((enum lg_alert_rule)i)->name, *sep = n ? ", " : "";
+        if (x->on != y->on)
+            n += (size_t)snprintf(out + n, cap - n, "%s%s %s", sep, name, y->on ? "on" : "off");
+        else if (y->on && x->threshold != y->threshold)
+            n += (size_t)snprintf(out + n, cap - n, "%s%s %u to %u", sep, name, x->threshold, y->threshold);
+        else if (y->on && (x->grade != y->grade || x->window_s != y->window_s || x->cooldown_s != y->cooldown_s || !same_list(&x->users, &y->users) || !same_list(&x->programs, &y->programs)))
+            n += (size_t)snprintf(out + n, cap - n, "%s%s otherwise", sep, name);
+    }
+    bool hours = a->hours_from != b->hours_from || a->hours_to != b->hours_to || a->days != b->days || a->utc != b->utc;
+    bool outcomes = a->n_outcomes != b->n_outcomes || memcmp(a->outcome, b->outcome, a->n_outcomes * sizeof *a->outcome) != 0;
+    bool delivery = a->syslog != b->syslog || a->facility != b->facility || a->syslog_grade != b->syslog_grade || strcmp(a->socket, b->socket) != 0 || strcmp(a->program, b->program) != 0 ||
+                    a->program_grade != b->program_grade || a->attempts != b->attempts || a->timeout_s != b->timeout_s || a->retry_s != b->retry_s;
+    const struct { bool is; const char *what; } other[] = { { hours, "hours" }, { outcomes, "outcomes" }, { delivery, "delivery" } };
+    for (unsigned i = 0; i < sizeof other / sizeof *other && n < cap; i++)
+        if (other[i].is)
+            n += (size_t)snprintf(out + n, cap - n, "%s%s otherwise", n ? ", " : "", other[i].what);
+}
+
+/* Whoever silences a rule is on record. */
+static void note_rules(const struct watch *w, const struct lg_alert_config *g)
+{
+    char what[900], text[950];
+    struct lg_client *k = NULL;
+    differences(w->config, g, what, sizeof what);
+    if (!what[0] || !w->noted)
+        return;
+    snprintf(text, sizeof text, "watch-rules %s", what);
+    int rc = lg_client_new(w->c->socket, &k);
+    if (!rc)
+        rc = lg_client_audit_note(k, text);
+    if (rc)
+        fprintf(stderr, "leadglass: that the rules differ is not in the access log: %s\n", strerror(-rc));
+    lg_client_free(k);
+}
+
 static void reload(struct watch *w)
 {
     char error[1024];
@@ -263,6 +314,7 @@ static void reload(struct watch *w)
         lg_alerts_own(w->alerts, LG_ALERT_DELIVERY, "configuration", error, lg_clock_us());
         return;
     }
+    note_rules(w, g);
     lg_alerts_config(w->alerts, g);
     lg_delivery_config(w->delivery, g);
     lg_alert_config_free(w->config);
@@ -283,7 +335,8 @@ static int where(struct watch *w)
     if (i && !c->audit.offline && c->socket && lg_client_new(c->socket, &k) == 0 && lg_client_audit_info(k, i) == 0) {
         if (!w->dir[0])
             snprintf(w->dir, sizeof w->dir, "%s", i->dir);
-        int rc = strcmp(w->dir, i->dir) == 0 ? lg_client_audit_note(k, "watch") : 0;
+        w->noted = strcmp(w->dir, i->dir) == 0;
+        int rc = w->noted ? lg_client_audit_note(k, "watch") : 0;
         if (rc && rc != -EACCES)
             code = cli_explain(c, rc, "recording that the log is read");
     }

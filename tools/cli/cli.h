@@ -104,6 +104,8 @@ void cli_hex(const uint8_t id[LG_ID_LEN], char out[2 * LG_ID_LEN + 1]);
 void cli_time(uint64_t t, char out[32]);
 
 /* What status says of the access log: into j, or printed when that is NULL. */
+/* Whether a mount's process says of itself that it keeps no access log. */
+bool cli_unlogged(uint32_t pid);
 void cli_audit_status(struct lg_client *k, const struct lg_keyd_status *s, cJSON *j);
 /* auditstate.c: how the programs that follow the access log are getting on; j as above, the object "audit". */
 void cli_audit_services(const struct cli *c, cJSON *j);

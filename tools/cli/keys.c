@@ -134,6 +134,7 @@ static void backups(const struct lg_keyd_status *s)
  * io_uring, why. Empty: cannot be told (gone, or in another container). */
 struct ways {
     char transport[8], reads[8], why[96];
+    bool unlogged; /* mounted with audit=off */
 };
 static struct ways ways_of(uint32_t pid)
 {
@@ -148,6 +149,7 @@ static struct ways ways_of(uint32_t pid)
             name[strcspn(name, "\n")] = 0;
             if (strncmp(name, "fuse-ring-", 10) == 0 || !w.transport[0])
                 snprintf(w.transport, sizeof w.transport, "%s", strncmp(name, "fuse-ring-", 10) == 0 ? "uring" : "dev");
+            w.unlogged = w.unlogged || strcmp(name, "lg-unlogged") == 0;
             if (strncmp(name, "lg-reads-", 9) == 0) {
                 long error = strtol(name + 9, NULL, 10);
                 snprintf(w.reads, sizeof w.reads, "%s", strcmp(name + 9, "ring") == 0 ? "uring" : "pread");
@@ -164,6 +166,8 @@ static struct ways ways_of(uint32_t pid)
         closedir(d);
     return w;
 }
+
+bool cli_unlogged(uint32_t pid) { return ways_of(pid).unlogged; }
 
 static int run_status(struct cli *c)
 {
@@ -235,6 +239,8 @@ static int run_status(struct cli *c)
                 cJSON_AddStringToObject(m, "cold_reads", w.reads);
             if (w.why[0])
                 cJSON_AddStringToObject(m, "cold_reads_why", w.why);
+            if (w.transport[0])
+                cJSON_AddStringToObject(m, "audit", w.unlogged ? "off" : "on");
             cJSON_AddItemToArray(ms, m);
         }
         cli_audit_status(k, s, j);

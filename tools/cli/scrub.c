@@ -98,6 +98,12 @@ static int on_pace(void *arg, const struct lg_scrub_stat *s, bool at_rest, const
     return rc ? rc : stop ? -EINTR : 0;
 }
 
+static int on_salvaging(void *arg, const uint8_t kid[LG_ID_LEN], uint32_t key_version, const uint8_t file_id[LG_ID_LEN])
+{
+    const struct run *r = arg;
+    return session_salvaging(r->keys, kid, key_version, file_id);
+}
+
 static int exit_of(const struct lg_scrub_stat *t)
 {
     return t->found[LG_SCRUB_DAMAGE] ? CLI_DAMAGE : t->found[LG_SCRUB_DIFFERS] ? CLI_DIFFERS : t->found[LG_SCRUB_UNREADABLE] || t->found[LG_SCRUB_UNFINISHED] ? CLI_INCOMPLETE :
@@ -230,7 +236,7 @@ static int check(const struct run *r)
 static int run_scrub(struct cli *c)
 {
     struct run r = { .c = c, .tty = isatty(STDERR_FILENO), .keyless = c->scrub.keyless, .read_only = c->scrub.read_only, .json = c->json, .resume = c->scrub.resume, .state = c->scrub.state,
-                     .o = { .now = time(NULL), .finding = on_finding, .pace = on_pace, .accept_crash = c->scrub.accept_crash, .manifest = c->scrub.manifest, .against = c->scrub.against,
+                     .o = { .now = time(NULL), .finding = on_finding, .pace = on_pace, .salvaging = on_salvaging, .accept_crash = c->scrub.accept_crash, .manifest = c->scrub.manifest, .against = c->scrub.against,
                             .repair = c->scrub.repair, .remove = c->scrub.remove, .salvage = c->scrub.salvage } };
     char *end;
     if (c->argc != 1)

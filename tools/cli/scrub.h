@@ -39,6 +39,8 @@ struct lg_session;
 int session_open(struct run *r, const char *vault);
 /* Between files (at_rest) and while one is read: what the key manager has asked for meanwhile. 0, -ENOKEY: locked, -EKEYREVOKED: give up this file. */
 int session_pace(struct lg_session *s, bool at_rest);
+/* Puts it on record that the plaintext of this file is about to be written out. */
+int session_salvaging(struct lg_session *s, const uint8_t kid[LG_ID_LEN], uint32_t key_version, const uint8_t file_id[LG_ID_LEN]);
 /* complete: everything was recovered that crashes left, so their sessions are closed. An exit status. */
 int session_close(struct run *r, bool complete);
 

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "leadglass/audit.h"
 #include "leadglass/crypto.h"
 #include "scrub.h"
 
@@ -153,7 +154,7 @@ static int connect_keys(struct run *r, struct lg_session *s, const char *vault)
 
 int session_open(struct run *r, const char *vault)
 {
-    char what[512], real[PATH_MAX];
+    char what[1024], real[PATH_MAX];
     if (lg_secret_unlocked() && !r->c->allow_unlocked)
         return cli_fail(CLI_FAILED, "key memory cannot be locked. Raise the limit (ulimit -l), or say --allow-unlocked-memory");
     struct lg_session *s = calloc(1, sizeof *s);
@@ -165,8 +166,9 @@ int session_open(struct run *r, const char *vault)
     int code = connect_keys(r, s, vault);
     if (code)
         return code;
-    snprintf(what, sizeof what, "scrub of %.490s", realpath(vault, real) ? real : vault);
-    int rc = lg_client_session_begin(s->client, r->vault_id, what, &s->number, s->unclean, &s->n_unclean);
+    snprintf(what, sizeof what, "scrub of %.490s%s%s%s%s%s%.380s", realpath(vault, real) ? real : vault, r->read_only ? ", read-only" : "", r->o.accept_crash ? ", accept-crash" : "",
+             r->o.repair ? ", repair" : "", r->o.remove ? ", remove" : "", r->o.salvage ? ", salvage to " : "", r->o.salvage ? r->o.salvage : "");
+    int rc = lg_client_session_begin(s->client, r->vault_id, what, false, &s->number, s->unclean, &s->n_unclean);
     if (rc)
         return rc == -EBUSY ? busy(r, s, vault) : cli_explain(r->c, rc, "beginning a session");
     s->n_unclean = s->n_unclean > LG_UNCLEAN_MAX ? LG_UNCLEAN_MAX : s->n_unclean;
@@ -186,6 +188,18 @@ int session_open(struct run *r, const char *vault)
     r->o.volume = s->volume;
     r->o.keys = s->keys;
     return 0;
+}
+
+int session_salvaging(struct lg_session *s, const uint8_t kid[LG_ID_LEN], uint32_t key_version, const uint8_t file_id[LG_ID_LEN])
+{
+    uint8_t file[LG_ID_LEN] = { 0 };
+    struct lg_kref *k;
+    if (lg_keys_by_id(s->keys, kid, key_version, &k) == 0) {
+        if (lg_audit_file_id(k->key, file_id, file))
+            memset(file, 0, sizeof file);
+        lg_kref_unref(k);
+    }
+    return lg_client_scrub_salvage(s->client, s->number, kid, key_version, file);
 }
 
 int session_close(struct run *r, bool complete)
