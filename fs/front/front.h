@@ -30,6 +30,8 @@ int lg_rules_match(const struct lg_rules *r, const char *path, struct lg_study_i
 
 /* Takes away mounts of ours at that place whose daemon was killed; nothing happens to a mount that lives. -ENOTCONN: it is not one of ours. */
 int lg_stale_detach(const char *mountpoint);
+#define LG_DEVICE_MAX 24
+bool lg_mount_device(const char *mountpoint, char device[LG_DEVICE_MAX]); /* "major:minor" of our mount there; asks nothing of it */
 
 /* Has the kernel forget a name that is no more (gone.c), soon; nobody waits for it. Between start, once the session is there, and stop. */
 int lg_gone_start(struct lg_front *f) LG_MUST;

@@ -13,7 +13,6 @@
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
-#include <sys/sysmacros.h>
 #include <syslog.h>
 #include <unistd.h>
 
@@ -404,11 +403,10 @@ static void obey_quotas(void)
 /* The kernel reads ahead 128 KiB unless told otherwise; larger requests cost less each. Best effort. */
 static void raise_readahead(const char *mountpoint)
 {
-    struct stat st;
-    char path[96], value[16];
-    if (stat(mountpoint, &st))
+    char device[LG_DEVICE_MAX], path[96], value[16];
+    if (!lg_mount_device(mountpoint, device))
         return;
-    snprintf(path, sizeof path, "/sys/class/bdi/%u:%u/read_ahead_kb", major(st.st_dev), minor(st.st_dev));
+    snprintf(path, sizeof path, "/sys/class/bdi/%s/read_ahead_kb", device);
     int fd = open(path, O_WRONLY | O_CLOEXEC);
     if (fd < 0)
         return;
@@ -612,6 +610,7 @@ static int run(struct program *p, int ready)
             (void)!lg_client_session_end(p->client, p->session);
         return fail(p, EXIT_FAILED, "cannot start threads");
     }
+    raise_readahead(p->mountpoint);
     if (ready >= 0) {
         uint8_t ok = EXIT_OK;
         (void)!chdir("/"); /* hold no other filesystem busy */
@@ -680,7 +679,5 @@ int lg_front_run(int argc, char **argv)
     while ((n = read(fds[0], &c, 1)) < 0 && errno == EINTR)
         ;
     close(fds[0]);
-    if (n == 1 && c == EXIT_OK)
-        raise_readahead(p.o.mountpoint);
     return n == 1 ? c : EXIT_FAILED;
 }

@@ -47,17 +47,25 @@ static bool same_name(const char *escaped, const char *plain)
 }
 
 /* The uppermost mount there is the last one listed. */
-static bool ours_on_top(const char *name)
+static bool ours_on_top(const char *name, char device[LG_DEVICE_MAX])
 {
-    char line[2 * PATH_MAX + 1024], at[PATH_MAX];
+    char line[2 * PATH_MAX + 1024], at[PATH_MAX], dev[LG_DEVICE_MAX];
     FILE *f = fopen("/proc/self/mountinfo", "re");
     bool ours = false;
     while (f && fgets(line, sizeof line, f))
-        if (sscanf(line, "%*s %*s %*s %*s %4095s", at) == 1 && same_name(at, name))
+        if (sscanf(line, "%*s %*s %23s %*s %4095s", dev, at) == 2 && same_name(at, name)) {
             ours = strstr(line, " - fuse.leadglass ") != NULL;
+            memcpy(device, dev, LG_DEVICE_MAX);
+        }
     if (f)
         fclose(f);
     return ours;
+}
+
+bool lg_mount_device(const char *mountpoint, char device[LG_DEVICE_MAX])
+{
+    char name[PATH_MAX];
+    return mount_name(mountpoint, name) == 0 && ours_on_top(name, device);
 }
 
 static int detach(const char *name)
@@ -81,11 +89,11 @@ static int detach(const char *name)
 
 int lg_stale_detach(const char *mountpoint)
 {
-    char name[PATH_MAX];
+    char name[PATH_MAX], device[LG_DEVICE_MAX];
     struct statvfs st;
     int rc = mount_name(mountpoint, name);
     for (unsigned i = 0; !rc && i < 16; i++) { /* several may lie on each other */
-        if (!ours_on_top(name))
+        if (!ours_on_top(name, device))
             return access(name, F_OK) && errno == ENOTCONN ? -ENOTCONN : 0;
         if (statvfs(name, &st) == 0) /* unlike attributes, the kernel has to ask for this */
             return 0;
