@@ -2,12 +2,14 @@
  * what `compare` compares with: same libfuse, same transport, same kernel options as leadglass-fs, no keys. Not for data that anybody needs.
  *
  * It is also the slow disk of tests and measurements: every read and fsync takes as many milliseconds longer as LG_SLOW_READ_MS and LG_SLOW_FSYNC_MS in the
- * environment say, and waits while the file that LG_GATE names exists. With any of them the kernel keeps none of its pages, so every read comes here. */
+ * environment say, and waits while the file that LG_GATE names exists. With any of them the kernel keeps none of its pages, so every read comes here.
+ * LG_MAX_READ: bytes that the kernel may ask for at a time; the same goes into -o max_read. */
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <fuse_lowlevel.h>
 #include <pthread.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -123,6 +125,7 @@ static void op_init(void *user, struct fuse_conn_info *c)
 #endif
     c->max_write = IO_MAX;
     c->max_readahead = IO_MAX;
+    c->max_read = (unsigned)number("LG_MAX_READ");
     c->max_background = 64;
     c->congestion_threshold = 48;
 }
