@@ -183,7 +183,7 @@ struct lg_policy {
     unsigned n_rules;      /* rule 0 is the one that studies follow unless told otherwise */
     struct lg_rule {
         char name[LG_RULE_NAME_MAX + 1];
-        uint32_t years;    /* after the patient's last study that follows the rule; 0: none */
+        uint32_t years;    /* after the patient's last study that follows the rule (worklist), after the study's own date (refusals); 0: none */
     } rules[LG_RULES_MAX];
 };
 #define LG_POLICY_MAX 512u
