@@ -392,9 +392,18 @@ int lg_keyring_acts(struct lg_keyring *k, const uint8_t *after, bool open, struc
 
 /* ---- destruction after the waiting period ---------------------------------------------------------------------------------------- */
 
+/* Those that a hold or a retention keeps, each the first time that it is found due; further ones come with the next call. */
+#define LG_KEPT_MAX 256u
+struct lg_kept {
+    unsigned n;
+    struct {
+        uint8_t kid[LG_ID_LEN];
+        int why; /* -EBUSY: a legal hold; -EDOM: retention */
+    } study[LG_KEPT_MAX];
+};
 /* Studies whose waiting period has ended by the wall clock and by running time, that no hold and no retention keeps, become destroying: at most max.
- * Then tell the mounts, and lg_keyring_destroy. Needs begin. */
-int lg_keyring_due(struct lg_keyring *k, unsigned max, uint8_t (*ret)[LG_ID_LEN], unsigned *ret_n) LG_MUST;
+ * Then tell the mounts, and lg_keyring_destroy. Needs begin. ret_kept: NULL: nobody is told of them, and they come another time. */
+int lg_keyring_due(struct lg_keyring *k, unsigned max, uint8_t (*ret)[LG_ID_LEN], unsigned *ret_n, struct lg_kept *ret_kept) LG_MUST;
 int lg_keyring_due_next(struct lg_keyring *k, uint64_t *ret_wall_s) LG_MUST; /* when the first may be; -ENOENT: none waits */
 /* A study's key id and those of the provisional keys attached to it, at most max. */
 int lg_keyring_kids(struct lg_keyring *k, const uint8_t kid[LG_ID_LEN], uint8_t (*ret)[LG_ID_LEN], unsigned max, unsigned *ret_n) LG_MUST;

@@ -301,12 +301,26 @@ void lg_certificate_end(struct lg_worker *w, struct lg_op *op)
 static uint8_t due_kid[DUE_MAX][LG_ID_LEN];
 static unsigned n_due;
 
+/* Recorded before it is noted as told: rather twice, after a crash, than never. */
+static void tell_kept(struct lg_worker *w, const struct lg_kept *kept)
+{
+    for (unsigned i = 0; i < kept->n; i++) {
+        const char *what = kept->study[i].why == -EBUSY ? "it is due, and a legal hold keeps it" : "it is due, and its retention keeps it";
+        lg_log(LOG_WARNING, "a study is not destroyed: %s", what);
+        lg_keyd_audit(w, "key.destroy", geteuid(), getpid(), kept->study[i].why, kept->study[i].kid, what);
+    }
+}
+
 void lg_due_begin(struct lg_worker *w, struct lg_op *op)
 {
+    struct lg_kept *kept = calloc(1, sizeof *kept); /* NULL: told another time */
     struct lg_answer a = { .status = lg_keyring_unlocked(w->keyring) ? lg_keyring_begin(w->keyring) : -ENOKEY };
     n_due = 0;
     if (!a.status)
-        a.status = lg_keyring_due(w->keyring, DUE_MAX, due_kid, &n_due);
+        a.status = lg_keyring_due(w->keyring, DUE_MAX, due_kid, &n_due, kept);
+    if (!a.status && kept)
+        tell_kept(w, kept);
+    free(kept);
     if (!a.status)
         a.status = lg_keyring_commit(w->keyring);
     else if (lg_keyring_in_txn(w->keyring))

@@ -120,7 +120,18 @@ static int begin_destroying(struct lg_keyring *k, struct lg_record *r)
     return rc ? rc : lg_pending_put(k, r);
 }
 
-int lg_keyring_due(struct lg_keyring *k, unsigned max, uint8_t (*ret)[LG_ID_LEN], unsigned *ret_n)
+/* Once: from then on the act has changed after the study fell due (one second after, if both are of the same second). */
+static int keep(struct lg_keyring *k, const struct lg_record *r, struct lg_act_record *act, const struct lg_time *t, int why, struct lg_kept *kept)
+{
+    if (!kept || kept->n == LG_KEPT_MAX || act->changed > r->c.due_wall)
+        return 0;
+    act->changed = t->last_wall > r->c.due_wall ? t->last_wall : r->c.due_wall + 1;
+    memcpy(kept->study[kept->n].kid, r->kid, LG_ID_LEN);
+    kept->study[kept->n++].why = why;
+    return lg_act_put(k, r->c.act, act);
+}
+
+int lg_keyring_due(struct lg_keyring *k, unsigned max, uint8_t (*ret)[LG_ID_LEN], unsigned *ret_n, struct lg_kept *ret_kept)
 {
     uint8_t key[64] = { 'w' }, b[8];
     size_t key_len = 1, len;
@@ -130,6 +141,8 @@ int lg_keyring_due(struct lg_keyring *k, unsigned max, uint8_t (*ret)[LG_ID_LEN]
     struct lg_act a;
     struct lg_record r;
     int rc = lg_keyring_need(k, true);
+    if (ret_kept)
+        ret_kept->n = 0;
     if (!rc)
         rc = lg_time_now(k, &t);
     if (!rc && (t.frozen || k->rolled || lg_keyring_restored(k)))
@@ -158,7 +171,7 @@ int lg_keyring_due(struct lg_keyring *k, unsigned max, uint8_t (*ret)[LG_ID_LEN]
             return rc == -ENOENT ? -EPROTO : rc;
         rc = lg_may_destroy(k, &r, &t, a.number & 1);
         if (rc == -EBUSY || rc == -EDOM) { /* placed while it waited: it stays unreadable, and stays */
-            rc = 0;
+            rc = keep(k, &r, &act, &t, rc, ret_kept);
             continue;
         }
         if (!rc)

@@ -313,7 +313,7 @@ static int do_due(unsigned i)
     want = 0;
     int rc = lg_keyring_begin(k);
     if (!rc)
-        rc = lg_keyring_due(k, UIDS, kids, &n);
+        rc = lg_keyring_due(k, UIDS, kids, &n, NULL);
     if (rc)
         lg_keyring_abort(k);
     else

@@ -313,7 +313,7 @@ static int op_due(struct lg_keyring *k)
 {
     uint8_t kids[8][LG_ID_LEN];
     unsigned n = 0;
-    int rc = COMMIT(k, lg_keyring_due(k, 8, kids, &n));
+    int rc = COMMIT(k, lg_keyring_due(k, 8, kids, &n, NULL));
     assert_true(rc || n == 1);
     return rc ? rc : lg_keyring_destroy(k, &n);
 }

@@ -87,7 +87,7 @@ static unsigned due(struct lg_keyring *k)
     uint8_t kids[16][LG_ID_LEN];
     unsigned n, destroyed = 0;
     assert_int_equal(lg_keyring_begin(k), 0);
-    assert_int_equal(lg_keyring_due(k, 16, kids, &n), 0);
+    assert_int_equal(lg_keyring_due(k, 16, kids, &n, NULL), 0);
     assert_int_equal(lg_keyring_commit(k), 0);
     if (n)
         assert_int_equal(lg_keyring_destroy(k, &destroyed), 0);
