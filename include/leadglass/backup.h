@@ -33,8 +33,8 @@ struct lg_backup_entry {
     uint64_t others;   /* how many keys had been made that are no study's */
     char name[LG_BACKUP_NAME_MAX + 1];
 };
-#define LG_BACKUPS_MAX 256u /* in one listing: the newest */
-int lg_backup_list(struct lg_keyring *k, struct lg_backup_entry *ret, unsigned max, unsigned *ret_n) LG_MUST; /* oldest first */
+/* All of them, oldest first; to be freed. */
+int lg_backup_list(struct lg_keyring *k, struct lg_backup_entry **ret, unsigned *ret_n) LG_MUST;
 /* Notes that this backup was destroyed. Needs begin. -ENOENT, -EALREADY. */
 int lg_backup_void(struct lg_keyring *k, const uint8_t id[LG_ID_LEN]) LG_MUST;
 
@@ -79,6 +79,7 @@ struct lg_backup_later {
     const void *tombstones; /* the bytes of a file SLOTFILE.tombstones, or NULL */
     size_t tombstones_len;
     uint64_t now; /* seconds since 1970; 0: the system's clock */
+    const char *name; /* of the backup's file, for the inventory; or NULL */
     bool damaged_too; /* tombstones that are damaged or altered do not stop it: what they seem to name is quarantined, and they are counted */
 };
 /* A new keyring and slot file from it, of the same keyring id in a new incarnation: higher epoch, session numbers never used, acts signed before are

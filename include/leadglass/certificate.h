@@ -26,6 +26,7 @@ int lg_tombstone_decode(const uint8_t *untrusted, size_t len, struct lg_tombston
 #define LG_CERT_MAX 6144u
 #define LG_CERT_UNKNOWN UINT64_MAX
 struct lg_certificate {
+    unsigned version; /* of its form, 1 to 3 */
     uint8_t keyring_id[LG_ID_LEN], pub[LG_SIGN_PUB_LEN]; /* the key that signs this */
     uint64_t issued;
     char uid[LG_UID_MAX + 1];
@@ -33,9 +34,11 @@ struct lg_certificate {
     struct lg_act_record act;
     bool anchored;         /* a TPM value that was overwritten makes older slot files useless */
     uint64_t files, bytes; /* of ciphertext; LG_CERT_UNKNOWN: not counted */
-    unsigned vaults_counted, vaults; /* in how many of how many vaults; vaults 0: a certificate of version 1, which did not say */
+    unsigned vaults_counted, vaults; /* in how many of how many vaults; of version 1, which did not say, 0 */
     uint64_t removed;      /* when these files and their names were removed from the vaults; 0: they were not */
-    unsigned n_backups;    /* keyring backups from before the destruction that are not void */
+    uint64_t restored, restored_from; /* backups made between these two, the second first, may be missing below: the keyring was restored from one of then; 0: never, or it does not matter here */
+    uint64_t backups_all;  /* keyring backups from before the destruction that are not void */
+    unsigned n_backups;    /* of these the first */
     struct lg_cert_backup {
         uint8_t id[LG_ID_LEN];
         uint64_t created;

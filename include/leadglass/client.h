@@ -132,9 +132,14 @@ int lg_client_certificate(struct lg_client *c, const char *uid, uint8_t *ret_doc
 int lg_client_backup_begin(struct lg_client *c, const struct lg_secret *key, const char *name, uint8_t ret_id[LG_ID_LEN]) LG_MUST;
 int lg_client_backup_next(struct lg_client *c, uint8_t *buf, size_t cap, size_t *ret_len, bool *ret_end) LG_MUST;
 int lg_client_backup_done(struct lg_client *c, const uint8_t id[LG_ID_LEN]) LG_MUST;
-/* The newest, oldest first; at most max. */
+/* All of the inventory, oldest first; to be freed. */
 struct lg_backup_entry;
-int lg_client_backup_list(struct lg_client *c, struct lg_backup_entry *ret, unsigned max, unsigned *ret_n) LG_MUST;
+struct lg_backups {
+    struct lg_backup_entry *e;
+    unsigned n;
+    uint64_t restored, restored_from; /* lg_incarnation, lg_restored_from */
+};
+int lg_client_backup_list(struct lg_client *c, struct lg_backups *ret) LG_MUST;
 /* act: the approved act where officers are registered, else NULL. -EPERM: it is not approved. -ENOENT, -EALREADY. */
 int lg_client_backup_void(struct lg_client *c, const uint8_t id[LG_ID_LEN], const uint8_t *act) LG_MUST;
 int lg_client_restore_confirm(struct lg_client *c, const uint8_t *act) LG_MUST;

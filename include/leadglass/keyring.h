@@ -169,6 +169,11 @@ uint32_t lg_keyring_anchor_nv(const struct lg_keyring *k);
 
 /* Was this keyring restored from a backup and not confirmed since? Then nothing is destroyed. */
 bool lg_keyring_restored(struct lg_keyring *k);
+/* When this incarnation of the keyring began (seconds since 1970; 0: it was never restored). Acts made before are not taken. */
+uint64_t lg_incarnation(struct lg_keyring *k);
+/* When the backup was made that it came from; of a keyring restored more than once, the first. Backups made after that and before lg_incarnation may be missing in
+ * the inventory. 0: that was not kept yet. */
+uint64_t lg_restored_from(struct lg_keyring *k);
 int lg_keyring_restored_confirm(struct lg_keyring *k) LG_MUST; /* needs begin; -EALREADY */
 
 struct lg_keyring_stat {

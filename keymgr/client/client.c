@@ -530,27 +530,47 @@ int lg_client_backup_done(struct lg_client *c, const uint8_t id[LG_ID_LEN]) { re
 int lg_client_backup_void(struct lg_client *c, const uint8_t id[LG_ID_LEN], const uint8_t *act) { return id_call(c, LG_MSG_BACKUP_VOID, id, act); }
 int lg_client_restore_confirm(struct lg_client *c, const uint8_t *act) { return id_call(c, LG_MSG_RESTORE_CONFIRM, NULL, act); }
 
-int lg_client_backup_list(struct lg_client *c, struct lg_backup_entry *ret, unsigned max, unsigned *ret_n)
+static int to_backups(void *arg, const uint8_t *p, size_t len)
 {
-    struct lg_request q = { .type = LG_MSG_BACKUP_LIST };
-    struct bytes b = { malloc(LG_WIRE_BLOB_MAX), LG_WIRE_BLOB_MAX, 0 };
-    int rc = b.p ? blob_call(c, &q, NULL, DEADLINE_MS, to_bytes, &b) : -ENOMEM;
-    struct lg_rd r = lg_rd(b.p, rc ? 0 : b.len);
+    struct lg_backups *l = arg;
+    struct lg_rd r = lg_rd(p, len);
+    l->restored = lg_rd_u64(&r);
+    l->restored_from = lg_rd_u64(&r);
     uint32_t n = lg_rd_u32(&r);
-    if (!rc && n > max)
-        rc = -EPROTO;
-    for (unsigned i = 0; !rc && i < n; i++) {
-        lg_rd_copy(&r, ret[i].id, LG_ID_LEN);
-        ret[i].created = lg_rd_u64(&r);
-        ret[i].voided = lg_rd_u64(&r);
-        ret[i].keys = lg_rd_u64(&r);
-        lg_rd_str(&r, ret[i].name, LG_BACKUP_NAME_MAX);
+    if (!lg_rd_ok(&r) || n > len || n > UINT32_MAX - l->n)
+        return -EPROTO;
+    struct lg_backup_entry *all = n ? reallocarray(l->e, (size_t)l->n + n, sizeof *all) : l->e;
+    if (n && !all)
+        return -ENOMEM;
+    l->e = all;
+    for (; n; n--) {
+        struct lg_backup_entry *e = &all[l->n++];
+        *e = (struct lg_backup_entry){ 0 };
+        lg_rd_copy(&r, e->id, LG_ID_LEN);
+        e->created = lg_rd_u64(&r);
+        e->voided = lg_rd_u64(&r);
+        e->keys = lg_rd_u64(&r);
+        lg_rd_str(&r, e->name, LG_BACKUP_NAME_MAX);
     }
-    if (!rc && !lg_rd_done(&r))
-        rc = -EPROTO;
-    if (!rc)
-        *ret_n = n;
-    free(b.p);
+    return lg_rd_done(&r) ? 0 : -EPROTO;
+}
+
+int lg_client_backup_list(struct lg_client *c, struct lg_backups *ret)
+{
+    struct lg_backups l = { 0 };
+    unsigned before;
+    int rc;
+    do {
+        struct lg_request q = { .type = LG_MSG_BACKUP_LIST, .has_after = l.n != 0 };
+        before = l.n;
+        if (l.n)
+            memcpy(q.kid, l.e[l.n - 1].id, LG_ID_LEN);
+        rc = blob_call(c, &q, NULL, DEADLINE_MS, to_backups, &l);
+    } while (!rc && l.n > before);
+    if (rc)
+        free(l.e);
+    else
+        *ret = l;
     return rc;
 }
 

@@ -66,24 +66,30 @@ void lg_on_backup_done(struct lg_worker *w, struct lg_conn *c, const struct lg_r
     lg_reply_status(w, c, q, rc);
 }
 
+/* Those behind the one that is named, as many as fit. */
 void lg_on_backup_list(struct lg_worker *w, struct lg_conn *c, const struct lg_request *q)
 {
-    struct lg_backup_entry *e = calloc(LG_BACKUPS_MAX, sizeof *e);
+    enum { LONGEST = LG_ID_LEN + 3 * 8 + 2 + LG_BACKUP_NAME_MAX };
+    struct lg_backup_entry *e = NULL;
     uint8_t *b = malloc(LG_WIRE_BLOB_MAX);
-    unsigned n = 0, first = 0;
-    struct lg_wr wr = { 0 };
-    int rc = e && b ? lg_backup_list(w->keyring, e, LG_BACKUPS_MAX, &n) : -ENOMEM;
-    for (bool again = !rc; again; first += again) { /* the newest that fit */
-        wr = lg_wr(b, LG_WIRE_BLOB_MAX);
-        lg_wr_u32(&wr, n - first);
-        for (unsigned i = first; i < n; i++) {
-            lg_wr_bytes(&wr, e[i].id, LG_ID_LEN);
-            lg_wr_u64(&wr, e[i].created);
-            lg_wr_u64(&wr, e[i].voided);
-            lg_wr_u64(&wr, e[i].keys);
-            lg_wr_str(&wr, e[i].name);
-        }
-        again = wr.bad;
+    unsigned n = 0, first = 0, fit = 0;
+    int rc = b ? lg_backup_list(w->keyring, &e, &n) : -ENOMEM;
+    if (!rc && q->has_after)
+        while (first < n && memcmp(e[first++].id, q->kid, LG_ID_LEN) != 0)
+            ;
+    if (!rc && q->has_after && (!first || memcmp(e[first - 1].id, q->kid, LG_ID_LEN) != 0))
+        rc = -ENOENT;
+    fit = n - first > (LG_WIRE_BLOB_MAX - 2 * 8 - 4) / LONGEST ? (LG_WIRE_BLOB_MAX - 2 * 8 - 4) / LONGEST : n - first;
+    struct lg_wr wr = lg_wr(b, b ? LG_WIRE_BLOB_MAX : 0);
+    lg_wr_u64(&wr, rc ? 0 : lg_incarnation(w->keyring));
+    lg_wr_u64(&wr, rc ? 0 : lg_restored_from(w->keyring));
+    lg_wr_u32(&wr, fit);
+    for (unsigned i = first; !rc && i < first + fit; i++) {
+        lg_wr_bytes(&wr, e[i].id, LG_ID_LEN);
+        lg_wr_u64(&wr, e[i].created);
+        lg_wr_u64(&wr, e[i].voided);
+        lg_wr_u64(&wr, e[i].keys);
+        lg_wr_str(&wr, e[i].name);
     }
     reply(w, c, q, rc, b, wr.len);
     free(e);

@@ -54,7 +54,7 @@ static const struct {
     [LG_MSG_BACKUP_BEGIN] = { lg_on_backup_begin, ADMIN, true, false },
     [LG_MSG_BACKUP_NEXT] = { lg_on_backup_next, ADMIN, true, false },
     [LG_MSG_BACKUP_DONE] = { lg_on_backup_done, ADMIN, true, true },
-    [LG_MSG_BACKUP_LIST] = { lg_on_backup_list, ADMIN, true, false },
+    [LG_MSG_BACKUP_LIST] = { lg_on_backup_list, ADMIN | OFFICER, true, false },
     [LG_MSG_BACKUP_VOID] = { lg_on_backup_void, ADMIN, true, true },
     [LG_MSG_RESTORE_CONFIRM] = { lg_on_restore_confirm, ADMIN, true, true },
     [LG_MSG_ROTATE_STUDY] = { lg_on_rotate_study, ADMIN, true, true },

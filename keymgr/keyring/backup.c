@@ -7,8 +7,6 @@
 
 #include "backup.h"
 
-#define ROW_PREFIX "backup/"
-
 /* ---- frames ----------------------------------------------------------------------------------------------------------------------------------- */
 
 int lg_frames_init(struct frames *f, const struct lg_secret *key, const uint8_t id[LG_ID_LEN])
@@ -112,10 +110,7 @@ void lg_backup_free(struct lg_backup *b)
     free(b);
 }
 
-bool lg_backup_exported(enum lg_table t, const uint8_t *key, size_t len)
-{
-    return t != LG_T_BUCKETS && !(t == LG_T_META && (lg_meta_own(key, len) || (len > strlen(ROW_PREFIX) && memcmp(key, ROW_PREFIX, strlen(ROW_PREFIX)) == 0)));
-}
+bool lg_backup_exported(enum lg_table t, const uint8_t *key, size_t len) { return t != LG_T_BUCKETS && !(t == LG_T_META && lg_meta_own(key, len)); }
 
 /* A key record with the keys themselves in place of their wraps. */
 static int row_unwrap(struct lg_backup *b, const uint8_t *kid, const uint8_t *p, size_t len, struct lg_wr *w)
@@ -239,147 +234,13 @@ int lg_backup_next(struct lg_backup *b, uint8_t *buf, size_t *ret_len, bool *ret
     return 0;
 }
 
-/* ---- the inventory ------------------------------------------------------------------------------------------------------------------------------ */
-
-static size_t entry_key(const uint8_t id[LG_ID_LEN], uint64_t created, uint8_t out[64])
-{
-    struct lg_wr w = lg_wr(out, 64);
-    lg_wr_bytes(&w, ROW_PREFIX, strlen(ROW_PREFIX));
-    for (unsigned i = 0; i < 8; i++) /* big-endian: in order of time */
-        lg_wr_u8(&w, (uint8_t)(created >> (56 - 8 * i)));
-    lg_wr_bytes(&w, id, LG_ID_LEN);
-    return w.len;
-}
-
-static int entry_put(struct lg_keyring *k, const struct lg_backup_entry *e)
-{
-    uint8_t key[64], value[8 + 8 + 8 + 2 + LG_BACKUP_NAME_MAX + 8 + 8];
-    size_t key_len = entry_key(e->id, e->created, key);
-    struct lg_wr w = lg_wr(value, sizeof value);
-    lg_wr_u64(&w, e->created);
-    lg_wr_u64(&w, e->voided);
-    lg_wr_u64(&w, e->keys);
-    lg_wr_str(&w, e->name);
-    lg_wr_u64(&w, e->versions);
-    lg_wr_u64(&w, e->others);
-    return w.bad ? -EINVAL : lg_store_put(k->store, LG_T_META, key, key_len, value, w.len);
-}
-
 int lg_backup_note(struct lg_keyring *k, const struct lg_backup *b, const char *name)
 {
     struct lg_backup_entry e = { .created = b->created, .keys = b->meta.studies + b->meta.destroyed, .versions = b->versions, .others = b->others };
     memcpy(e.id, b->f.id, LG_ID_LEN);
     snprintf(e.name, sizeof e.name, "%s", name);
     int rc = lg_keyring_need(k, true);
-    return rc ? rc : entry_put(k, &e);
-}
-
-/* Calls each for every entry, oldest first; those of one second in the order of their ids. */
-static int entries(struct lg_keyring *k, int (*each)(void *arg, const struct lg_backup_entry *e), void *arg)
-{
-    uint8_t key[64] = ROW_PREFIX;
-    size_t len = strlen(ROW_PREFIX), vlen;
-    const uint8_t *p;
-    int rc;
-    while (!(rc = lg_store_next(k->store, LG_T_META, true, key, &len, &p, &vlen))) {
-        struct lg_backup_entry e = { 0 };
-        struct lg_rd r = lg_rd(p, vlen);
-        if (len != strlen(ROW_PREFIX) + 8 + LG_ID_LEN || memcmp(key, ROW_PREFIX, strlen(ROW_PREFIX)) != 0)
-            return len > strlen(ROW_PREFIX) && memcmp(key, ROW_PREFIX, strlen(ROW_PREFIX)) == 0 ? -EPROTO : 0;
-        memcpy(e.id, key + strlen(ROW_PREFIX) + 8, LG_ID_LEN);
-        e.created = lg_rd_u64(&r);
-        e.voided = lg_rd_u64(&r);
-        e.keys = lg_rd_u64(&r);
-        lg_rd_str(&r, e.name, LG_BACKUP_NAME_MAX);
-        if (lg_rd_ok(&r) && r.left) /* entries from before have none */
-            e.versions = lg_rd_u64(&r);
-        if (lg_rd_ok(&r) && r.left)
-            e.others = lg_rd_u64(&r);
-        if (!lg_rd_done(&r))
-            return -EPROTO;
-        rc = each(arg, &e);
-        if (rc)
-            return rc;
-    }
-    return rc == -ENOENT ? 0 : rc;
-}
-
-struct listing {
-    struct lg_backup_entry *out;
-    unsigned max, n;
-};
-static int list_one(void *arg, const struct lg_backup_entry *e)
-{
-    struct listing *l = arg;
-    if (l->n == l->max) { /* the newest matter */
-        memmove(l->out, l->out + 1, (l->max - 1) * sizeof *l->out);
-        l->n--;
-    }
-    unsigned at = l->n++;
-    for (; at && l->out[at - 1].created == e->created && l->out[at - 1].keys > e->keys; at--) /* made in one second: the keyring only grew */
-        l->out[at] = l->out[at - 1];
-    l->out[at] = *e;
-    return 0;
-}
-
-int lg_backup_list(struct lg_keyring *k, struct lg_backup_entry *ret, unsigned max, unsigned *ret_n)
-{
-    struct listing l = { ret, max, 0 };
-    int rc = max ? entries(k, list_one, &l) : -EINVAL;
-    if (!rc)
-        *ret_n = l.n;
-    return rc;
-}
-
-struct finding {
-    const uint8_t *id;
-    struct lg_backup_entry e;
-};
-static int find_one(void *arg, const struct lg_backup_entry *e)
-{
-    struct finding *f = arg;
-    if (memcmp(e->id, f->id, LG_ID_LEN) != 0)
-        return 0;
-    f->e = *e;
-    return -EEXIST;
-}
-
-int lg_backup_void(struct lg_keyring *k, const uint8_t id[LG_ID_LEN])
-{
-    struct finding f = { .id = id };
-    int rc = lg_keyring_need(k, true);
-    if (!rc)
-        rc = entries(k, find_one, &f);
-    if (rc != -EEXIST)
-        return rc ? rc : -ENOENT;
-    if (f.e.voided)
-        return -EALREADY;
-    f.e.voided = (uint64_t)time(NULL);
-    return entry_put(k, &f.e);
-}
-
-static int newest_one(void *arg, const struct lg_backup_entry *e)
-{
-    struct lg_backup_entry *newest = arg;
-    if (!e->voided && (e->created > newest->created || e->keys > newest->keys || (e->keys == newest->keys && e->versions >= newest->versions)))
-        *newest = *e;
-    return 0;
-}
-
-void lg_backup_age(struct lg_keyring *k, uint64_t *ret_last, uint64_t *ret_uncovered, uint64_t *ret_others)
-{
-    struct lg_backup_entry e = { 0 };
-    uint64_t all = k->meta.studies + k->meta.destroyed, versions = lg_versions_added(k);
-    if (entries(k, newest_one, &e))
-        e = (struct lg_backup_entry){ 0 };
-    *ret_last = e.created;
-    *ret_uncovered = all > e.keys ? all - e.keys : 0;
-    if (e.created && versions > e.versions) /* what is written under a newer version of a study's key does not open with the backup either */
-        *ret_uncovered += versions - e.versions;
-    uint64_t others = lg_others_made(k);
-    if (!e.created && others < 2 * k->meta.vaults) /* of before they were counted */
-        others = 2 * k->meta.vaults;
-    *ret_others = others > e.others ? others - e.others : 0;
+    return rc ? rc : lg_backup_entry_put(k, &e);
 }
 
 /* ---- the header ----------------------------------------------------------------------------------------------------------------------------------- */

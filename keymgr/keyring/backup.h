@@ -18,6 +18,10 @@ struct frame_ad {
     uint8_t b[8 + LG_ID_LEN + 8];
 };
 struct frame_ad lg_frame_ad(struct frames *f); /* of the next frame */
+/* inventory.c: enters this one, or what is known of it by now. */
+int lg_backup_entry_put(struct lg_keyring *k, const struct lg_backup_entry *e) LG_MUST;
+/* The keyring was made of this backup, which is therefore outstanding. Before the new incarnation is noted. name may be NULL. */
+int lg_inventory_restored(struct lg_keyring *k, const uint8_t id[LG_ID_LEN], uint64_t created, const char *name) LG_MUST;
 bool lg_backup_exported(enum lg_table t, const uint8_t *key, size_t len);
 
 #endif

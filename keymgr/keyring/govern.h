@@ -94,9 +94,6 @@ void lg_tombstones_gap(const void *untrusted, size_t len, size_t from, size_t to
 /* A restored keyring's file begins anew: what stands there of the lost one is renamed, to be kept. */
 int lg_tombstones_aside(const char *slot, uint64_t now) LG_MUST;
 
-/* ---- restore.c: when this incarnation of the keyring began (seconds since 1970; 0: it was never restored). Acts made before are not taken. ---- */
-uint64_t lg_incarnation(struct lg_keyring *k);
-
 /* A version of a study's key that was retired. */
 int lg_tombstone_version(struct lg_keyring *k, const struct lg_record *r, uint32_t version, const uint8_t act[LG_ID_LEN], uint64_t epoch_before, uint64_t generation) LG_MUST;
 
@@ -116,9 +113,9 @@ int lg_reap_forget(struct lg_keyring *k, const uint8_t kid[LG_ID_LEN]) LG_MUST;
 /* ---- reap.c: over all vaults where somebody looked; removed: 0 unless in all of them ---- */
 int lg_reaped_sum(struct lg_keyring *k, const uint8_t kid[LG_ID_LEN], struct lg_reaped *ret, unsigned *ret_vaults) LG_MUST;
 
-/* ---- outstanding.c: for certificates ---- */
-/* Keyring backups made before a destruction, that hold its key and are not void. -E2BIG when there are more than max. */
-int lg_backups_outstanding(struct lg_keyring *k, uint64_t destroyed, struct lg_cert_backup *ret, unsigned max, unsigned *ret_n) LG_MUST;
+/* ---- inventory.c: for certificates ---- */
+/* Keyring backups made before a destruction, that hold its key and are not void: how many there are (*ret_all), and the first max of them. */
+int lg_backups_outstanding(struct lg_keyring *k, uint64_t destroyed, struct lg_cert_backup *ret, unsigned max, unsigned *ret_n, uint64_t *ret_all) LG_MUST;
 /* Does a value outside the slot file, overwritten at every root change, make older slot files useless? */
 int lg_anchor_overwritten(struct lg_keyring *k, uint64_t created, bool *ret) LG_MUST;
 

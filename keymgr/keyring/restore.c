@@ -395,6 +395,8 @@ static int import_all(struct lg_keyring *k, void *arg)
         rc = import_tombstones(im);
     if (!rc && !lg_store_in_txn(k->store))
         rc = lg_store_begin(k->store);
+    if (!rc) /* it opens what is destroyed from now on */
+        rc = lg_inventory_restored(&im->k, s->h->id, im->counts.created, im->later.name);
     if (!rc)
         rc = incarnation_put(&im->k, im->later.now);
     if (!rc)

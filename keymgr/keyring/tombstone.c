@@ -321,7 +321,7 @@ int lg_tombstones_aside(const char *slot, uint64_t now)
 
 int lg_keyring_certificate(struct lg_keyring *k, const char *uid, uint8_t *ret_doc, size_t cap, size_t *ret_len, uint8_t ret_sig[LG_SIGN_LEN], uint8_t ret_kid[LG_ID_LEN])
 {
-    struct lg_certificate c = { .issued = lg_keyring_wall(k), .files = LG_CERT_UNKNOWN, .bytes = LG_CERT_UNKNOWN };
+    struct lg_certificate c = { .version = 3, .issued = lg_keyring_wall(k), .files = LG_CERT_UNKNOWN, .bytes = LG_CERT_UNKNOWN };
     struct lg_record r;
     uint8_t doc[LG_CERT_MAX];
     size_t len;
@@ -351,7 +351,11 @@ int lg_keyring_certificate(struct lg_keyring *k, const char *uid, uint8_t *ret_d
         c.bytes = found.bytes;
         c.removed = found.removed;
     }
-    rc = lg_backups_outstanding(k, c.tombstone.destroyed, c.backups, LG_CERT_BACKUPS_MAX, &c.n_backups);
+    rc = lg_backups_outstanding(k, c.tombstone.destroyed, c.backups, LG_CERT_BACKUPS_MAX, &c.n_backups, &c.backups_all);
+    if (!rc && lg_restored_from(k) <= c.tombstone.destroyed) {
+        c.restored = lg_incarnation(k);
+        c.restored_from = lg_restored_from(k);
+    }
     if (!rc)
         rc = lg_anchor_overwritten(k, c.tombstone.created, &c.anchored);
     if (!rc)

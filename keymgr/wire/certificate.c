@@ -2,7 +2,7 @@
 
 #include <string.h>
 
-static const char tomb_magic[8] = "LGTOMB1", cert_magic[8] = "LGCERT2", cert_magic_1[8] = "LGCERT1";
+static const char tomb_magic[8] = "LGTOMB1", cert_magic[3][8] = { "LGCERT1", "LGCERT2", "LGCERT3" };
 
 int lg_tombstone_encode(const struct lg_tombstone *t, uint8_t out[LG_TOMBSTONE_LEN])
 {
@@ -58,12 +58,12 @@ int lg_certificate_encode(const struct lg_certificate *c, uint8_t out[LG_CERT_MA
     uint8_t tomb[LG_TOMBSTONE_LEN], act[LG_ACT_RECORD_MAX];
     size_t act_len;
     struct lg_wr w = lg_wr(out, LG_CERT_MAX);
-    int rc = c->n_backups > LG_CERT_BACKUPS_MAX ? -EINVAL : lg_tombstone_encode(&c->tombstone, tomb);
+    int rc = c->n_backups > LG_CERT_BACKUPS_MAX || c->version < 1 || c->version > 3 ? -EINVAL : lg_tombstone_encode(&c->tombstone, tomb);
     if (!rc)
         rc = lg_act_record_encode(&c->act, act, &act_len);
     if (rc)
         return rc;
-    lg_wr_bytes(&w, c->vaults ? cert_magic : cert_magic_1, sizeof cert_magic);
+    lg_wr_bytes(&w, cert_magic[c->version - 1], sizeof cert_magic[0]);
     lg_wr_bytes(&w, c->keyring_id, LG_ID_LEN);
     lg_wr_bytes(&w, c->pub, sizeof c->pub);
     lg_wr_u64(&w, c->issued);
@@ -74,10 +74,15 @@ int lg_certificate_encode(const struct lg_certificate *c, uint8_t out[LG_CERT_MA
     lg_wr_u8(&w, c->anchored);
     lg_wr_u64(&w, c->files);
     lg_wr_u64(&w, c->bytes);
-    if (c->vaults) {
+    if (c->version >= 2) {
         lg_wr_u16(&w, (uint16_t)c->vaults_counted);
         lg_wr_u16(&w, (uint16_t)c->vaults);
         lg_wr_u64(&w, c->removed);
+    }
+    if (c->version >= 3) {
+        lg_wr_u64(&w, c->restored);
+        lg_wr_u64(&w, c->restored_from);
+        lg_wr_u64(&w, c->backups_all);
     }
     lg_wr_u16(&w, (uint16_t)c->n_backups);
     for (unsigned i = 0; i < c->n_backups; i++) {
@@ -94,10 +99,12 @@ int lg_certificate_decode(const uint8_t *untrusted, size_t len, struct lg_certif
 {
     struct lg_rd r = lg_rd(untrusted, len);
     struct lg_certificate *c = ret;
-    const uint8_t *m = lg_rd_bytes(&r, sizeof cert_magic);
+    const uint8_t *m = lg_rd_bytes(&r, sizeof cert_magic[0]);
     memset(c, 0, sizeof *c);
-    bool second = m && memcmp(m, cert_magic, sizeof cert_magic) == 0;
-    if (!m || (!second && memcmp(m, cert_magic_1, sizeof cert_magic_1) != 0))
+    for (unsigned v = 1; m && v <= 3; v++)
+        if (memcmp(m, cert_magic[v - 1], sizeof cert_magic[0]) == 0)
+            c->version = v;
+    if (!c->version)
         return -EPROTO;
     lg_rd_copy(&r, c->keyring_id, LG_ID_LEN);
     lg_rd_copy(&r, c->pub, sizeof c->pub);
@@ -112,15 +119,22 @@ int lg_certificate_decode(const uint8_t *untrusted, size_t len, struct lg_certif
     c->anchored = anchored == 1;
     c->files = lg_rd_u64(&r);
     c->bytes = lg_rd_u64(&r);
-    if (second) {
+    if (c->version >= 2) {
         c->vaults_counted = lg_rd_u16(&r);
         c->vaults = lg_rd_u16(&r);
         c->removed = lg_rd_u64(&r);
         if (!c->vaults)
             return -EPROTO;
     }
+    if (c->version >= 3) {
+        c->restored = lg_rd_u64(&r);
+        c->restored_from = lg_rd_u64(&r);
+        c->backups_all = lg_rd_u64(&r);
+    }
     c->n_backups = lg_rd_u16(&r);
-    if (anchored > 1 || c->n_backups > LG_CERT_BACKUPS_MAX)
+    if (c->version < 3)
+        c->backups_all = c->n_backups;
+    if (anchored > 1 || c->n_backups > LG_CERT_BACKUPS_MAX || c->n_backups > c->backups_all || (!c->n_backups && c->backups_all))
         return -EPROTO;
     for (unsigned i = 0; i < c->n_backups; i++) {
         lg_rd_copy(&r, c->backups[i].id, LG_ID_LEN);

@@ -154,7 +154,23 @@ r = w.run("leadglass", "study", "revoke", UID % 3, "--reason", "too early", "--n
 assert r.returncode == 1 and "destroying" in r.stdout, r
 w.cli("backup", "confirm")
 w.fails(1, ["not one"], "leadglass", "backup", "confirm")
+# The backup that it came from is outstanding, and with it what it knew; that others may be unknown is said.
+r = w.run("leadglass", "backup", "list", "--json")
+again = json.loads(r.stdout)
+assert [(b["name"], b["id"], b["void"]) for b in again] == [("first.lgk", listed[0]["id"], False), ("second.lgk", listed[1]["id"], False)] and "was restored" in r.stderr, r
+assert again[1]["studies"] == listed[1]["studies"] and again[1]["created"] == listed[1]["created"]
 w.cli("study", "revoke", UID % 3, "--reason", "now", "--now")
+c = json.loads(w.cli("study", "certificate", UID % 3, "--json"))
+assert c["state"] == "destroyed, 2 backups outstanding" and c["backups_outstanding_total"] == 2 and [b["id"] for b in c["backups_outstanding"]] == [b["id"] for b in again], c
+assert c["keyring_restored"] and c["keyring_restored_from"] == again[1]["created"] and "restored on" in w.cli("study", "certificate", UID % 3)
+write(w.path("cert.json"), json.dumps(c).encode())
+assert "good" in w.cli("study", "certificate", "--verify", w.path("cert.json"))
+c["backups_outstanding_total"] = 1
+write(w.path("cert.json"), json.dumps(c).encode())
+w.fails(16, ["DOES NOT VERIFY"], "leadglass", "study", "certificate", "--verify", w.path("cert.json"))
+# What is in quarantine has its key still, and is destroyed like any other.
+w.cli("study", "revoke", UID % 2, "--reason", "once more", "--now")
+assert json.loads(w.cli("study", "show", UID % 2, "--json"))["state"] == "destroyed"
 assert json.loads(w.cli("study", "show", UID % 3, "--json"))["state"] == "destroyed"
 assert read(os.path.join(m, "s4")) == want[os.path.join(m, "s4")]
 w.umount()

@@ -260,4 +260,7 @@ w.cli("backup", "confirm", "--act", x["id"])
 w.fails(1, ["not one"], "leadglass", "backup", "confirm", "--act", x["id"])
 sec.act("study", "approve", r["id"])
 wait_for(lambda: "state        destroyed" in w.cli("study", "show", UMR), 60)
+n = json.loads(w.cli("study", "show", UMR, "--json"))["backups_outstanding"]  # the one that it was restored from at least; an officer sees the same
+assert n >= 1 and json.loads(ret.ok("study", "show", UMR, "--json"))["backups_outstanding"] == n
+assert len(json.loads(ret.ok("backup", "list", "--json"))) == len(json.loads(w.cli("backup", "list", "--json")))
 print("ok")

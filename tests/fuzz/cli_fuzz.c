@@ -33,7 +33,9 @@ static void make_good(void)
     strcpy(x.uid, a.uid);
     x.issued = 100;
     x.files = LG_CERT_UNKNOWN;
+    x.version = 3;
     x.n_backups = 1;
+    x.backups_all = 2;
     x.act.state = LG_ACT_DONE;
     x.act.asked.at = 6;
     if (!seed || lg_sign_public(seed, x.pub) || lg_act_encode(&a, x.act.doc, &x.act.doc_len) || lg_tombstone_encode(&x.tombstone, tomb) ||

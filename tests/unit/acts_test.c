@@ -10,6 +10,7 @@
 
 #include <cmocka.h>
 
+#include "backup.h"
 #include "govern.h"
 
 static char top[64], dir[80], slot[96];
@@ -689,6 +690,92 @@ static void test_certificate(void **state)
     people_done();
 }
 
+static void inventory_more(struct lg_keyring *k, unsigned from, unsigned to, uint64_t created)
+{
+    assert_int_equal(lg_keyring_begin(k), 0);
+    for (unsigned i = from; i < to; i++) {
+        struct lg_backup_entry e = { .id = { (uint8_t)(i >> 8), (uint8_t)i }, .created = created + i, .keys = 2, .name = "b" };
+        assert_int_equal(lg_backup_entry_put(k, &e), 0);
+    }
+    assert_int_equal(lg_keyring_commit(k), 0);
+}
+
+/* However many keyring backups there are, before a destruction and after it: a certificate says how many of them hold the key, and a listing has them all. */
+static void test_certificate_backups(void **state)
+{
+    (void)state;
+    enum { FIRST = 65, ALL = 257, LATER = 600 };
+    struct lg_keyring *k = with_officers();
+    uint8_t doc[LG_CERT_MAX], sig[LG_SIGN_LEN], kid[LG_ID_LEN];
+    struct lg_certificate *c = calloc(1, sizeof *c);
+    struct lg_backup_entry *e;
+    unsigned n;
+    size_t len;
+    inventory_more(k, 0, 1, now.wall_s);
+    pass_time(ALL + 1);
+    tick(k);
+    both(k, LG_ACT_REVOKE, "1.1", 0, &ret, &sec);
+    pass_time(WEEK);
+    assert_int_equal(carry_out(k), 1);
+    assert_int_equal(lg_keyring_certificate(k, "1.1", doc, sizeof doc, &len, sig, kid), -ENOTCONN);
+    assert_int_equal(lg_keyring_begin(k), 0);
+    assert_int_equal(lg_keyring_confirmed(k, kid), 0);
+    assert_int_equal(lg_keyring_commit(k), 0);
+    inventory_more(k, ALL, LATER, now.wall_s + 1); /* these do not hold it, and hide nothing */
+    for (unsigned had = 1;; had = had < FIRST ? had + 1 : ALL) {
+        if (had == 2 || had == LG_CERT_BACKUPS_MAX || had == FIRST || had == ALL || had == 1) {
+            assert_int_equal(lg_keyring_certificate(k, "1.1", doc, sizeof doc, &len, sig, kid), 0);
+            assert_int_equal(lg_certificate_verify(doc, len, sig, c), 0);
+            assert_int_equal(c->version, 3);
+            assert_int_equal(c->backups_all, had);
+            assert_int_equal(c->n_backups, had < LG_CERT_BACKUPS_MAX ? had : LG_CERT_BACKUPS_MAX);
+            for (unsigned i = 0; i < c->n_backups; i++)
+                assert_true(c->backups[i].id[0] == i >> 8 && c->backups[i].id[1] == (uint8_t)i);
+            assert_true(!c->restored && !c->restored_from);
+        }
+        if (had == ALL)
+            break;
+        inventory_more(k, had, had < FIRST ? had + 1 : ALL, now.wall_s - WEEK - ALL - 1);
+    }
+    assert_int_equal(lg_backup_list(k, &e, &n), 0);
+    assert_int_equal(n, LATER);
+    for (unsigned i = 0; i < n; i++)
+        assert_true(e[i].id[0] == i >> 8 && e[i].id[1] == (uint8_t)i);
+    free(e);
+    uint8_t id[LG_ID_LEN] = { 0 };
+    assert_int_equal(lg_keyring_begin(k), 0);
+    assert_int_equal(lg_backup_void(k, id), 0);
+    assert_int_equal(lg_keyring_commit(k), 0);
+    assert_int_equal(lg_keyring_certificate(k, "1.1", doc, sizeof doc, &len, sig, kid), 0);
+    assert_int_equal(lg_certificate_verify(doc, len, sig, c), 0);
+    assert_int_equal(c->backups_all, ALL - 1);
+    assert_int_equal(c->backups[0].id[1], 1);
+    /* What counts fewer than it names, or names none of those it counts. */
+    struct lg_certificate *d = calloc(1, sizeof *d);
+    assert_non_null(d);
+    static const struct {
+        unsigned n, all;
+        int want;
+    } forms[] = { { 0, 0, 0 }, { 2, 2, 0 }, { 2, 1, -EPROTO }, { 0, 1, -EPROTO }, { 64, 65, 0 } };
+    for (unsigned i = 0; i < sizeof forms / sizeof *forms; i++) {
+        c->n_backups = forms[i].n, c->backups_all = forms[i].all;
+        assert_int_equal(lg_certificate_encode(c, doc, &len), 0);
+        assert_int_equal(lg_certificate_decode(doc, len, d), forms[i].want);
+    }
+    /* What earlier versions issued. */
+    for (c->version = 1; c->version < 3; c->version++) {
+        c->n_backups = 3;
+        assert_int_equal(lg_certificate_encode(c, doc, &len), 0);
+        assert_int_equal(memcmp(doc, c->version == 1 ? "LGCERT1" : "LGCERT2", 8), 0);
+        assert_int_equal(lg_certificate_decode(doc, len, d), 0);
+        assert_true(d->version == c->version && d->n_backups == 3 && d->backups_all == 3 && d->vaults == (c->version == 1 ? 0 : c->vaults));
+    }
+    lg_keyring_close(k);
+    free(c);
+    free(d);
+    people_done();
+}
+
 /* ---- the whole machine against a model --------------------------------------------------------------------------------------------------------------- */
 
 enum { STUDIES = 3 };
@@ -924,7 +1011,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_set, setup, teardown),       cmocka_unit_test_setup_teardown(test_waiting, setup, teardown),
         cmocka_unit_test_setup_teardown(test_clock, setup, teardown),     cmocka_unit_test_setup_teardown(test_retention, setup, teardown),
         cmocka_unit_test_setup_teardown(test_claim, setup, teardown),     cmocka_unit_test_setup_teardown(test_certificate, setup, teardown),
-cmocka_unit_test_setup_teardown(test_assign, setup, teardown),     cmocka_unit_test_setup_teardown(test_certificate, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_certificate_backups, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_assign, setup, teardown),     cmocka_unit_test_setup_teardown(test_certificate, setup, teardown),
         cmocka_unit_test_setup_teardown(test_model, setup, teardown),
     };
     if (lg_secret_init(true) || lg_crypto_init())

@@ -86,14 +86,12 @@ static void restore(unsigned c)
     w = *copies[c].w;
     w.dead = all_dead;
     memcpy(w.dead, copies[c].w->dead, w.n_dead * LG_ID_LEN);
-    memset(w.inventory, 0, sizeof w.inventory);
     memset(w.slot, 0, sizeof w.slot);
     for (unsigned i = 0; i < SLOTS; i++)
         snprintf(w.slot[i].name, sizeof w.slot[i].name, i ? "slot%u" : "passphrase", i);
     w.slot[0].there = w.slot[0].proved = true;
     snprintf(w.slot[0].pass, sizeof w.slot[0].pass, "first");
-    w.n_inventory = w.n_void = 0;
-    w.restored = true;
+    w.restored = true; /* the inventory is the backup's, and the backup itself is in it, outstanding */
     w.incarnation = now.wall_s;
     for (unsigned i = 0; i < UIDS; i++) {
         struct study_model *m = &w.s[i];

@@ -130,11 +130,11 @@ static int create(const struct cli *c, struct lg_client *k, const char *file)
 
 static int list(const struct cli *c, struct lg_client *k)
 {
-    struct lg_backup_entry *e = calloc(LG_BACKUPS_MAX, sizeof *e);
-    unsigned n = 0;
-    int rc = e ? lg_client_backup_list(k, e, LG_BACKUPS_MAX, &n) : -ENOMEM, code = CLI_OK;
+    struct lg_backups b = { 0 };
+    int rc = lg_client_backup_list(k, &b), code = CLI_OK;
+    const struct lg_backup_entry *e = b.e;
     cJSON *j = c->json && !rc ? cJSON_CreateArray() : NULL;
-    for (unsigned i = 0; !rc && i < n; i++) {
+    for (unsigned i = 0; !rc && i < b.n; i++) {
         char id[2 * LG_ID_LEN + 1], t[32], v[32] = "outstanding";
         cli_hex(e[i].id, id);
         cli_time(e[i].created, t);
@@ -156,7 +156,14 @@ static int list(const struct cli *c, struct lg_client *k)
         code = cli_explain(c, rc, "backup list");
     else if (j)
         code = cli_print_json(j);
-    free(e);
+    if (!rc && b.restored) {
+        char t[32], from[32];
+        cli_time(b.restored, t);
+        cli_time(b.restored_from, from);
+        cli_fail(CLI_OK, "this keyring was restored on %s from a backup%s%s: backups that were made %s, and what was declared void then, are unknown to it", t,
+                 b.restored_from ? " of " : "", b.restored_from ? from : "", b.restored_from ? "between the two" : "before");
+    }
+    free(b.e);
     return code;
 }
 
@@ -392,6 +399,7 @@ static int restore_into(const struct cli *c, const char *file, FILE *f, const st
     if (code)
         return code;
     snprintf(slot, sizeof slot, "%.4000s.root", c->keyring);
+    later.name = strrchr(file, '/') ? strrchr(file, '/') + 1 : file;
     rc = lg_backup_restore(h, key, read_exact, f, c->keyring, slot, pass, len, SCRYPT_MS, &later, &n, &quarantined);
     later_done(&later);
     if (rc)

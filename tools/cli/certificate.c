@@ -21,10 +21,20 @@ static const char *not_covered_text(const struct lg_certificate *x, unsigned i) 
 
 static void state_text(const struct lg_certificate *x, char out[64])
 {
-    if (x->n_backups)
-        snprintf(out, 64, "destroyed, %u backup%s outstanding", x->n_backups, x->n_backups == 1 ? "" : "s");
+    if (x->backups_all)
+        snprintf(out, 64, "destroyed, %llu backup%s outstanding", (unsigned long long)x->backups_all, x->backups_all == 1 ? "" : "s");
     else
         snprintf(out, 64, "destroyed");
+}
+
+static void json_time(cJSON *j, const char *name, uint64_t at)
+{
+    char t[32];
+    cli_time(at, t);
+    if (at)
+        cJSON_AddStringToObject(j, name, t);
+    else
+        cJSON_AddNullToObject(j, name);
 }
 
 static cJSON *json_of(const uint8_t *doc, size_t len, const uint8_t sig[LG_SIGN_LEN], const struct lg_certificate *x)
@@ -60,11 +70,7 @@ static cJSON *json_of(const uint8_t *doc, size_t len, const uint8_t sig[LG_SIGN_
         cJSON_AddNumberToObject(j, "bytes", (double)x->bytes);
     cJSON_AddNumberToObject(j, "vaults_counted", x->vaults_counted);
     cJSON_AddNumberToObject(j, "vaults", x->vaults);
-    cli_time(x->removed, t);
-    if (x->removed)
-        cJSON_AddStringToObject(j, "files_removed", t);
-    else
-        cJSON_AddNullToObject(j, "files_removed");
+    json_time(j, "files_removed", x->removed);
     cJSON *all = cJSON_AddArrayToObject(j, "backups_outstanding");
     for (unsigned i = 0; i < x->n_backups; i++) {
         cJSON *b = cJSON_CreateObject();
@@ -73,6 +79,11 @@ static cJSON *json_of(const uint8_t *doc, size_t len, const uint8_t sig[LG_SIGN_
         cJSON_AddStringToObject(b, "id", hex);
         cJSON_AddStringToObject(b, "created", t);
         cJSON_AddItemToArray(all, b);
+    }
+    if (x->version >= 3) { /* what was issued before has none of these */
+        cJSON_AddNumberToObject(j, "backups_outstanding_total", (double)x->backups_all);
+        json_time(j, "keyring_restored", x->restored);
+        json_time(j, "keyring_restored_from", x->restored_from);
     }
     all = cJSON_AddArrayToObject(j, "not_covered");
     for (unsigned i = 0; i < N_NOT; i++)
@@ -126,7 +137,7 @@ static void who(FILE *f, const char *what, const struct lg_signed *s)
 
 static void html_of(FILE *f, const struct lg_certificate *x, const uint8_t sig[LG_SIGN_LEN])
 {
-    char hex[2 * LG_ID_LEN + 1], t[32], state[64], b[128];
+    char hex[2 * LG_ID_LEN + 1], t[32], from[32], state[64], b[128];
     struct lg_act a = { .reason = "" };
     (void)!lg_act_decode(x->act.doc, x->act.doc_len, &a);
     fputs("<!doctype html><html lang=en><meta charset=utf-8><title>Certificate of destruction</title>\n"
@@ -159,7 +170,7 @@ static void html_of(FILE *f, const struct lg_certificate *x, const uint8_t sig[L
     row(f, "Older slot files", "%s", x->anchored ? "useless: a value that they need was overwritten (anchor)" :
         "the study stays destroyed as long as no copy of a root-slot file from before the destruction meets a secret valid for it; no anchor in a TPM was in force for all of its life");
     if (!x->n_backups)
-        row(f, "Keyring backups", "none outstanding");
+        row(f, "Keyring backups", x->restored ? "none outstanding that this keyring knows of" : "none outstanding");
     if (x->n_backups) { /* in one cell, small enough that all of them leave it at one page */
         fprintf(f, "<tr><th>Keyring backups outstanding<td class=%s>", x->n_backups > 4 ? "b" : "m");
         for (unsigned i = 0; i < x->n_backups; i++) {
@@ -167,7 +178,15 @@ static void html_of(FILE *f, const struct lg_certificate *x, const uint8_t sig[L
             cli_time(x->backups[i].created, t);
             fprintf(f, "<span>%s of %s</span> ", hex, t);
         }
+        if (x->backups_all > x->n_backups)
+            fprintf(f, "<span><b>and %llu more</b> (leadglass backup list)</span>", (unsigned long long)(x->backups_all - x->n_backups));
         fputc('\n', f);
+    }
+    if (x->restored) {
+        cli_time(x->restored, t);
+        cli_time(x->restored_from, from);
+        row(f, "Restored keyring", "restored on %s from a keyring backup%s%s: backups that were made %s are unknown to it and not listed here", t,
+            x->restored_from ? " of " : "", x->restored_from ? from : "", x->restored_from ? "between the two" : "before, other than those listed,");
     }
     fputs("<tr><th>Not covered<td><ul>", f);
     for (unsigned i = 0; i < N_NOT; i++) {

@@ -106,15 +106,14 @@ static int study_list(const struct cli *c, struct lg_client *k)
 /* Keyring backups from before a destruction that are not void; -1: not destroyed, or this user may not know. */
 static int outstanding(struct lg_client *k, const struct lg_study *s)
 {
-    struct lg_backup_entry *e = s->state == LG_KEY_DESTROYED ? calloc(LG_BACKUPS_MAX, sizeof *e) : NULL;
-    unsigned n;
+    struct lg_backups b = { 0 };
     int left = -1;
-    if (e && lg_client_backup_list(k, e, LG_BACKUPS_MAX, &n) == 0) {
+    if (s->state == LG_KEY_DESTROYED && lg_client_backup_list(k, &b) == 0) {
         left = 0;
-        for (unsigned i = 0; i < n; i++)
-            left += !e[i].voided && e[i].created <= s->changed;
+        for (unsigned i = 0; i < b.n; i++)
+            left += !b.e[i].voided && b.e[i].created <= s->changed;
     }
-    free(e);
+    free(b.e);
     return left;
 }
 
