@@ -1,5 +1,5 @@
 """Two officers, each in an account of their own, through the command line: what needs two, what one may, holds, retention, the waiting period, certificates."""
-import errno, json, os, re, shutil, subprocess, sys, time
+import base64, errno, json, os, re, shutil, subprocess, sys, time
 from lib import *
 from office import Desk
 
@@ -142,22 +142,39 @@ r = sec.run("request", "sign", f, "--sign", sec.key, "--passphrase-file", PASS, 
 assert r.returncode == 16
 ret.ok("request", "sign", f, "--sign", ret.key, "--passphrase-file", PASS, "--yes")
 altered = read(f + ".signed").replace(b"leadglass-asked-1 ", b"").split()
-doc = bytearray(__import__("base64").urlsafe_b64decode(altered[0] + b"=="))
+doc = bytearray(base64.urlsafe_b64decode(altered[0] + b"=="))
 at = doc.index(b"again")
 doc[at:at + 5] = b"AGAIN"
-text = __import__("base64").urlsafe_b64encode(bytes(doc)).rstrip(b"=")
+text = base64.urlsafe_b64encode(bytes(doc)).rstrip(b"=")
 write(f + ".altered", b" ".join([b"leadglass-asked-1", text] + altered[1:]) + b"\n")
 w.fails(16, ["signature"], "leadglass", "request", "submit", f + ".altered")
+doc = bytearray(base64.urlsafe_b64decode(altered[0] + b"=="))
+doc[42:58] = bytes([1]) * 16  # made and good until long ago
+write(f + ".expired", b" ".join([b"leadglass-asked-1", base64.urlsafe_b64encode(bytes(doc)).rstrip(b"=")] + altered[1:]) + b"\n")
+w.fails(16, ["expired"], "leadglass", "request", "submit", f + ".expired")
 c = json.loads(w.cli("request", "submit", f + ".signed", "--json"))  # an administrator may carry it
 w.fails(16, ["already"], "leadglass", "request", "submit", f + ".signed")
 sec.ok("request", "show", c["id"], "--raw", f + "2")
 sec.ok("request", "sign", f + "2", "--approve", "--sign", sec.key, "--passphrase-file", PASS, "--yes")
+text = read(f + "2.signed").split()
+sig = bytearray(base64.urlsafe_b64decode(text[3] + b"=="))
+sig[5] ^= 1
+write(f + "2.altered", b" ".join(text[:3] + [base64.urlsafe_b64encode(bytes(sig)).rstrip(b"=")]) + b"\n")
+w.fails(16, ["signature"], "leadglass", "request", "submit", f + "2.altered")
 assert json.loads(w.cli("request", "submit", f + "2.signed", "--json"))["state"] == "waiting"
+w.fails(16, ["already"], "leadglass", "request", "submit", f + "2.signed")
 raises(errno.EKEYREVOKED, read, ct)
 
 # ---- a hold placed while it waits keeps it; released, it is carried out by itself
 ret.act("study", "hold", UCT, "--reason", "late case")
-time.sleep(WAITING + 2)
+
+
+def kept():
+    w.recorded()
+    return [r for r in map(json.loads, read(w.path("keyring.audit", "keyd", "00000001.jsonl")).split(b"\n")[:-1]) if r["event"] == "key.destroy" and r["outcome"] == "EBUSY"]
+
+
+wait_for(kept)
 assert "destroy-approved" in w.cli("study", "show", UCT)
 rel = ret.act("study", "release", UCT, "--reason", "closed")
 sec.act("request", "approve", rel["id"])
@@ -215,10 +232,55 @@ other.act("request", "approve", x["id"])
 sec.refused("may not", "study", "hold", UMR, "--reason", "x", code=1)
 ret.refused("must remain", "officer", "remove", "Olga", "--reason", "x")
 
+# ---- lists by patient and by date; retention of all studies of a patient
+ds = pydicom.dcmread(files["CT_small.dcm"])
+for uid, date in (("1.2.77.1", "20010101"), ("1.2.77.2", "20240101")):
+    ds.StudyInstanceUID, ds.PatientID, ds.StudyDate = uid, "PAT-77", date
+    ds.save_as(w.path("one"))
+    write(os.path.join(m, uid), read(w.path("one")))
+listed = lambda *args: {x["uid"] for x in json.loads(ret.ok("study", "list", "--json", *args))}
+both = {"1.2.77.1", "1.2.77.2"}
+assert listed("--patient", "PAT-77") == both and listed() > both and listed("--patient", "PAT-7") == set()
+assert listed("--patient", "PAT-77", "--from", "20010102") == listed("--from", "20240101", "--to", "20240101") == {"1.2.77.2"}
+assert listed("--patient", "PAT-77", "--to", "20231231") == {"1.2.77.1"} and listed("--patient", "PAT-77", "--from", "20010101", "--to", "20240101") == both
+ret.ok(*ret.signed("study", "retain", "--patient", "PAT-77", "--until", "2999-01-01", "--reason", "trial"))
+for uid in both:
+    ret.refused("retention", "study", "revoke", uid, "--reason", "x")
+assert "2999-01-01" not in ret.ok("study", "show", UMR)
+ret.refused("or none has to change", "study", "retain", "--patient", "PAT-77", "--until", "2999-01-01", "--reason", "x", code=1)
+
+# ---- a storage administrator asks for what concerns the storage, and approves nothing; the passphrase of a key is asked for
+stor = desk.officer("stor", 40005)
+stor.ok("officer", "keygen", stor.key, "--passphrase-file", PASS)
+x = ret.act("officer", "add", "Stan", "--role", "storage-admin", "--key", stor.key + ".pub", "--account", str(stor.uid), "--reason", "runs the storage")
+other.act("request", "approve", x["id"])
+for what in ("revoke", "hold", "suspend"):
+    stor.refused("not in this role", "study", what, UPLAN, "--reason", "x")
+a2 = ret.act("study", "revoke", UPLAN, "--reason", "whose?")
+stor.refused("not in this role", "study", "approve", a2["id"])
+stor.refused("not in this role", "request", "cancel", a2["id"], "--reason", "x")
+ret.act("request", "cancel", a2["id"], "--reason", "of the test")
+w.cli("backup", "create", w.path("b2.lgk"), "--passphrase-file", PASS)
+b2 = json.loads(w.cli("backup", "list", "--json"))[-1]["id"]
+for args in (("backup", "void", b2), ("study", "assign", mr, UJP)):
+    x = json.loads(w.cli(*args, "--reason", "x", "--sign", stor.key, "--passphrase-file", PASS, "--json"))
+    assert x["state"] == "pending" and x["asked"]["name"] == "Stan", x
+    assert stor.run(*stor.signed("request", "approve", x["id"])).returncode == 16
+    assert ret.act("request", "approve", x["id"])["state"] == "approved"
+    if args[0] == "backup":
+        w.cli("backup", "void", b2, "--act", x["id"])
+wrong = w.path("desk", "wrong")
+write(wrong, b"another\n"), os.chmod(wrong, 0o644)
+r = ret.run("study", "hold", UPLAN, "--reason", "x", "--sign", ret.key, "--passphrase-file", wrong)
+assert r.returncode == 3 and "wrong passphrase" in r.stderr, r
+r = ret.run("request", "approve", x["id"], "--sign", ret.key, "--passphrase-file", wrong, "--yes")
+assert r.returncode == 3 and "wrong passphrase" in r.stderr, r
+assert UPLAN not in ret.ok("study", "list", "--hold")
+
 # ---- all of it after a restart of the key manager
 w.stop_keyd()
 w.keyd(), w.unlock()
-assert w.status()["mode"] == "officers" and w.status()["officers"] == 2
+assert w.status()["mode"] == "officers" and w.status()["officers"] == 3
 assert "inpatient" in ret.ok("policy", "show") and "believed" in ret.ok("clock", "show")
 other.refused("already", "request", "approve", a["id"])
 assert json.loads(ret.ok("request", "list", "--all", "--json"))
@@ -237,9 +299,34 @@ ended = [r for r in rows if r["event"] == "key.destroy" and "waiting period" in 
 assert len(ended) == 1 and ended[0]["outcome"] == "ok" and ended[0]["study"] == approved[-1]["study"], ended
 before = max(h for h in heads if h < ended[0]["seq"])
 assert all("count" in r for r in rows if before < r["seq"] < ended[0]["seq"]), (before, ended)
+held = [r for r in rows if r["event"] == "key.destroy" and r["outcome"] == "EBUSY"]
+assert len(held) == 1 and held[0]["seq"] < ended[0]["seq"] and held[0]["study"] == ended[0]["study"] and "legal hold" in held[0]["text"], held
 assert [r["outcome"] for r in rows if r["event"] == "study.assign"].count("ok") == 1
 assert not any(r["event"] in ("key.request", "officer.act") for r in rows if r["outcome"] == "ok")
 assert UCT.encode() not in read(os.path.join(log, "00000001.jsonl"))
+
+# ---- and what was refused: event, how it was handed in, outcome, what that was
+for event, how, outcome, what in (
+    ("key.destroy", None, "EPERM", "destruction by one alone"),
+    ("officer.revoke", "approve", "ELOOP", "the approval of one's own request"),
+    ("officer.assign", "approve", "ELOOP", "the same of another act"),
+    ("officer.backup-void", "approve", "ELOOP", "and of another"),
+    ("officer.add", "submit", "EEXIST", "one key, name or account for two officers"),
+    ("officer.remove", "submit", "EUSERS", "fewer officers than it takes"),
+    ("officer.revoke", "approve", "EACCES", "another's key, from the wrong account or in the wrong role"),
+    ("officer.revoke", "submit", "EACCES", "a request from the wrong role"),
+    ("officer.revoke", "submit", "EKEYREJECTED", "an altered request"),
+    ("officer.revoke", "approve", "EKEYREJECTED", "an altered approval"),
+    ("officer.revoke", "submit", "EALREADY", "a request once more"),
+    ("officer.revoke", "approve", "EALREADY", "an approval once more"),
+    ("officer.revoke", "submit", "EBUSY", "what is held"),
+    ("officer.revoke", "submit", "EDOM", "what is retained"),
+    ("key.destroy", None, "EBUSY", "what is held when it falls due"),
+    ("officer.revoke", "submit", "ETIME", "an expired request"),
+    ("backup.void", None, "EPERM", "a backup declared void by one alone"),
+    ("study.assign", None, "EPERM", "a file assigned by one alone"),
+):
+    assert any(r["event"] == event and r.get("how") == how and r["outcome"] == outcome for r in rows), (what, event, how, outcome, [(r["event"], r.get("how"), r["outcome"]) for r in rows if r["outcome"] != "ok"])
 
 # ---- restored from the backup: what was signed before is not taken again, spent or not; destruction waits for two officers
 w.stop_keyd()
@@ -263,4 +350,8 @@ wait_for(lambda: "state        destroyed" in w.cli("study", "show", UMR), 60)
 n = json.loads(w.cli("study", "show", UMR, "--json"))["backups_outstanding"]  # the one that it was restored from at least; an officer sees the same
 assert n >= 1 and json.loads(ret.ok("study", "show", UMR, "--json"))["backups_outstanding"] == n
 assert len(json.loads(ret.ok("backup", "list", "--json"))) == len(json.loads(w.cli("backup", "list", "--json")))
+w.stop_keyd()
+rows = [json.loads(x) for x in read(w.path("again.audit", "keyd", "00000001.jsonl")).split(b"\n")[:-1]]
+for event, how, outcome in (("officer.revoke", "submit", "ETIME"), ("officer.revoke", "approve", "EALREADY"), ("backup.confirm", None, "EPERM")):
+    assert any(r["event"] == event and r.get("how") == how and r["outcome"] == outcome for r in rows), (event, how, outcome, [(r["event"], r.get("how"), r["outcome"]) for r in rows])
 print("ok")
