@@ -85,9 +85,10 @@ m = w.mount()
 # ---- two officers
 PASS = w.path("pass")
 write(PASS, b"officer\n")
-for name, role, uid in (("sam", "security-officer", 40001), ("ruth", "retention-officer", 40002)):
+for name in ("sam", "ruth", "stan"):
     w.cli("officer", "keygen", w.path(name), "--passphrase-file", PASS)
 w.cli("policy", "set", "--waiting", "%ds" % WAITING, "--reason", "test")
+w.cli("officer", "add", "Stan", "--role", "storage-admin", "--key", w.path("stan.pub"), "--account", "40003", "--reason", "x")
 w.cli("officer", "add", "Sam", "--role", "security-officer", "--key", w.path("sam.pub"), "--account", "40001", "--reason", "x")
 w.cli("officer", "add", "Ruth", "--role", "retention-officer", "--key", w.path("ruth.pub"), "--account", "40002", "--reason", "x")
 trim = ["key", "trim", vault, w.path("vault2")]
@@ -99,6 +100,10 @@ w.fails(16, ["nobody destroys alone"], "leadglass", *trim, "--study", "1.2.1", "
 w.fails(16, ["an officer has to sign"], "leadglass", *trim, "--study", "1.2.1", "--no-copies-before", stamp(), "--reason", "x")
 x = json.loads(w.cli(*trim, "--all-studies", "--no-copies-before", stamp(), "--reason", "policy 7", *sign("sam"), "--json"))
 assert x["state"] == "pending" and "DECLARED" in x["details"] and "ALL STUDIES" in x["details"], x
+s = json.loads(w.cli(*trim, "--study", "1.2.1", "--no-copies-before", stamp(), "--reason", "a storage administrator asks", *sign("stan"), "--json"))
+assert s["state"] == "pending" and s["asked"]["name"] == "Stan", s
+w.fails(16, ["not in this role"], "leadglass", "request", "approve", x["id"], *sign("stan"), "--yes")  # and approves nothing
+w.cli("request", "cancel", s["id"], "--reason", "of the test", *sign("sam"))
 w.fails(16, ["nobody has approved"], "leadglass", *trim, "--act", x["id"])
 w.fails(16, ["their own"], "leadglass", "request", "approve", x["id"], *sign("sam"), "--yes")
 r = w.run("leadglass", "request", "approve", x["id"], *sign("ruth"), "--yes")
