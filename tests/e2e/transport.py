@@ -43,13 +43,13 @@ def together(*jobs):
     return threads, done
 
 
-def slow_disk(w, transport):
+def slow_disk(w, transport, disk):
     """Eight cold readers and an fsync wait for the disk; meanwhile other requests are served, on every processor."""
-    low, gate, env = w.path("slow-" + transport), w.path("gate"), dict(w.env)
+    low, gate, env = w.path("slow-" + disk), w.path("gate"), dict(w.env)
     os.mkdir(low)
-    os.mkdir(w.path("disk-" + transport))
+    os.mkdir(w.path("disk-" + disk))
     env["LG_GATE"] = gate
-    subprocess.run([os.path.join(BIN, "bench_passthrough"), "-oallow_other", w.path("disk-" + transport), low], env=env, check=True)
+    subprocess.run([os.path.join(BIN, "bench_passthrough"), "-oallow_other", w.path("disk-" + disk), low], env=env, check=True)
     vault = os.path.join(low, "vault")
     try:
         w.cli("init", vault)
@@ -153,7 +153,17 @@ w.mount("vault", "mnt", "-o", "cold_reads=pread")
 assert w.status()["mounts"][0]["cold_reads"] == "pread" and "options" in w.status()["mounts"][0]["cold_reads_why"], w.status()
 assert "cold reads pread: as the mount's options say" in w.cli("status")
 w.umount()
+shim = os.path.join(BIN, "nouring.so")  # not in a sanitizer's build
+if os.path.exists(shim):  # refused by the system: the same bytes, and status says why
+    w.env["LD_PRELOAD"] = shim
+    w.mount("vault", "mnt", "-o", "transport=dev")
+    m = w.status()["mounts"][0]
+    assert m["cold_reads"] == "pread" and m["cold_reads_why"] == "the system refuses io_uring: Operation not permitted", m
+    assert "cold reads pread: the system refuses io_uring" in w.cli("status")
+    w.umount()
+    slow_disk(w, "dev", "refused")
+    del w.env["LD_PRELOAD"]
 for t in transports(w):
-    slow_disk(w, t)
+    slow_disk(w, t, t)
     print(t, "slow disk ok", flush=True)
     under_load(w, t)
