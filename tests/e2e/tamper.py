@@ -176,7 +176,8 @@ first, now = {}, {}
 for n in list(WAYS) + ["the other"]:
     first[n] = rnd.randbytes(N * C + TAIL)
     write(at(n), first[n])
-D = {n: at("n", n) for n in ("moved", "ids", "bad id", "no id", "no id, empty", "copied id", "changed", "long", "exchanged", "dirs", "dir moved", "links", "xattrs", "types", "copied", "times")}
+D = {n: at("n", n) for n in ("moved", "ids", "bad id", "no id", "no id, empty", "copied id", "changed", "long", "exchanged", "dirs", "dir moved", "links", "xattrs", "types", "copied", "times",
+                             "deleted", "name gone", "rolled", "old xattr", "other xattr", "owner")}
 LONG = ["L%d" % i + "o" * 250 for i in range(3)]
 for n, d in D.items():
     for sub in ("a", "b"):
@@ -192,6 +193,9 @@ for f in ("one", "two"):
     for sub in ("a", "b"):
         os.setxattr(os.path.join(D["xattrs"], sub, f), "user.k", ("value of " + sub + f).encode())
         os.setxattr(os.path.join(D["xattrs"], sub, f), "user.other", b"something else")
+os.link(os.path.join(D["name gone"], "a", "one"), os.path.join(D["name gone"], "a", "second"))
+os.setxattr(os.path.join(D["old xattr"], "a", "one"), "user.k", b"the older value")
+os.setxattr(os.path.join(D["other xattr"], "a", "one"), "trusted.k", b"as it was")
 m = w.remount()
 lower = {}  # by inode number: what a mount shows is that of the file below
 for d, ds, fs in os.walk(os.path.join(vault, "root")):
@@ -201,6 +205,11 @@ below = {os.path.relpath(os.path.join(d, x), m): lower[os.lstat(os.path.join(d, 
 ino = {k: os.lstat(v).st_ino for k, v in below.items()}
 w.umount()
 past = {n: read(below[n]) for n in WAYS}
+lo = lambda n, *p: below["/".join(("n", n) + p)]
+subprocess.run(["cp", "-a", lo("rolled", "a"), w.path("older")], check=True)
+sealed = lambda p: [x for x in os.listxattr(p) if x.startswith("user.lg.") and x != "user.lg.mtime"]
+k0, = sealed(lo("old xattr", "a", "one"))
+older_value = os.getxattr(lo("old xattr", "a", "one"), k0)
 m = w.mount()
 for n in WAYS:
     b = bytearray(first[n])
@@ -210,7 +219,10 @@ for n in WAYS:
             f.seek(i * C)
             f.write(b[i * C:(i + 1) * C])
     now[n] = bytes(b)
+write(os.path.join(D["rolled"], "a", "one"), b"newer"), write(os.path.join(D["rolled"], "a", "three"), b"newer")
+os.setxattr(os.path.join(D["old xattr"], "a", "one"), "user.k", b"the newer value")
 w.umount()
+w.cli("scrub", "--manifest", w.path("manifest"), vault)
 
 # ---- damage --------------------------------------------------------------------------------------------------------------------------------------------
 other = read(below["the other"])
@@ -227,7 +239,6 @@ for n, (change, _) in WAYS.items():
         f.truncate(len(b))
         if n == "hole punched":  # not written as zeros but taken away
             subprocess.run(["fallocate", "-p", "-o", str(chunk_off(20)), "-l", str(2 * C), below[n]], check=True)
-lo = lambda n, *p: below["/".join(("n", n) + p)]
 lines = []  # the log must say these
 tell = lambda n, sub, kind: lines.append("inode %d below: %s" % (ino["/".join(["n", n] + ([sub] if sub else []))], kind))
 NAME, DIRID, LINK, XATTR = "name does not verify", "directory id is missing or does not verify", "symbolic link does not verify", "extended attribute does not verify"
@@ -298,6 +309,28 @@ os.unlink(p), os.mkfifo(p)
 shutil.copyfile(lo("copied", "a", "one"), lo("copied", "b", "one"))
 os.chmod(lo("times", "a", "one"), 0o777)
 os.utime(lo("times", "a", "one"), (1, 1))
+os.unlink(lo("deleted", "a", "one")), shutil.rmtree(lo("deleted", "b"))
+os.unlink(lo("name gone", "a", "one"))  # one of its two names
+shutil.rmtree(lo("rolled", "a"))
+subprocess.run(["cp", "-a", w.path("older"), lo("rolled", "a")], check=True)
+assert sealed(lo("old xattr", "a", "one")) == [k0] and os.getxattr(lo("old xattr", "a", "one"), k0) != older_value
+os.setxattr(lo("old xattr", "a", "one"), k0, older_value)
+assert os.getxattr(lo("other xattr", "a", "one"), "trusted.k") == b"as it was"
+os.setxattr(lo("other xattr", "a", "one"), "trusted.k", b"another")
+os.chown(lo("owner", "a", "one"), 12345, 54321)
+
+# What no file can tell, the manifest from before tells: of all of these but attributes that are not ours.
+j = json.loads(w.run("leadglass", "scrub", "--json", "--read-only", "--against", w.path("manifest"), vault).stdout)
+differs = set((f["class"], f.get("path"), f["kind"]) for f in j["findings"])
+of = lambda n: set(x for x in differs if (x[1] or "").startswith("n/%s/" % n))
+GONE, OTHERS = "is not there any more", "mode, owner, time or attributes are others"
+for n, must in (("deleted", {("differs", "n/deleted/a/one", GONE), ("differs", "n/deleted/b", "directory " + GONE)}),
+                ("rolled", {("differs", "n/rolled/a/one", "rolled back to an older state"), ("differs", "n/rolled/a/three", GONE)}),
+                ("old xattr", {("changed", "n/old xattr/a/one", OTHERS)}), ("owner", {("changed", "n/owner/a/one", OTHERS)}), ("other xattr", set())):
+    assert of(n) == must, (n, of(n))
+gone_name, = of("name gone")
+assert gone_name[::2] == ("differs", GONE) and gone_name[1] in ("n/name gone/a/one", "n/name gone/a/second"), gone_name
+assert ("differs", "older self", "rolled back to an older state") in differs and ("differs", "another file", "another one stands here, the manifest has it at") in differs, differs
 
 # ---- and what comes of it --------------------------------------------------------------------------------------------------------------------------------
 log = open(w.path("log"), "wb")
@@ -348,7 +381,7 @@ body = lambda n, s, f: read(at("n", n, s, f)) == (n + s + f).encode()
 both = ["one", "two"]
 want(sorted(os.listdir(at("n"))) == sorted(D), "ls n")
 for n in D:
-    if n not in ("dir moved",):
+    if n not in ("dir moved", "deleted"):
         want(ls(n) == ["a", "b"], n, ls(n))
 want(ls("moved", "a") == ["two"] and ls("moved", "b") == both and body("moved", "b", "one") and body("moved", "b", "two"), "moved")
 want(error_of(os.stat, at("n", "moved", "a", "one")) == errno.ENOENT, "moved")
@@ -382,7 +415,19 @@ unnoticed("a file replaced by an empty directory or a special file")
 want(ls("types", "a", "one") == [] and ls("types", "a") == both, "types")
 unnoticed("one complete file put in another's place")
 want(read(at("n", "copied", "b", "one")) == b"copiedaone", "copied")
+unnoticed("a whole file deleted")
+want(ls("deleted") == ["a"] and ls("deleted", "a") == ["two"], "deleted")
+unnoticed("a name deleted")
+left = "second" if gone_name[1].endswith("one") else "one"
+want(ls("name gone", "a") == sorted([left, "two"]) and read(at("n", "name gone", "a", left)) == b"name goneaone", "name gone")
+unnoticed("a whole directory replaced by its older self")
+want(ls("rolled", "a") == both and body("rolled", "a", "one") and body("rolled", "a", "two"), "rolled")
+want(os.getxattr(at("n", "old xattr", "a", "one"), "user.k") == b"the older value", "old xattr")  # said above
+unnoticed("attributes that are not `user.*`")
+want(os.getxattr(at("n", "other xattr", "a", "one"), "trusted.k") == b"another", "other xattr")
 unnoticed("mode, owner and times")
+st = os.stat(at("n", "owner", "a", "one"))
+want((st.st_uid, st.st_gid) == (12345, 54321) and body("owner", "a", "one"), "owner")
 want(body("times", "a", "one"), "times")
 
 # A file that is shut can be taken away, and is not taken for an empty one to be written over.
