@@ -1,6 +1,6 @@
 """leadglass scrub on real vaults: nothing found on a healthy one, every kind of finding produced and expected, with keys, without, against a manifest,
 after crashes; resumed, repaired, salvaged; and its memory does not grow with the vault."""
-import json, os, random, re, resource, shutil, signal, struct, subprocess, threading
+import errno, json, os, pty, random, re, resource, shutil, signal, struct, subprocess, threading, time
 from lib import *
 
 C = 4096
@@ -114,6 +114,29 @@ for args in ([], ["--keyless"], ["--read-only"], ["--accept-crash"], ["--manifes
 text = w.cli("scrub", vault)
 assert "Nothing is wrong" in text and "%d files (%d verified whole)" % (files, files) in text, text
 subprocess.run(["rsync", "-aHAX", vault + "/", w.path("vault-good")], check=True)
+
+# At a rate no sooner than that allows; on a terminal it tells how far it came, elsewhere nothing of it.
+for args in ([], ["--keyless"]):
+    begun = time.monotonic()
+    j = scrub(0, "--rate", "8", *args)
+    assert j["bytes"] > 9 << 20 and time.monotonic() - begun >= j["bytes"] / (8 << 20), (args, j["bytes"], time.monotonic() - begun)
+tty, slave = pty.openpty()
+p = w.spawn([os.path.join(BIN, "leadglass"), "scrub", "--rate", "4", vault], stdout=subprocess.PIPE, stderr=slave, text=True)
+os.close(slave)
+seen = b""
+try:
+    while got := os.read(tty, 4096):
+        seen += got
+except OSError as e:  # how a terminal ends
+    assert e.errno == errno.EIO, e
+text = p.communicate(timeout=180)[0]
+w.children.remove(p)
+os.close(tty)
+steps = [int(x) for x in re.findall(rb"\r\033\[K(\d+) files, \d+\.\d GiB read, \d+ MiB/s, 0 findings", seen)]
+assert p.returncode == 0 and "Nothing is wrong" in text and len(steps) >= 2 and steps == sorted(steps) and 0 < steps[0] < steps[-1] <= files, (seen, text)
+assert "MiB/s" not in text and seen.endswith(b"\r\033[K"), seen
+r = w.run("leadglass", "scrub", "--rate", "8", vault)
+assert r.returncode == 0 and r.stderr == "" and "\033" not in r.stdout, r
 
 
 def fresh():
