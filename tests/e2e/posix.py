@@ -313,7 +313,7 @@ have_rsync = subprocess.run(["which", "rsync"], stdout=subprocess.DEVNULL).retur
 if have_rsync:
     subprocess.run(["rsync", "-a", tree + "/", os.path.join(m, "times2")], check=True)
 else:
-    print("rsync is not installed: left out")
+    left_out("times as rsync sets them", "rsync is not installed")
 for again in range(2):
     assert os.stat(p).st_mtime_ns == 2222222222222222222
     for copy in ["times"] + ["times2"] * have_rsync:
