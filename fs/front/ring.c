@@ -58,7 +58,7 @@ struct lg_ring {
     pthread_cond_t work_cond;
     struct fuse_uring_work *first, **last;
     pthread_t *threads;
-    unsigned n_threads, max_threads, idle;
+    unsigned n_threads, max_threads, idle, queued; /* idle: also those that are woken and have not looked yet */
     bool stop;
     atomic_uint slow[KINDS]; /* 0: run on the ring's thread; else how many quick ones it takes to come back there */
     atomic_uint watched[KINDS]; /* how many more are asked whether they waited */
@@ -120,6 +120,7 @@ static void *pool_thread(void *arg)
         if (!w)
             break;
         r->first = w->next;
+        r->queued--;
         if (!r->first)
             r->last = &r->first;
         pthread_mutex_unlock(&r->mu);
@@ -137,7 +138,7 @@ static void enqueue(struct lg_ring *r, struct fuse_uring_work *w)
     w->next = NULL;
     *r->last = w;
     r->last = &w->next;
-    if (!r->idle && r->n_threads < r->max_threads && pthread_create(&r->threads[r->n_threads], NULL, pool_thread, r) == 0)
+    if (++r->queued > r->idle && r->n_threads < r->max_threads && pthread_create(&r->threads[r->n_threads], NULL, pool_thread, r) == 0)
         r->n_threads++;
     pthread_cond_signal(&r->work_cond);
     pthread_mutex_unlock(&r->mu);

@@ -66,6 +66,10 @@ def slow_disk(w, transport, disk):
         got = []
         write(gate, b"")
         threads, done = together(*[lambda fd=fd: got.append(os.pread(fd, 4096, 100000) == body[100000:104096]) for fd in readers], lambda: os.fsync(synced))
+        askers, asked = together(*[lambda: os.statvfs(at) for i in range(16)])  # at the same moment: none waits behind one that waits
+        wait_for(lambda: len(asked) == 16)
+        for t in askers:
+            t.join()
         dev = os.minor(os.stat(at).st_dev)
         wait_for(lambda: int(read("/sys/fs/fuse/connections/%d/waiting" % dev)) >= 9)
         for cpu in os.sched_getaffinity(0):
