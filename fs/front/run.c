@@ -35,7 +35,7 @@ struct program {
     uint64_t session, unclean[LG_UNCLEAN_MAX];
     unsigned n_unclean;
     char mountpoint[PATH_MAX], vault[PATH_MAX];
-    bool to_syslog;
+    atomic_bool to_syslog;
     pthread_t ticker, sweeper;
     bool sweeping; /* the thread is there to be joined */
     pthread_mutex_t mu;
@@ -615,8 +615,8 @@ static int run(struct program *p, int ready)
         uint8_t ok = EXIT_OK;
         (void)!chdir("/"); /* hold no other filesystem busy */
         int null = open("/dev/null", O_RDWR);
-        p->to_syslog = true;
         openlog("leadglass-fs", LOG_PID, LOG_DAEMON);
+        p->to_syslog = true; /* the threads look at it */
         fuse_set_log_func(log_to_syslog);
         if (null >= 0) {
             dup2(null, 0);
