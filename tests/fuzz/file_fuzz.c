@@ -640,7 +640,7 @@ static int on_lost(void *arg, uint64_t from, uint64_t to)
 static void salvage(int newest, bool whole)
 {
     struct lg_file_env env = { .sys = &sys, .keys = keys, .journal = journal, .chunk_size = CS, .session = 4, .read_only = true, .finding = on_finding };
-    const struct lg_salvage_sink sink = { NULL, on_put, on_lost };
+    const struct lg_salvage_sink sink = { .put = on_put, .lost = on_lost };
     struct lg_salvaged r = { 0 };
     memcpy(env.vault_id, vault_id, LG_ID_LEN);
     saved = saved_n = 0;
