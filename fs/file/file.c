@@ -253,6 +253,8 @@ void lg_file_drop_keys(struct lg_file *f, bool discard)
             /* Uncommitted bytes are given up: below must stand exactly what was committed. But while a record of it is not in place, what stands there may be all
              * that is durable: whoever reads the file next puts the record in place, and cuts off then. */
             bool pending = lg_jfile_unretired(&f->j);
+            f->n_lost++;
+            f->lost = discard ? -EKEYREVOKED : rc ? rc : -ENOKEY;
             if (!pending)
                 rc = sys->ftruncate(sys->arg, f->fd, (off_t)lg_format_cipher_size(f->env->chunk_size, f->committed_size));
             f->size = f->committed_size;
@@ -267,6 +269,15 @@ void lg_file_drop_keys(struct lg_file *f, bool discard)
     }
     lg_unlock_exclusive(f);
     pthread_mutex_unlock(&f->commit_mu);
+}
+
+int lg_file_lost(struct lg_file *f, unsigned *seen)
+{
+    pthread_rwlock_rdlock(&f->lock);
+    int rc = f->n_lost > *seen ? f->lost : 0;
+    *seen = f->n_lost;
+    pthread_rwlock_unlock(&f->lock);
+    return rc;
 }
 
 uint64_t lg_file_plain_size(uint32_t chunk_size, uint64_t physical_size) { return lg_format_plain_size(chunk_size, physical_size); }

@@ -60,6 +60,8 @@ struct lg_file {
     bool suspect;       /* this session left it half committed: recovered as after a crash */
     unsigned n_unclean; /* of the environment, when it was loaded */
     int dead; /* set once: every operation gives this error */
+    unsigned n_lost; /* how often uncommitted bytes were given up with the keys, and why last */
+    int lost;
     struct lg_s0 s0;
     uint8_t s0_raw[LG_SECTOR], slot_raw[2][LG_SECTOR];
     uint64_t slot_seq[2];

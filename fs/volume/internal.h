@@ -107,6 +107,7 @@ struct lg_handle {
     struct lg_volume *v;
     struct lg_node *n;
     int flags;
+    unsigned lost; /* of lg_file_lost: what it was told, or came before it was opened */
 };
 
 /* ---- vault.c ---- */

@@ -63,7 +63,8 @@ int lg_volume_open_file(struct lg_volume *v, uint64_t node, int flags, struct lg
         lg_node_unref(v, n);
         return lg_errno(rc);
     }
-    *h = (struct lg_handle){ v, n, flags };
+    *h = (struct lg_handle){ v, n, flags, 0 };
+    (void)!lg_file_lost(n->f, &h->lost);
     *ret = h;
     return 0;
 }
@@ -98,13 +99,21 @@ ssize_t lg_volume_write(struct lg_handle *h, const void *buf, size_t len, uint64
     return rc ? lg_errno(rc) : (ssize_t)len;
 }
 
+/* Writers are told at their next flush or fsync, as the kernel does with bytes that it could not write back. */
+static int lost(struct lg_handle *h)
+{
+    if ((h->flags & O_ACCMODE) == O_RDONLY)
+        return 0;
+    return lg_file_lost(h->n->f, &h->lost);
+}
+
 int lg_volume_flush(struct lg_handle *h)
 {
     uint32_t since = atomic_exchange(&h->n->dirty_since, 0); /* before it: what another writes meanwhile is still to be committed */
     int rc = lg_file_commit(h->n->f);
     if (rc)
         atomic_store(&h->n->dirty_since, since ? since : (uint32_t)time(NULL));
-    return lg_errno(rc);
+    return lg_errno(rc ? rc : lost(h));
 }
 
 /* The lower file's size is part of its data; what else stands there is synced only after it was set. */
@@ -123,7 +132,9 @@ int lg_volume_fsync(struct lg_handle *h, bool data_only)
     int rc = lg_file_sync(h->n->f);
     if (!rc && !data_only)
         rc = attrs_sync(h->n);
-    return lg_errno(rc ? rc : lg_name_sync(h->v, h->n));
+    if (!rc)
+        rc = lg_name_sync(h->v, h->n);
+    return lg_errno(rc ? rc : lost(h));
 }
 
 int lg_volume_fallocate(struct lg_handle *h, int mode, uint64_t off, uint64_t len)

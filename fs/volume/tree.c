@@ -333,7 +333,7 @@ static int file_begin(struct lg_volume *v, const struct lg_place *p, int fd, con
         return rc;
     }
     lg_node_stat(v, n, &ret->st);
-    *h = (struct lg_handle){ v, n, O_RDWR };
+    *h = (struct lg_handle){ v, n, O_RDWR, 0 };
     *ret_h = h;
     return 0;
 }

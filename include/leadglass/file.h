@@ -114,6 +114,8 @@ void lg_file_id(const struct lg_file *f, uint8_t ret[LG_ID_LEN]); /* never chang
 /* For lock (commits first if it still can) and revocation (discard: uncommitted bytes are lost): waits for operations under way, then
  * forgets keys and plaintext. Later operations ask lg_keys again. */
 void lg_file_drop_keys(struct lg_file *f, bool discard);
+/* Why bytes that were written and not committed were given up with the keys since *seen (0 at first), or 0; *seen moves on. For whoever wrote to be told once. */
+int lg_file_lost(struct lg_file *f, unsigned *seen) LG_MUST;
 
 /* Re-encryption, in two steps, so that the file below is at every moment wholly the old one or wholly the new one. First a second ciphertext of the
  * file goes to fd (empty, O_RDWR; taken, also on error): same file id, a new file key wrapped by `as`, holes kept, seq above the old one's, durable

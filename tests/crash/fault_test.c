@@ -532,6 +532,8 @@ static void drop(bool discard)
     for (size_t i = 0; i < n; i++)
         lg_volume_drop_keys(v, (const uint8_t(*)[LG_ID_LEN])&kid[i].kid, 1, discard, NULL, NULL);
     free(kid);
+    int told = h ? lg_volume_flush(h) : 0; /* whoever wrote is told of what was given up, once */
+    CHECK(told == 0 || told == -EKEYREVOKED || told == fault.error, "%d", told);
 }
 
 static int op_revoke(void) /* perhaps half-way through a commit; what comes after it is given up */

@@ -237,6 +237,7 @@ static void test_keys(void **state)
 {
     (void)state;
     struct world w;
+    unsigned seen = 0;
     char long_d[300];
     memset(long_d, 'D', sizeof long_d);
     world_new(&w);
@@ -275,9 +276,14 @@ static void test_keys(void **state)
     assert_int_equal(lg_file_size(w.f), sizeof long_d + 5);
     w.keys.locked = 0;
     assert_int_equal(lg_file_read(w.f, got, 305, 0), 305);
-    /* Revocation gives up what is not committed, and keeps the rest. */
+    assert_int_equal(lg_file_lost(w.f, &seen), 0); /* it was all committed */
+    /* Revocation gives up what is not committed, tells whoever asks, and keeps the rest. */
     assert_int_equal(lg_file_write(w.f, "zzz", 3, 0), 0);
     lg_file_drop_keys(w.f, true);
+    assert_int_equal(lg_file_lost(w.f, &seen), -EKEYREVOKED);
+    assert_int_equal(lg_file_lost(w.f, &seen), 0);
+    seen = 0;
+    assert_int_equal(lg_file_lost(w.f, &seen), -EKEYREVOKED); /* another that had it open */
     assert_int_equal(lg_file_read(w.f, got, 3, 0), 3);
     assert_memory_equal(got, "DDD", 3);
     world_end(&w);

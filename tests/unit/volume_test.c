@@ -759,6 +759,44 @@ static void test_sweep_newborn(void **state)
     assert_int_equal(lg_volume_close(v), 0);
 }
 
+/* A revocation gives up what is not committed: who wrote it is told at the next fsync or flush, once, and nobody else. */
+static void test_given_up(void **state)
+{
+    struct lg_entry e;
+    struct lg_handle *one, *two, *reader, *later;
+    char value[128], b[8];
+    uint8_t kid[1][LG_ID_LEN];
+    (void)state;
+    assert_int_equal(lg_volume_create_file(v, LG_ROOT_NODE, "written", O_RDWR, 0600, &me, &e, &one), 0);
+    assert_int_equal(lg_volume_write(one, "durable", 7, 0), 7);
+    assert_int_equal(lg_volume_fsync(one, false), 0);
+    assert_int_equal(lg_volume_open_file(v, e.node, O_WRONLY, &two), 0);
+    assert_int_equal(lg_volume_open_file(v, e.node, O_RDONLY, &reader), 0);
+    assert_true(lg_volume_getxattr(v, e.node, LG_XATTR_KEY, value, sizeof value) > 32);
+    value[32] = 0;
+    assert_int_equal(lg_hex_decode(value, kid[0], LG_ID_LEN), 0);
+    lg_volume_drop_keys(v, (const uint8_t(*)[LG_ID_LEN])kid, 1, true, NULL, NULL); /* all of it was committed */
+    assert_int_equal(lg_volume_fsync(one, false), 0);
+    assert_int_equal(lg_volume_read(one, b, 7, 0), 7);
+    assert_int_equal(lg_volume_write(one, "LOST", 4, 0), 4);
+    lg_volume_drop_keys(v, (const uint8_t(*)[LG_ID_LEN])kid, 1, true, NULL, NULL);
+    lg_volume_tick(v); /* a commit in the background tells nobody */
+    assert_int_equal(lg_volume_open_file(v, e.node, O_RDWR, &later), 0);
+    assert_int_not_equal(lg_volume_fsync(one, false), 0);
+    assert_int_equal(lg_volume_fsync(one, false), 0);
+    assert_int_not_equal(lg_volume_flush(two), 0);
+    assert_int_equal(lg_volume_flush(two), 0);
+    assert_int_equal(lg_volume_flush(reader), 0);
+    assert_int_equal(lg_volume_fsync(later, true), 0);
+    assert_int_equal(lg_volume_read(reader, b, 7, 0), 7);
+    assert_memory_equal(b, "durable", 7);
+    lg_volume_release(one);
+    lg_volume_release(two);
+    lg_volume_release(reader);
+    lg_volume_release(later);
+    assert_int_equal(lg_volume_close(v), 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = { cmocka_unit_test_setup_teardown(test_names, setup, teardown), cmocka_unit_test_setup_teardown(test_errors, setup, teardown),
@@ -766,6 +804,7 @@ int main(void)
                                         cmocka_unit_test_setup_teardown(test_rekey, setup, teardown), cmocka_unit_test_setup_teardown(test_privileges, setup, teardown),
                                         cmocka_unit_test_setup_teardown(test_ids, setup, teardown), cmocka_unit_test_setup_teardown(test_look, setup, teardown),
                                         cmocka_unit_test_setup_teardown(test_emptied_behind_end, setup, teardown),
+                                        cmocka_unit_test_setup_teardown(test_given_up, setup, teardown),
                                         cmocka_unit_test_setup_teardown(test_sweep_newborn, setup, teardown) };
     if (geteuid() != 0) {
         puts("SKIPPED: needs root (file handles, owners)");
