@@ -50,7 +50,7 @@ void lg_on_backup_next(struct lg_worker *w, struct lg_conn *c, const struct lg_r
     static uint8_t b[1 + LG_BACKUP_FRAME_MAX];
     size_t len = 0;
     bool end = false;
-    int rc = !w->backup.b || w->backup.serial != c->serial || w->backup.ended ? -EINVAL : lg_backup_next(w->backup.b, b + 1, &len, &end);
+    int rc = !w->backup.b ? -ESTALE : w->backup.serial != c->serial || w->backup.ended ? -EINVAL : lg_backup_next(w->backup.b, b + 1, &len, &end);
     b[0] = end;
     w->backup.ended = w->backup.ended || end;
     reply(w, c, q, rc, b, len + 1);
@@ -58,7 +58,7 @@ void lg_on_backup_next(struct lg_worker *w, struct lg_conn *c, const struct lg_r
 
 void lg_on_backup_done(struct lg_worker *w, struct lg_conn *c, const struct lg_request *q)
 {
-    int rc = !w->backup.b || !w->backup.ended || memcmp(lg_backup_id(w->backup.b), q->kid, LG_ID_LEN) != 0 ? -EINVAL : lg_backup_note(w->keyring, w->backup.b, w->backup.name);
+    int rc = !w->backup.b ? -ESTALE : !w->backup.ended || memcmp(lg_backup_id(w->backup.b), q->kid, LG_ID_LEN) != 0 ? -EINVAL : lg_backup_note(w->keyring, w->backup.b, w->backup.name);
     if (!rc) {
         lg_log(LOG_NOTICE, "a keyring backup was made by user %u: %s", (unsigned)c->uid, w->backup.name);
         lg_backup_drop(w, NULL);

@@ -277,7 +277,9 @@ void lg_on_kids(struct lg_worker *w, struct lg_conn *c, const struct lg_request 
 void lg_on_reaped(struct lg_worker *w, struct lg_conn *c, const struct lg_request *q);
 
 /* ---- backup.c ---- */
-void lg_backup_drop(struct lg_worker *w, const struct lg_conn *c); /* the one that this connection (NULL: any) has begun */
+/* The one that this connection (NULL: any) has begun; its requests get -ESTALE from then on. It holds keys as they were when it began, so it is given up at a
+ * lock, and before a key is destroyed. */
+void lg_backup_drop(struct lg_worker *w, const struct lg_conn *c);
 /* Where officers are, uses up the act of theirs that allows this (within a transaction of the caller's); -EPERM, -ENOENT, -ETIME. */
 int lg_act_allowed(struct lg_worker *w, const uint8_t act[LG_ID_LEN], enum lg_action action, const uint8_t *kid) LG_MUST;
 void lg_on_backup_begin(struct lg_worker *w, struct lg_conn *c, const struct lg_request *q);

@@ -439,6 +439,7 @@ static void finish(struct lg_worker *w, struct lg_op *op, int status, enum lg_ke
 static void lock_end(struct lg_worker *w, struct lg_op *op)
 {
     lg_keyd_cosign(w); /* nothing can be signed from here on */
+    lg_backup_drop(w, NULL);
     lg_keyring_lock(w->keyring);
     int rc = lg_root_forget(w);
     lg_log(LOG_NOTICE, "locked by user %u", (unsigned)op->uid);
@@ -471,6 +472,7 @@ static void revoke_end(struct lg_worker *w, struct lg_op *op)
     int rc = -ENOKEY;
     if (lg_keyring_unlocked(w->keyring)) {
         lg_keyd_cosign(w);
+        lg_backup_drop(w, NULL);
         rc = lg_keyring_destroy(w->keyring, &destroyed);
         int told = lg_root_to_supervisor(w); /* the root may have changed even if a later step failed */
         rc = rc ? rc : told;

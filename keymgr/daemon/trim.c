@@ -43,6 +43,7 @@ static void carry_out(struct lg_worker *w, struct lg_op *op)
     }
     if (!rc && done.n) {
         lg_keyd_cosign(w); /* the log up to here is signed before anything is destroyed */
+        lg_backup_drop(w, NULL);
         rc = lg_keyring_destroy(w->keyring, &destroyed);
         int told = lg_root_to_supervisor(w); /* the root may have changed even if a later step failed */
         rc = rc ? rc : told;

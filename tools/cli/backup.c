@@ -116,7 +116,7 @@ static int create(const struct cli *c, struct lg_client *k, const char *file)
     close(fd);
     if (rc) {
         unlink(file);
-        return rc == -ECANCELED && c->shares ? CLI_FAILED : rc == -EBUSY ? cli_fail(CLI_BUSY, "another keyring backup is being made") : cli_explain(c, rc, "backup create");
+        return rc == -ECANCELED && c->shares ? CLI_FAILED : rc == -EBUSY ? cli_fail(CLI_BUSY, "another keyring backup is being made") : rc == -ESTALE ? cli_fail(CLI_BUSY, "the backup was given up, as the keyring was locked or a study's key destroyed while it was being made; nothing is left of it. Make it again") : cli_explain(c, rc, "backup create");
     }
     cli_hex(id, hex);
     if (c->shares)
