@@ -161,7 +161,7 @@ assert [(b["name"], b["id"], b["void"]) for b in again] == [("first.lgk", listed
 assert again[1]["studies"] == listed[1]["studies"] and again[1]["created"] == listed[1]["created"]
 w.cli("study", "revoke", UID % 3, "--reason", "now", "--now")
 c = json.loads(w.cli("study", "certificate", UID % 3, "--json"))
-assert c["state"] == "destroyed, 2 backups outstanding" and c["backups_outstanding_total"] == 2 and [b["id"] for b in c["backups_outstanding"]] == [b["id"] for b in again], c
+assert c["state"] == "destroyed, 2 backups outstanding" and c["backups_outstanding_total"] == 2 and {b["id"] for b in c["backups_outstanding"]} == {b["id"] for b in again}, c  # two of one second stand in any order
 assert c["keyring_restored"] and c["keyring_restored_from"] == again[1]["created"] and "restored on" in w.cli("study", "certificate", UID % 3)
 write(w.path("cert.json"), json.dumps(c).encode())
 assert "good" in w.cli("study", "certificate", "--verify", w.path("cert.json"))
