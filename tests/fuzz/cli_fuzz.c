@@ -34,6 +34,7 @@ static void make_good(void)
     x.issued = 100;
     x.files = LG_CERT_UNKNOWN;
     x.version = 3;
+    x.vaults = 1;
     x.n_backups = 1;
     x.backups_all = 2;
     x.act.state = LG_ACT_DONE;
