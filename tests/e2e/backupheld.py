@@ -1,6 +1,6 @@
 """A keyring backup that is held up while it is made, whole already but not on the disk: a lock or the destruction of a key meanwhile gives it up, and nothing is left
 of it; nothing else does."""
-import json, os, struct, subprocess
+import json, os, subprocess
 from lib import *
 
 w = World()
@@ -13,14 +13,7 @@ w.init()
 m = w.mount()
 own = w.path("backup-pass")
 write(own, b"of the backup\n")
-
-
-def study(n):
-    def el(g, e, vr, v):
-        v += b"\0" * (len(v) % 2)
-        return struct.pack("<HH", g, e) + vr + (b"\0\0" + struct.pack("<I", len(v)) if vr == b"OB" else struct.pack("<H", len(v))) + v
-    meta = el(2, 1, b"OB", b"\0\1") + el(2, 0x10, b"UI", b"1.2.840.10008.1.2.1")
-    return b"\0" * 128 + b"DICM" + el(2, 0, b"UL", struct.pack("<I", len(meta))) + meta + el(8, 0x18, b"UI", b"1.9.%d" % n) + el(0x20, 0xd, b"UI", b"1.2.%d" % n) + b"x" * 3000
+UID = "1.2.826.0.1.%d"
 
 
 def held(name, meanwhile):
@@ -42,8 +35,8 @@ def listed():
 
 
 for i in range(3):
-    write(m + "/s%d" % i, study(i))
-rc, err = held("destroyed.lgk", lambda: w.cli("study", "revoke", "1.2.1", "--reason", "while it was made", "--now"))
+    write(m + "/s%d" % i, dicom_slice(i, 3000))
+rc, err = held("destroyed.lgk", lambda: w.cli("study", "revoke", UID % 1, "--reason", "while it was made", "--now"))
 assert rc == 7 and "given up" in err, (rc, err)
 assert os.listdir(w.path("source")) == [] and listed() == []
 rc, err = held("locked.lgk", lambda: w.cli("lock"))
@@ -51,7 +44,7 @@ assert rc == 4 and "locked" in err, (rc, err)
 assert os.listdir(w.path("source")) == []
 w.unlock()
 assert listed() == []
-rc, err = held("rotated.lgk", lambda: w.cli("key", "rotate", "--study", "1.2.2"))  # takes no key away
+rc, err = held("rotated.lgk", lambda: w.cli("key", "rotate", "--study", UID % 2))  # takes no key away
 assert rc == 0, err
 assert os.listdir(w.path("source")) == listed() == ["rotated.lgk"]
 print("ok")
