@@ -293,6 +293,8 @@ static void op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
         done(req, rc);
         return;
     }
+    if (lg_volume_read_moved(o->h)) /* a read would make the kernel ask again, but it may have the pages */
+        (void)!fuse_lowlevel_notify_inval_inode(f->session, ino, -1, 0);
     opened(fi, o);
     if (fuse_reply_open(req, fi) == -ENOENT)
         release(f, o);
@@ -447,7 +449,7 @@ static struct lg_dir *dir(const struct fuse_file_info *fi) { return (struct lg_d
 static void op_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
     struct lg_dir *d;
-    int rc = lg_volume_opendir(vol(req), ino, &d);
+    int rc = lg_volume_opendir(vol(req), ino, fi->flags, &d);
     if (rc) {
         done(req, rc);
         return;

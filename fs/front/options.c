@@ -118,6 +118,7 @@ static int parse_mount_option(struct lg_front_options *o, char *opt)
     } else if (strcmp(opt, "nosuid") == 0 || strcmp(opt, "suid") == 0 || strcmp(opt, "nodev") == 0 || strcmp(opt, "dev") == 0 || strcmp(opt, "noexec") == 0 ||
                strcmp(opt, "exec") == 0 || strcmp(opt, "noatime") == 0 || strcmp(opt, "sync") == 0 || strcmp(opt, "dirsync") == 0 || strcmp(opt, "fsname") == 0 ||
                strcmp(opt, "max_read") == 0) {
+        o->noatime |= strcmp(opt, "noatime") == 0; /* the kernel leaves access times to us */
         size_t at = strlen(o->extra);
         int n = snprintf(o->extra + at, sizeof o->extra - at, ",%s%s%s", opt, value ? "=" : "", value ? value : "");
         if (n < 0 || (size_t)n >= sizeof o->extra - at)

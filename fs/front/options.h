@@ -11,7 +11,7 @@ enum transport { TRANSPORT_AUTO, TRANSPORT_DEV, TRANSPORT_URING };
 struct lg_front_options {
     const char *socket, *vault, *mountpoint, *rules;
     bool foreground, allow_unlocked, nonempty, debug;
-    bool read_only, default_permissions, allow_other;
+    bool read_only, default_permissions, allow_other, noatime;
     double entry_timeout, attr_timeout;
     unsigned threads;
     struct lg_front_audit_options audit;

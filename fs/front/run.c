@@ -468,7 +468,7 @@ static int open_volume(struct program *p, const char *socket)
     p->source = lg_key_source_client(p->client);
     rc = lg_keys_new(&p->source, info.vault_id, &p->front.keys);
     struct lg_volume_options vo = { .keys = p->front.keys, .session = p->session, .unclean = p->unclean, .n_unclean = p->n_unclean,
-                                    .read_only = p->o.read_only, .path_rule = on_path, .finding = on_finding, .arg = p };
+                                    .read_only = p->o.read_only, .noatime = p->o.noatime, .path_rule = on_path, .finding = on_finding, .arg = p };
     if (!rc) { /* before anything can be found or done */
         char why[512] = "";
         if (lg_front_audit_open(&p->o.audit, socket, &info, p->session, p->mountpoint, on_audit_alarm, p, &p->front.audit, why, sizeof why)) {

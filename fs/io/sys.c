@@ -70,6 +70,8 @@ const struct lg_sys lg_sys_posix = {
     .forget = sys_forget,
 };
 
+void lg_noatime(int fd) { (void)!fcntl(fd, F_SETFL, O_NOATIME); }
+
 ssize_t lg_sys_read_full(const struct lg_sys *sys, int fd, void *buf, size_t len, uint64_t off)
 {
     size_t done = 0;

@@ -53,6 +53,7 @@ static bool is_ours(const struct replay *rp, int fd, struct found *ret)
     uint8_t head[3 * LG_SECTOR];
     struct lg_s0 s0;
     struct stat st;
+    lg_noatime(fd);
     if (rp->sys->fstat(rp->sys->arg, fd, &st) || !S_ISREG(st.st_mode) || lg_sys_read_full(rp->sys, fd, head, sizeof head, 0) < (ssize_t)sizeof head ||
         lg_s0_decode(head, &s0) || memcmp(s0.vault_id, rp->vault_id, LG_ID_LEN) != 0)
         return false;
@@ -119,6 +120,7 @@ static void find_by_id(struct replay *rp, int dirfd, unsigned depth)
         close(dirfd);
         return;
     }
+    lg_noatime(dirfd);
     for (struct dirent *e; rp->missing && (e = readdir(d));) {
         if (e->d_name[0] == '.' && (!e->d_name[1] || (e->d_name[1] == '.' && !e->d_name[2])))
             continue;

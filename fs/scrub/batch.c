@@ -73,6 +73,7 @@ int lg_batch_next(int dirfd, const char *after, struct lg_batch *b)
             close(fd);
         return rc;
     }
+    lg_noatime(fd);
     while (!rc) {
         errno = 0;
         const struct dirent *e = readdir(d);

@@ -143,6 +143,7 @@ int lg_volume_setattr(struct lg_volume *v, uint64_t node, const struct stat *st,
         rc = set_times_locked(n, fd, st, set);
     if (set & ~LG_SET_SIZE)
         atomic_store(&n->attrs_pending, true);
+    atomic_store(&n->read_at, 0);
     if (!rc && fstat(fd, ret))
         rc = -errno;
     lg_node_unlock(v, n);
@@ -214,6 +215,7 @@ static void xattr_end(struct lg_volume *v, const char *name, bool change, struct
     close(fd);
     if (change) {
         atomic_store(&n->attrs_pending, true);
+        atomic_store(&n->read_at, 0);
         lg_node_unlock(v, n);
     }
     lg_node_unref(v, n);

@@ -14,13 +14,13 @@ struct lg_dir {
     uint64_t at; /* cookie of the next entry */
 };
 
-int lg_volume_opendir(struct lg_volume *v, uint64_t node, struct lg_dir **ret)
+int lg_volume_opendir(struct lg_volume *v, uint64_t node, int flags, struct lg_dir **ret)
 {
     struct lg_node *n = lg_node_ref(v, node);
     struct lg_dir *d = n ? calloc(1, sizeof *d) : NULL;
     int rc = !n ? -ESTALE : !d ? -ENOMEM : 0, fd = -1;
     if (!rc) {
-        fd = lg_node_open(v, n, O_RDONLY | O_DIRECTORY);
+        fd = (lg_reading_counts(v, flags) ? lg_node_open_read : lg_node_open)(v, n, O_RDONLY | O_DIRECTORY);
         rc = fd < 0 ? fd : 0;
     }
     if (!rc && !(d->d = fdopendir(fd))) {

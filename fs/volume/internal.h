@@ -59,6 +59,7 @@ struct lg_node {
     int fd;        /* O_PATH; -1: none kept. Directories keep one while there are not too many. Under table */
     _Atomic uint32_t traits;      /* of a directory, LG_DIR_*; above these bits a count of changes */
     _Atomic uint32_t dirty_since; /* seconds of time(), until 2106; 0: not. Also read without the lock */
+    _Atomic uint32_t read_at;     /* the same: when a read was last shown below; 0: not since it was changed */
     uint16_t type;                /* S_IFMT bits */
     bool locked;   /* under lg_node_wait: the lock */
     uint8_t was_open; /* under lg_node_wait: how often, 1 to 255 and round again; 0: never. A stat made before f was seen to be NULL may be older than the last close */
@@ -95,6 +96,7 @@ struct lg_volume {
     size_t n_buckets, n_nodes, n_dirfds;
     uint64_t next_id;
     bool handles;
+    bool every_read; /* moves the access time below */
     bool attrs_lost; /* under table: attributes may wait for an fsync that no node in memory knows of */
     time_t checkpointed;
     struct timespec opened; /* by the clock that stamps inodes: a temporary changed before is not of this mount */
@@ -107,6 +109,7 @@ struct lg_handle {
     struct lg_volume *v;
     struct lg_node *n;
     int flags;
+    bool read_moved; /* see lg_volume_read_moved */
     unsigned lost; /* of lg_file_lost: what it was told, or came before it was opened */
 };
 
@@ -138,8 +141,12 @@ int lg_node_rebind(struct lg_volume *v, struct lg_node *n, int fd) LG_MUST;
 void lg_node_moved(struct lg_volume *v, struct lg_node *n, uint64_t parent, const char *name);
 /* Plaintext path relative to the mount, malloced; NULL when it is not known. */
 char *lg_node_path(struct lg_volume *v, uint64_t id);
-/* A descriptor of the lower file: caller closes. */
+/* A descriptor of the lower file: caller closes. What is read through it moves no access time. */
 int lg_node_open(struct lg_volume *v, const struct lg_node *n, int flags) LG_MUST;
+/* The same, and it does, if the filesystem below has it so. */
+int lg_node_open_read(struct lg_volume *v, const struct lg_node *n, int flags) LG_MUST;
+/* May reading move it, through an open with these flags? */
+bool lg_reading_counts(const struct lg_volume *v, int flags);
 /* The same for a directory, perhaps a kept one: give back with lg_node_done. */
 int lg_node_dirfd(struct lg_volume *v, struct lg_node *n) LG_MUST;
 void lg_node_done(const struct lg_node *n, int fd);

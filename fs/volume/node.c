@@ -390,7 +390,7 @@ char *lg_node_path(struct lg_volume *v, uint64_t id)
     return out;
 }
 
-int lg_node_open(struct lg_volume *v, const struct lg_node *n, int flags)
+int lg_node_open_read(struct lg_volume *v, const struct lg_node *n, int flags)
 {
     int fd;
     flags |= O_CLOEXEC;
@@ -414,6 +414,14 @@ int lg_node_open(struct lg_volume *v, const struct lg_node *n, int flags)
         fd = open(path, flags);
     }
     return fd < 0 ? -errno : fd;
+}
+
+int lg_node_open(struct lg_volume *v, const struct lg_node *n, int flags)
+{
+    int fd = lg_node_open_read(v, n, flags);
+    if (fd >= 0 && !(flags & O_PATH))
+        lg_noatime(fd);
+    return fd;
 }
 
 int lg_node_dirfd(struct lg_volume *v, struct lg_node *n)

@@ -40,6 +40,31 @@ void lg_node_file_done(struct lg_volume *v, struct lg_node *n)
     n->dirty_since = 0;
 }
 
+/* ---- access times ------------------------------------------------------------------------------------------------------------------- */
+
+bool lg_reading_counts(const struct lg_volume *v, int flags) { return !(v->opt.noatime || v->opt.read_only || flags & O_NOATIME); }
+
+/* The filesystem below decides, by its own mount options, whether a read moves the access time: it is shown one, of a byte, through a descriptor of its own. By
+ * relatime it matters once after each change, and once a day. */
+static bool was_read(const struct lg_handle *h)
+{
+    enum { AGAIN_S = 3600 };
+    uint32_t now = (uint32_t)time(NULL);
+    struct stat was, is;
+    char byte;
+    bool moved = false;
+    if (!lg_reading_counts(h->v, h->flags) || (!h->v->every_read && now - atomic_load(&h->n->read_at) < AGAIN_S))
+        return false;
+    atomic_store(&h->n->read_at, now);
+    int fd = lg_node_open_read(h->v, h->n, O_RDONLY);
+    if (fd < 0)
+        return false;
+    if (!fstat(fd, &was) && pread(fd, &byte, 1, 0) >= 0 && !fstat(fd, &is))
+        moved = is.st_atim.tv_sec != was.st_atim.tv_sec || is.st_atim.tv_nsec != was.st_atim.tv_nsec;
+    close(fd);
+    return moved;
+}
+
 int lg_volume_open_file(struct lg_volume *v, uint64_t node, int flags, struct lg_handle **ret)
 {
     if (v->opt.read_only && (flags & O_ACCMODE) != O_RDONLY)
@@ -47,12 +72,15 @@ int lg_volume_open_file(struct lg_volume *v, uint64_t node, int flags, struct lg
     struct lg_node *n = lg_node_ref(v, node);
     struct lg_handle *h = n ? calloc(1, sizeof *h) : NULL;
     int rc = !n ? -ESTALE : !h ? -ENOMEM : 0;
+    bool again = false;
     if (!rc) {
         lg_node_lock(v, n);
+        again = n->was_open;
         rc = lg_node_file(v, n);
         if (!rc && flags & O_TRUNC) {
             rc = lg_file_truncate(n->f, 0);
             n->dirty_since = n->dirty_since ? n->dirty_since : (uint32_t)time(NULL);
+            n->read_at = 0;
             if (rc)
                 lg_node_file_done(v, n);
         }
@@ -63,8 +91,10 @@ int lg_volume_open_file(struct lg_volume *v, uint64_t node, int flags, struct lg
         lg_node_unref(v, n);
         return lg_errno(rc);
     }
-    *h = (struct lg_handle){ v, n, flags, 0 };
+    *h = (struct lg_handle){ .v = v, .n = n, .flags = flags };
     (void)!lg_file_lost(n->f, &h->lost);
+    if ((flags & O_ACCMODE) == O_RDONLY)
+        h->read_moved = was_read(h) && again; /* for the first time: what is read will come here */
     *ret = h;
     return 0;
 }
@@ -72,11 +102,14 @@ int lg_volume_open_file(struct lg_volume *v, uint64_t node, int flags, struct lg
 ssize_t lg_volume_read(struct lg_handle *h, void *buf, size_t len, uint64_t off)
 {
     ssize_t n = lg_file_read(h->n->f, buf, len, off);
+    if (n >= 0)
+        (void)was_read(h);
     return n < 0 ? lg_errno((int)n) : n;
 }
 
 static void dirtied(struct lg_node *n)
 {
+    atomic_store_explicit(&n->read_at, 0, memory_order_relaxed);
     if (!atomic_load(&n->dirty_since))
         atomic_store(&n->dirty_since, (uint32_t)time(NULL));
 }
@@ -145,6 +178,8 @@ int lg_volume_fallocate(struct lg_handle *h, int mode, uint64_t off, uint64_t le
 }
 
 int lg_volume_seek(struct lg_handle *h, uint64_t off, int whence, uint64_t *ret) { return lg_errno(lg_file_seek(h->n->f, off, whence, ret)); }
+
+bool lg_volume_read_moved(const struct lg_handle *h) { return h->read_moved; }
 
 void lg_volume_release(struct lg_handle *h)
 {

@@ -67,6 +67,7 @@ int lg_dir_empty(int dirfd)
             close(fd);
         return rc;
     }
+    lg_noatime(fd);
     for (struct dirent *e; !rc && (e = readdir(d));)
         if (strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0 && !lg_name_is_hidden(e->d_name))
             rc = -ENOTEMPTY;

@@ -212,6 +212,8 @@ static int prepare(struct switching *s, struct lg_kref *as, char tmp[32], uint64
     if (!rc) {
         s->fd = openat(s->p.fd, tmp, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
         rc = s->fd < 0 ? -errno : 0;
+        if (!rc)
+            lg_noatime(s->fd);
     }
     lg_ns_unlock(s->v);
     return rc ? rc : fill(s, as, ret_seq);
@@ -348,7 +350,11 @@ static int rekey_links_once(struct lg_volume *v, struct lg_node *n, struct lg_kr
     rc = s.old < 0 ? s.old : 0;
     if (!rc) {
         s.fd = openat(l.fd[0], tmp, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
-        rc = s.fd < 0 ? -errno : fill(&s, as, &seq);
+        rc = s.fd < 0 ? -errno : 0;
+        if (!rc) {
+            lg_noatime(s.fd);
+            rc = fill(&s, as, &seq);
+        }
         if (!rc) {
             pthread_mutex_lock(&v->relinking);
             rc = relink(&s, seq);

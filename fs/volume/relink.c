@@ -292,6 +292,7 @@ static int look_at(const struct replay *r, int dirfd, const char *name, struct l
     int fd = dirfd < 0 ? -1 : openat(dirfd, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
     if (fd < 0)
         return dirfd < 0 || errno == ENOENT || errno == ELOOP || errno == ENXIO ? -ENOENT : -errno;
+    lg_noatime(fd);
     int rc = fstat(fd, st) ? -errno : !S_ISREG(st->st_mode) ? -ENOENT : lg_file_claim(r->l.v->env.sys, fd, ret);
     if (rc == -EBADMSG || (!rc && memcmp(ret->file_id, r->l.in.file_id, LG_ID_LEN) != 0))
         rc = -ENOENT;

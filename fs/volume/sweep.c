@@ -112,6 +112,7 @@ static int sweep_entry(struct sweep *s, int dirfd, const char *lower, unsigned d
                 close(sub);
             return 0;
         }
+        lg_noatime(sub);
         return sweep_dir(s, sub, depth - 1);
     }
     if (!S_ISREG(st.st_mode))
@@ -126,6 +127,8 @@ static int sweep_entry(struct sweep *s, int dirfd, const char *lower, unsigned d
     s->stat.files++;
     uint64_t t = now_ns();
     int fd = openat(dirfd, lower, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+    if (fd >= 0)
+        lg_noatime(fd);
     bool later = fd >= 0 && of_later_session(s, fd);
     if (fd >= 0)
         close(fd);
@@ -240,8 +243,10 @@ int lg_volume_sweep(struct lg_volume *v, bool (*stop)(void *arg), void *arg, str
     v->sweeping = true;
     pthread_mutex_unlock(&v->table);
     int fd = openat(v->rootfd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC), rc = fd < 0 ? -errno : 0;
-    if (!rc)
+    if (!rc) {
+        lg_noatime(fd);
         rc = sweep_dir(&s, fd, DEPTH_MAX);
+    }
     while ((m = next_moved(v)) != NULL) {
         if (!rc)
             rc = sweep_moved(&s, m);

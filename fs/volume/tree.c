@@ -294,11 +294,12 @@ int lg_volume_link(struct lg_volume *v, uint64_t node, uint64_t new_parent, cons
 
 /* ---- files come into being ------------------------------------------------------------------------------------------------------------ */
 
-static int file_begin(struct lg_volume *v, const struct lg_place *p, int fd, const char *name, const struct lg_cred *c, struct lg_entry *ret,
+static int file_begin(struct lg_volume *v, const struct lg_place *p, int fd, int flags, const char *name, const struct lg_cred *c, struct lg_entry *ret,
                       struct lg_handle **ret_h)
 {
     struct lg_node *n = NULL;
     struct lg_handle *h = calloc(1, sizeof *h);
+    lg_noatime(fd);
     int rc = h ? own(v, fd, p, c) : -ENOMEM;
     if (!rc)
         rc = lg_node_of_fd(v, p->dir, fd, name, true, &n, &ret->st);
@@ -333,7 +334,7 @@ static int file_begin(struct lg_volume *v, const struct lg_place *p, int fd, con
         return rc;
     }
     lg_node_stat(v, n, &ret->st);
-    *h = (struct lg_handle){ v, n, O_RDWR, 0 };
+    *h = (struct lg_handle){ .v = v, .n = n, .flags = O_RDWR | (flags & O_NOATIME) };
     *ret_h = h;
     return 0;
 }
@@ -356,7 +357,7 @@ int lg_volume_create_file(struct lg_volume *v, uint64_t parent, const char *name
             if (rc != -EEXIST)
                 lg_sidecar_drop(p.fd, p.lower);
         } else {
-            rc = file_begin(v, &p, fd, name, c, ret, ret_h);
+            rc = file_begin(v, &p, fd, flags, name, c, ret, ret_h);
             if (rc) {
                 unlinkat(p.fd, p.lower, 0);
                 lg_sidecar_drop(p.fd, p.lower);
@@ -383,7 +384,6 @@ int lg_volume_create_file(struct lg_volume *v, uint64_t parent, const char *name
 int lg_volume_tmpfile(struct lg_volume *v, uint64_t parent, int flags, mode_t mode, const struct lg_cred *c, struct lg_entry *ret, struct lg_handle **ret_h)
 {
     struct lg_place p;
-    (void)flags;
     int rc = lg_ns_change(v);
     if (rc)
         return lg_errno(rc);
@@ -391,7 +391,7 @@ int lg_volume_tmpfile(struct lg_volume *v, uint64_t parent, int flags, mode_t mo
     if (!rc) {
         mode = masked(&p, mode, c);
         int fd = openat(p.fd, ".", O_RDWR | O_TMPFILE | O_CLOEXEC, mode & 07777);
-        rc = fd < 0 ? -errno : file_begin(v, &p, fd, "", c, ret, ret_h);
+        rc = fd < 0 ? -errno : file_begin(v, &p, fd, flags, "", c, ret, ret_h);
     }
     lg_place_done(v, &p);
     lg_ns_unlock(v);

@@ -68,6 +68,8 @@ int lg_volume_open(const char *dir, const struct lg_volume_options *opt, struct 
     }
     if (!rc)
         rc = lg_node_root(v);
+    struct statvfs fs;
+    v->every_read = !rc && !fstatvfs(v->rootfd, &fs) && !(fs.f_flag & (ST_NOATIME | ST_RELATIME));
     v->env = (struct lg_file_env){
         .sys = opt->sys ? opt->sys : &lg_sys_posix,
         .keys = opt->keys,

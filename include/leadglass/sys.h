@@ -47,5 +47,8 @@ ssize_t lg_sys_read_pieces(const struct lg_sys *sys, int fd, void *buf, size_t l
 int lg_sys_write_full(const struct lg_sys *sys, int fd, const void *buf, size_t len, uint64_t off) LG_MUST;
 /* iov is used up. */
 int lg_sys_writev_full(const struct lg_sys *sys, int fd, struct iovec *iov, int n, uint64_t off) LG_MUST;
+/* Reading through fd, a file or directory just opened, is our own business and moves no access time. Where that is refused (another's file, and we are not root)
+ * it does. */
+void lg_noatime(int fd);
 
 #endif

@@ -47,6 +47,7 @@ struct lg_volume_options {
     const uint64_t *unclean;          /* borrowed */
     unsigned n_unclean;
     bool read_only;
+    bool noatime;                     /* reading moves no access time */
     int (*path_rule)(void *arg, const char *path, struct lg_study_info *ret);
     void (*finding)(void *arg, const struct lg_finding *f);
     void *arg;
@@ -110,7 +111,8 @@ int lg_volume_rename(struct lg_volume *v, uint64_t parent, const char *name, uin
 int lg_volume_readlink(struct lg_volume *v, uint64_t node, char *buf, size_t cap) LG_MUST;
 int lg_volume_statfs(struct lg_volume *v, struct statvfs *ret) LG_MUST;
 
-/* Open files. open and create take open(2) flags (O_TRUNC is obeyed, O_APPEND remembered). */
+/* Open files. open and create take open(2) flags (O_TRUNC and O_NOATIME are obeyed, O_APPEND remembered). Access times move below as the filesystem there is
+ * mounted to have them moved: by reads that come here, and by an open for reading alone, as what the kernel then answers from memory never comes here. */
 struct lg_handle;
 int lg_volume_open_file(struct lg_volume *v, uint64_t node, int flags, struct lg_handle **ret) LG_MUST;
 int lg_volume_create_file(struct lg_volume *v, uint64_t parent, const char *name, int flags, mode_t mode, const struct lg_cred *c,
@@ -128,6 +130,8 @@ int lg_volume_fsync(struct lg_handle *h, bool data_only) LG_MUST; /* commit, dur
 int lg_volume_fallocate(struct lg_handle *h, int mode, uint64_t off, uint64_t len) LG_MUST;
 int lg_volume_seek(struct lg_handle *h, uint64_t off, int whence, uint64_t *ret) LG_MUST;
 void lg_volume_release(struct lg_handle *h);
+/* Opening it has moved the access time, and whoever remembers attributes and contents may never ask. */
+bool lg_volume_read_moved(const struct lg_handle *h);
 /* For the access log. key: the id and version of the key of an open file; false while undecided. file: its pseudonym (lg_audit_file_id).
  * path: of a node, relative to the mount, malloced; NULL when it is not known. */
 bool lg_volume_audit_key(struct lg_handle *h, uint8_t ret_kid[LG_ID_LEN], uint32_t *ret_version);
@@ -139,7 +143,7 @@ bool lg_volume_audit_node(struct lg_volume *v, uint64_t node, uint8_t ret_kid[LG
 /* Directories: a stable snapshot-free stream; cookies are opaque, 0 is the start. fill returns false when its buffer is full (that entry
  * comes again next time). st has at least st_ino and the type in st_mode; with plus, a full entry whose lookup is counted if fill returned true. */
 struct lg_dir;
-int lg_volume_opendir(struct lg_volume *v, uint64_t node, struct lg_dir **ret) LG_MUST;
+int lg_volume_opendir(struct lg_volume *v, uint64_t node, int flags /* of open(2): O_NOATIME is obeyed */, struct lg_dir **ret) LG_MUST;
 int lg_volume_readdir(struct lg_dir *d, uint64_t cookie, bool plus,
                       bool (*fill)(void *arg, const char *name, const struct lg_entry *e, uint64_t next_cookie), void *arg) LG_MUST;
 int lg_volume_fsyncdir(struct lg_dir *d) LG_MUST;

@@ -585,7 +585,7 @@ static void do_sync_dir(struct lg_volume *v)
 {
     struct lg_dir *d;
     struct obj *o = &obj[some(S_IFDIR)];
-    CHECK(lg_volume_opendir(v, o->node, &d) == 0, "opendir");
+    CHECK(lg_volume_opendir(v, o->node, 0, &d) == 0, "opendir");
     CHECK(lg_volume_fsyncdir(d) == 0, "fsyncdir");
     lg_volume_releasedir(d);
     attr_synced(o);
@@ -653,7 +653,7 @@ static bool on_entry(void *arg, const char *name, const struct lg_entry *e, uint
 static void look(struct found *f, int in, uint64_t node)
 {
     struct lg_dir *d;
-    int from = f->n, rc = lg_volume_opendir(f->v, node, &d);
+    int from = f->n, rc = lg_volume_opendir(f->v, node, 0, &d);
     CHECK(rc == 0, "opendir: %d", rc);
     f->in = in;
     rc = lg_volume_readdir(d, 0, true, on_entry, f);

@@ -505,7 +505,7 @@ static int op_sync_dir(void)
     int rc = look("dir", "", &e);
     if (rc)
         return rc;
-    rc = lg_volume_opendir(v, e.node, &d);
+    rc = lg_volume_opendir(v, e.node, 0, &d);
     if (!rc) {
         rc = lg_volume_fsyncdir(d);
         lg_volume_releasedir(d);

@@ -436,7 +436,7 @@ static void test_root_id(void **state)
     volume_close();
     volume_open();
     assert_int_equal(lg_volume_lookup(v, 1, "lost+found", &e), 0);
-    assert_int_equal(lg_volume_opendir(v, e.node, &d), 0);
+    assert_int_equal(lg_volume_opendir(v, e.node, 0, &d), 0);
     assert_int_equal(lg_volume_readdir(d, 0, false, count_entry, &n), 0);
     assert_int_equal(n, 3);
     lg_volume_releasedir(d);

@@ -220,7 +220,7 @@ static bool listed(uint64_t node, const char *name)
     struct lg_dir *d;
     unsigned all = 64;
     n_seen = 0;
-    assert_int_equal(lg_volume_opendir(v, node, &d), 0);
+    assert_int_equal(lg_volume_opendir(v, node, 0, &d), 0);
     assert_int_equal(lg_volume_readdir(d, 0, false, fill, &all), 0);
     lg_volume_releasedir(d);
     for (unsigned i = 0; i < n_seen; i++)

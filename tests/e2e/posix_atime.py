@@ -1,0 +1,189 @@
+"""Access times: whatever is done on the mount and on the filesystem below moves them on both or on neither; what Leadglass reads for itself moves none."""
+import errno, json, mmap, os, shutil, signal, subprocess, time
+from lib import *
+
+w = World(under=os.environ.get("LG_POSIX_UNDER", "/dev/shm"))
+w.init()
+m = w.mount()
+lower = w.path("plain")
+os.mkdir(lower)
+OLD = 10**18 + 123456789  # long before any modification: a read moves it, unless nothing ever does (noatime)
+SIZE = 300001
+COARSE = 5  # CLOCK_REALTIME_COARSE: inodes are stamped with it
+
+
+def age(p):
+    os.utime(p, ns=(OLD, os.lstat(p).st_mtime_ns), follow_symlinks=False)
+
+
+def moved(p):
+    return os.lstat(p).st_atime_ns != OLD
+
+
+def through(p, flags, *what):
+    fd = os.open(p, flags)
+    for f in what:
+        f(fd)
+    os.close(fd)
+
+
+def get(fd):
+    os.pread(fd, 1000, 5000)
+
+
+def put(fd):
+    os.pwrite(fd, b"in the middle of a chunk", 5000)
+
+
+def nothing(fd):
+    pass
+
+
+def again(p):
+    wait_for(lambda: time.clock_gettime_ns(COARSE) > os.stat(p).st_ctime_ns)  # a read of the same tick would count once more
+    through(p, os.O_RDONLY, get)
+    was = os.stat(p).st_atime_ns
+    through(p, os.O_RDONLY, get)
+    if os.stat(p).st_atime_ns == was:  # as it should, by relatime
+        age(p)
+
+
+FILES = {
+    "read": lambda p: through(p, os.O_RDONLY, get),
+    "read and written": lambda p: through(p, os.O_RDWR, get, put),
+    "read without": lambda p: through(p, os.O_RDONLY | os.O_NOATIME, get),
+    "all of it without": lambda p: through(p, os.O_RDONLY | os.O_NOATIME, lambda fd: os.pread(fd, SIZE, 0)),
+    "read and written without": lambda p: through(p, os.O_RDWR | os.O_NOATIME, get, put),
+    "written in a chunk": lambda p: through(p, os.O_WRONLY, put),
+    "opened for both, written": lambda p: through(p, os.O_RDWR, put),
+    "opened for both": lambda p: through(p, os.O_RDWR, nothing),
+    "appended": lambda p: through(p, os.O_WRONLY | os.O_APPEND, lambda fd: os.write(fd, b"more")),
+    "cut": lambda p: os.truncate(p, 100001),
+    "emptied": lambda p: through(p, os.O_WRONLY | os.O_TRUNC, nothing),
+    "mode and owner": lambda p: (os.chmod(p, 0o600), os.chown(p, 7, 7)),
+    "looked at": lambda p: (os.stat(p), os.listxattr(p), os.access(p, os.R_OK)),
+    "attribute": lambda p: (os.setxattr(p, "user.x", b"y"), os.getxattr(p, "user.x")),
+    "renamed": lambda p: (os.rename(p, p + "_"), os.rename(p + "_", p)),
+    "linked": lambda p: (os.link(p, p + "_"), os.unlink(p + "_")),
+    "made longer": lambda p: through(p, os.O_RDWR, lambda fd: os.posix_fallocate(fd, SIZE, 100000)),
+    "mapped": lambda p: through(p, os.O_RDONLY, lambda fd: bytes(mmap.mmap(fd, SIZE, prot=mmap.PROT_READ))),
+    "read twice": again,
+}
+DIRS = {
+    "listed": lambda p: os.listdir(p),
+    "listed without": lambda p: through(p, os.O_RDONLY | os.O_DIRECTORY | os.O_NOATIME, lambda fd: os.listdir(fd)),
+    "entry made": lambda p: write(os.path.join(p, "new"), b"x"),
+    "entry looked at": lambda p: os.stat(os.path.join(p, "in")),
+    "entry read": lambda p: read(os.path.join(p, "in")),
+    "entry removed": lambda p: os.unlink(os.path.join(p, "in")),
+    "not removed": lambda p: raises(errno.ENOTEMPTY, os.rmdir, p),
+}
+
+
+def make(base):
+    os.mkdir(os.path.join(base, "t"))
+    for n in FILES:
+        write(os.path.join(base, "t", n), os.urandom(SIZE))
+    for n in DIRS:
+        os.mkdir(os.path.join(base, "t", n))
+        write(os.path.join(base, "t", n, "in"), b"in")
+    for n in ("link", "link looked at"):
+        os.symlink("target", os.path.join(base, "t", n))
+
+
+def all_of(top):
+    """Everything beneath it but what belongs to Leadglass, by a walk that moves nothing."""
+    out = []
+    fd = os.open(top, os.O_RDONLY | os.O_DIRECTORY | os.O_NOATIME)
+    for e in os.scandir(fd):
+        if not e.name.startswith("lg."):
+            p = os.path.join(top, e.name)
+            out += [p] + (all_of(p) if e.is_dir(follow_symlinks=False) else [])
+    os.close(fd)
+    return sorted(out)
+
+
+def act(base, warm):
+    """What has moved. warm: the kernel has the contents in memory already."""
+    did = {}
+    for n, f in [*FILES.items(), *DIRS.items(), ("link", os.readlink), ("link looked at", os.lstat)]:
+        p = os.path.join(base, "t", n)
+        if warm and n in FILES:
+            read(p)
+        if warm:
+            age(p)
+        f(p)
+        did[n] = moved(p)
+    return did
+
+
+def compare(warm, but=()):
+    a, b = act(m, warm), act(lower, warm)
+    wrong = {n: {"mount": a[n], "below": b[n]} for n in a if a[n] != b[n] and n not in but}
+    assert not wrong, wrong
+    assert b["read"] and not b["read without"]
+
+
+make(m)
+make(lower)
+for p in all_of(m) + all_of(lower):
+    age(p)
+m = w.remount()
+compare(False)
+shutil.rmtree(os.path.join(m, "t"))
+shutil.rmtree(os.path.join(lower, "t"))
+make(m)
+make(lower)
+# What the kernel answers from memory comes to nobody: an open for reading alone counts as a read, one for both does not.
+compare(True, but=("read and written",))
+
+
+# ---- what Leadglass reads for itself moves nothing, above or below
+def stand(what, *tops):
+    """A link's is not asked for: looking at what it says always counts, below as well."""
+    for top in tops or (m, w.path("vault/root")):
+        wrong = [p for p in all_of(top) if not os.path.islink(p) and moved(p)]
+        assert not wrong, (what, wrong)
+
+
+def swept():
+    return read(w.path("daemons")).count(b"swept after an unclean end")
+
+
+for i in range(4):
+    write(os.path.join(m, "t", "slice%d" % i), dicom_slice(i, 200000))
+os.link(os.path.join(m, "t", "slice0"), os.path.join(m, "t", "listed", "slice"))
+for p in all_of(m):
+    age(p)
+stand("looking")
+m = w.remount()
+stand("unmounting and mounting")
+for p in all_of(m):
+    if os.path.isfile(p) and not os.path.islink(p):
+        os.getxattr(p, "trusted.leadglass.key")
+stand("asking for keys")
+w.cli("key", "rotate", "--all-studies")
+done = json.loads(w.cli("key", "reencrypt", w.path("vault"), "--all-studies", "--json"))
+assert done["reencrypted"] == 4, done
+stand("re-encryption")
+was = swept()
+os.kill(w.pid_of(), signal.SIGKILL)
+m = w.mount()
+wait_for(lambda: swept() > was)
+stand("recovery after a crash")
+w.umount()
+w.cli("scrub", w.path("vault"))
+w.cli("scrub", "--keyless", w.path("vault"))
+stand("scrub", w.path("vault/root"))
+for opt in ("noatime", "ro"):
+    m = w.mount("vault", "mnt", "-o", opt)
+    for p in all_of(m):
+        os.path.islink(p) or (os.listdir(p) if os.path.isdir(p) else read(p))
+    stand("reading with -o " + opt)
+    w.umount()
+m = w.mount()
+p = os.path.join(m, "t", "slice0")
+through(p, os.O_RDONLY, get)
+assert moved(p)
+w.umount()
+print("ok")
