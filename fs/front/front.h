@@ -3,7 +3,9 @@
 #define LG_FRONT_H
 
 #include <fuse_lowlevel.h>
+#include <pthread.h>
 
+#include "leadglass/transport.h"
 #include "leadglass/volume.h"
 
 enum { LG_RING_DEPTH = 32 }; /* requests in flight for each processor */
@@ -17,6 +19,7 @@ struct lg_front {
     struct lg_front_audit *audit; /* NULL: no access log */
     struct lg_gone *gone; /* names that the kernel is still to be told of */
     struct lg_ring *ring; /* NULL: every request comes from /dev/fuse */
+    enum lg_ring_lack lack; /* why; LG_RING_TRIED: they are to come over io_uring */
 };
 
 extern const struct fuse_lowlevel_ops lg_front_ops; /* userdata: struct lg_front */
@@ -38,8 +41,13 @@ int lg_gone_start(struct lg_front *f) LG_MUST;
 void lg_gone_stop(struct lg_front *f);
 void lg_gone_tell(struct lg_front *f, fuse_ino_t parent, const char *name);
 
-/* FUSE over io_uring (ring.c). Why it is not to be had here, for people; NULL: it is. */
-const char *lg_ring_missing(void);
+/* For `leadglass status`, by names of threads (tell.c): how the calling thread's process reads what is not in memory; whether there is an access log, and what
+ * keeps requests from coming over io_uring. */
+void lg_front_tell_reads(void);
+void lg_front_tell_mount(const struct lg_front *f, pthread_t thread);
+
+/* FUSE over io_uring (ring.c). Why it is not to be had here; LG_RING_TRIED: it is, as far as can be known before mounting. */
+enum lg_ring_lack lg_ring_lack(void);
 /* Before the session serves. max_threads: of the pool, above 0. */
 int lg_ring_start(struct lg_front *f, unsigned max_threads) LG_MUST;
 /* After the session has served, and thus all requests were replied to. */

@@ -58,8 +58,8 @@ int lg_gone_start(struct lg_front *f)
     pthread_mutex_init(&g->mu, NULL);
     pthread_cond_init(&g->some, NULL);
     int rc = -pthread_create(&g->thread, NULL, telling, g);
-    if (!rc && !f->audit) /* `leadglass status` reads it off, as it does other things off other threads */
-        (void)pthread_setname_np(g->thread, "lg-unlogged");
+    if (!rc)
+        lg_front_tell_mount(f, g->thread);
     if (rc) {
         free(g);
         return rc;

@@ -21,25 +21,25 @@
 #include "leadglass/pool.h"
 #include "order.h"
 
-const char *lg_ring_missing(void)
+enum lg_ring_lack lg_ring_lack(void)
 {
 #ifdef FUSE_URING_DISPATCH
     char c = 0;
     struct io_uring_params p = { .flags = IORING_SETUP_SQE128 };
     int fd = open("/sys/module/fuse/parameters/enable_uring", O_RDONLY | O_CLOEXEC);
     if (fd < 0)
-        return "it needs Linux 6.14";
+        return LG_RING_OLD_KERNEL;
     (void)!read(fd, &c, 1);
     close(fd);
     if (c != 'Y')
-        return "the kernel has it switched off: write Y to /sys/module/fuse/parameters/enable_uring, or load the module with enable_uring=1";
+        return LG_RING_SWITCHED_OFF;
     fd = (int)syscall(SYS_io_uring_setup, 1, &p);
     if (fd < 0)
-        return "the system refuses io_uring to this process (kernel.io_uring_disabled, or a container's filter)";
+        return LG_RING_REFUSED;
     close(fd);
-    return NULL;
+    return LG_RING_TRIED;
 #else
-    return "this program was built with the system's libfuse";
+    return LG_RING_NOT_BUILT;
 #endif
 }
 

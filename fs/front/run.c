@@ -266,18 +266,6 @@ static int on_event(void *arg, const struct lg_event *e)
 
 /* ---- the mount ------------------------------------------------------------------------------------------------------------------------------------ */
 
-/* `leadglass status` reads it off this thread's name, as it does the transport off those of libfuse's: the key manager need not know. */
-static void tell_cold_reads(void)
-{
-    char name[24];
-    int rc = lg_uring_state();
-    if (rc && rc != -ECANCELED)
-        snprintf(name, sizeof name, "lg-reads-%d", -rc);
-    else
-        snprintf(name, sizeof name, "lg-reads-%s", rc ? "off" : "ring");
-    (void)pthread_setname_np(pthread_self(), name);
-}
-
 /* Shows the key manager what this vault has seen of its keyring, and keeps what it gives: once the vault is open. */
 static void anchor_ask(struct program *p)
 {
@@ -303,7 +291,7 @@ static void *ticking(void *arg)
 {
     struct program *p = arg;
     unsigned n = 0;
-    tell_cold_reads();
+    lg_front_tell_reads();
     pthread_mutex_lock(&p->mu);
     while (!p->stop) {
         struct timespec t;
@@ -320,7 +308,7 @@ static void *ticking(void *arg)
             atomic_store(&p->ask_due, !ask_anew(p));
         if (n % EXPIRE_S == 0) {
             lg_keys_expire(p->front.keys);
-            tell_cold_reads();
+            lg_front_tell_reads();
         }
         if (n % (p->anchor_rc ? ANCHOR_AGAIN_S : ANCHOR_S) == 0 || atomic_exchange(&p->anchor_due, false)) {
             anchor_ask(p);
@@ -498,10 +486,10 @@ static int fuse_begin(struct program *p)
     char opts[2048];
     struct lg_front *f = &p->front;
     char ring[64] = "";
-    const char *missing = p->o.transport == TRANSPORT_DEV ? NULL : lg_ring_missing();
-    bool uring = p->o.transport == TRANSPORT_URING || (p->o.transport == TRANSPORT_AUTO && !missing); /* docs/PERFORMANCE.md, "Transport" */
-    if (uring && missing)
-        return fail(p, EXIT_FAILED, "FUSE over io_uring is not to be had: %s. Mount with -o transport=dev or auto instead", missing);
+    f->lack = p->o.transport == TRANSPORT_DEV ? LG_RING_UNASKED : lg_ring_lack();
+    bool uring = f->lack == LG_RING_TRIED; /* docs/PERFORMANCE.md, "Transport" */
+    if (p->o.transport == TRANSPORT_URING && !uring)
+        return fail(p, EXIT_FAILED, "requests cannot come over io_uring: %s. Mount with -o transport=dev or auto instead", lg_ring_reason(f->lack)->why);
     if (uring)
         snprintf(ring, sizeof ring, ",io_uring,io_uring_q_depth=%d", LG_RING_DEPTH);
     snprintf(opts, sizeof opts, "-osubtype=leadglass%s%s%s%s%s%s%s", ring, strstr(p->o.extra, "fsname=") ? "" : ",fsname=leadglass", p->o.read_only ? ",ro" : "", p->o.allow_other ? ",allow_other" : "",

@@ -1,35 +1,58 @@
-"""Both transports, /dev/fuse and io_uring: status names the one in use; fast requests do not wait for slow ones on a slow disk; unmounting under load,
+"""Both transports, /dev/fuse and io_uring: which of them auto takes; status names the one in use, and why it is not io_uring; fast requests do not wait for slow ones on a slow disk; unmounting under load,
 a killed daemon and locking while requests are under way."""
 import os, subprocess, sys, threading
 from lib import *
 
-ENABLE = "/sys/module/fuse/parameters/enable_uring"
-
-
-def uring_missing():
-    """Why not, or nothing. Switches it on for the time of the test where the kernel only has it switched off."""
-    if not os.path.exists(ENABLE):
-        return "the kernel does not know FUSE over io_uring"
-    before = read(ENABLE)
-    if before[:1] != b"Y":
-        write(ENABLE, b"Y")
-        atexit.register(write, ENABLE, before)
-    return None
-
 
 def transports(w):
-    missing = uring_missing()
+    missing = ring_missing()
     if not missing:
         os.makedirs(w.path("probe"), exist_ok=True)
         r = w.run("leadglass", "mount", "-o", "transport=uring", w.path("vault"), w.path("probe"))
         if r.returncode:
-            assert "io_uring" in r.stderr, r.stderr
-            missing = r.stderr.strip()
+            assert r.returncode == 1 and "requests cannot come over io_uring: " in r.stderr, r
+            missing = r.stderr.partition("io_uring: ")[2].partition(". Mount with")[0]
         else:
             w.cli("umount", w.path("probe"))
     if missing:
         left_out("FUSE over io_uring", missing)
-    return ["dev"] + ([] if missing else ["uring"])
+    return ["dev"] + ([] if missing else ["uring"]), missing
+
+
+def came(w, option, transport, why):
+    """A mount with that option serves over that transport, and status says so, and why."""
+    os.stat(w.mount("vault", "mnt", "-o", "transport=" + option))  # the kernel and it have agreed by now
+    m = w.status()["mounts"][0]
+    assert (m["transport"], m.get("transport_why")) == (transport, why), (option, m)
+    said = w.cli("status")
+    assert "transport " + transport + (": " + why if why else "") + ", cold reads" in said, said
+    w.umount()
+
+
+def chosen(w, transports, missing):
+    """transport=auto takes io_uring where it can be had, and else /dev/fuse; dev takes that anyway."""
+    came(w, "dev", "dev", "as the mount's options say")
+    if "uring" in transports:
+        came(w, "auto", "uring", None)
+        came(w, "uring", "uring", None)
+    elif "libfuse" in missing:
+        came(w, "auto", "dev", missing)
+    shim, switch = os.path.join(BIN, "nouring.so"), w.path("switch")
+    if "uring" not in transports or not os.path.exists(shim):
+        left_out("what auto takes elsewhere", missing or "nothing is preloaded into a sanitizer's build")
+        return
+    off = "the kernel has FUSE over io_uring switched off: write Y to /sys/module/fuse/parameters/enable_uring, or load the module with enable_uring=1"
+    refused = "the system refuses io_uring to this process (kernel.io_uring_disabled, or a container's filter)"
+    w.env["LD_PRELOAD"] = shim
+    came(w, "auto", "dev", refused)
+    for said, why in ((None, "FUSE over io_uring needs Linux 6.14"), (b"N\n", off), (b"Y\n", None)):
+        w.env["LG_RING_SWITCH"] = switch
+        if said:
+            write(switch, said)
+        came(w, "auto", "dev" if why else "uring", why)
+        if why:
+            w.fails(1, [why], "leadglass", "mount", "-o", "transport=uring", w.path("vault"), w.path("mnt"))
+    del w.env["LD_PRELOAD"], w.env["LG_RING_SWITCH"]
 
 
 def together(*jobs):
@@ -97,6 +120,7 @@ def under_load(w, transport):
     """The daemon is killed, ended by a signal, and unmounted, each while four threads read and write; then everything written before is there."""
     for how in ("kill", "term", "umount", "lock"):
         at = w.mount("vault", "mnt", "-o", "transport=" + transport)
+        os.stat(at)  # the kernel and it have agreed by now
         assert [m["transport"] for m in w.status()["mounts"]] == [transport], w.status()
         assert "transport " + transport in w.cli("status")
         assert "cold_reads" in w.status()["mounts"][0]
@@ -167,7 +191,9 @@ if os.path.exists(shim):  # refused by the system: the same bytes, and status sa
     w.umount()
     slow_disk(w, "dev", "refused")
     del w.env["LD_PRELOAD"]
-for t in transports(w):
+both, missing = transports(w)
+chosen(w, both, missing)
+for t in both:
     slow_disk(w, t, t)
     print(t, "slow disk ok", flush=True)
     under_load(w, t)

@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include "cli.h"
+#include "leadglass/transport.h"
 
 static int unlock_with(const struct cli *c, struct lg_client *k)
 {
@@ -130,15 +131,16 @@ static void backups(const struct lg_keyd_status *s)
         puts("RESTORED      from a backup: nothing is destroyed until `leadglass backup confirm`");
 }
 
-/* What a mount's process tells by the names of its threads: how requests arrive (libfuse's ring threads), how it reads what is not in memory, and, when that is not
- * io_uring, why. Empty: cannot be told (gone, or in another container). */
+/* What a mount's process tells by the names of its threads: how requests arrive (libfuse's ring threads), how it reads what is not in memory, and, where either is not
+ * over io_uring, why. Empty: cannot be told (gone, or in another container). */
 struct ways {
     char transport[8], reads[8], why[96];
+    const char *no_ring;
     bool unlogged; /* mounted with audit=off */
 };
 static struct ways ways_of(uint32_t pid)
 {
-    struct ways w = { .transport = "" };
+    struct ways w = { .transport = "", .no_ring = "" };
     char path[300], name[32];
     snprintf(path, sizeof path, "/proc/%u/task", pid);
     DIR *d = opendir(path);
@@ -149,7 +151,11 @@ static struct ways ways_of(uint32_t pid)
             name[strcspn(name, "\n")] = 0;
             if (strncmp(name, "fuse-ring-", 10) == 0 || !w.transport[0])
                 snprintf(w.transport, sizeof w.transport, "%s", strncmp(name, "fuse-ring-", 10) == 0 ? "uring" : "dev");
-            w.unlogged = w.unlogged || strcmp(name, "lg-unlogged") == 0;
+            w.unlogged = w.unlogged || strncmp(name, "lg-unlogged", 11) == 0;
+            const char *word = strncmp(name, "lg-unlogged-", 12) == 0 ? name + 12 : strncmp(name, "lg-logged-", 10) == 0 ? name + 10 : NULL;
+            for (int i = 0; word && i < LG_RING_LACKS; i++)
+                if (strcmp(word, lg_ring_reason((enum lg_ring_lack)i)->word) == 0)
+                    w.no_ring = lg_ring_reason((enum lg_ring_lack)i)->why;
             if (strncmp(name, "lg-reads-", 9) == 0) {
                 long error = strtol(name + 9, NULL, 10);
                 snprintf(w.reads, sizeof w.reads, "%s", strcmp(name + 9, "ring") == 0 ? "uring" : "pread");
@@ -164,6 +170,8 @@ static struct ways ways_of(uint32_t pid)
     }
     if (d)
         closedir(d);
+    if (strcmp(w.transport, "dev") != 0)
+        w.no_ring = "";
     return w;
 }
 
@@ -235,6 +243,8 @@ static int run_status(struct cli *c)
             struct ways w = ways_of(s->mounts[i].pid);
             if (w.transport[0])
                 cJSON_AddStringToObject(m, "transport", w.transport);
+            if (w.no_ring[0])
+                cJSON_AddStringToObject(m, "transport_why", w.no_ring);
             if (w.reads[0])
                 cJSON_AddStringToObject(m, "cold_reads", w.reads);
             if (w.why[0])
@@ -277,8 +287,8 @@ static int run_status(struct cli *c)
             char away[32] = "";
             if (s->mounts[i].away)
                 cli_time(s->mounts[i].away, away);
-            printf("mounted       %s (process %u, session %llu%s%s%s%s%s%s)%s%s%s\n", s->mounts[i].mountpoint, s->mounts[i].pid, (unsigned long long)s->mounts[i].session,
-                   w.transport[0] ? ", transport " : "", w.transport, w.reads[0] ? ", cold reads " : "", w.reads, w.why[0] ? ": " : "", w.why, away[0] ? " AWAY from " : "", away, away[0] ? " on: it is not told of revocations until it comes back" : "");
+            printf("mounted       %s (process %u, session %llu%s%s%s%s%s%s%s%s)%s%s%s\n", s->mounts[i].mountpoint, s->mounts[i].pid, (unsigned long long)s->mounts[i].session,
+                   w.transport[0] ? ", transport " : "", w.transport, w.no_ring[0] ? ": " : "", w.no_ring, w.reads[0] ? ", cold reads " : "", w.reads, w.why[0] ? ": " : "", w.why, away[0] ? " AWAY from " : "", away, away[0] ? " on: it is not told of revocations until it comes back" : "");
         }
         cli_audit_status(k, s, NULL);
         cli_audit_services(c, NULL);
