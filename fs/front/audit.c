@@ -1,5 +1,4 @@
 #include "audit.h"
-#include "found.h"
 
 #include <fcntl.h>
 #include <pthread.h>
@@ -389,7 +388,7 @@ void lg_front_changed(struct lg_front *f, fuse_req_t req, const char *event, con
 /* On whatever thread found it, perhaps holding locks of the volume: nothing is asked of it, and of the key manager only what a lease does not answer. The
  * file's id itself stays out of the log, as it would still name the file when its key is gone; the alarm has it. Whoever reads a damaged chunk again and again finds it
  * again and again: that is counted. */
-void lg_front_finding(struct lg_front *f, const struct lg_finding *found)
+void lg_front_finding(struct lg_front *f, const struct lg_finding *found, uint64_t same)
 {
     struct lg_audit_record r;
     struct lg_kref *k;
@@ -417,5 +416,5 @@ void lg_front_finding(struct lg_front *f, const struct lg_finding *found)
             lg_kref_unref(k);
         }
     }
-    lg_audit_count_found(f->audit->log, &r, lg_finding_same(found));
+    lg_audit_count_found(f->audit->log, &r, same);
 }

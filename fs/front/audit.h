@@ -41,6 +41,6 @@ struct lg_subject lg_front_subject(struct lg_front *f, fuse_ino_t node);
 /* A change of names or attributes; of may be NULL; to_parent 0: one name; name NULL: parent is what is changed. */
 void lg_front_changed(struct lg_front *f, fuse_req_t req, const char *event, const struct lg_subject *of, fuse_ino_t parent, const char *name, fuse_ino_t to_parent, const char *to, int rc,
                       int64_t began_us);
-void lg_front_finding(struct lg_front *f, const struct lg_finding *found);
+void lg_front_finding(struct lg_front *f, const struct lg_finding *found, uint64_t same); /* same: lg_found_same */
 
 #endif

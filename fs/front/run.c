@@ -86,7 +86,7 @@ static void on_audit_alarm(void *arg, int level, const char *text) { say(arg, le
 static void on_finding(void *arg, const struct lg_finding *f)
 {
     struct program *p = arg;
-    lg_front_finding(&p->front, f);
+    lg_front_finding(&p->front, f, lg_found_same(p->found, f));
     lg_found_tell(p->found, f);
 }
 
@@ -302,7 +302,6 @@ static void *ticking(void *arg)
             break;
         pthread_mutex_unlock(&p->mu);
         lg_volume_tick(p->front.volume);
-        lg_found_tick(p->found);
         n++;
         if (n % EXPIRE_S == 0 || (n % ASK_AGAIN_S == 0 && atomic_load(&p->ask_due)))
             atomic_store(&p->ask_due, !ask_anew(p));
@@ -548,6 +547,7 @@ static int end(struct program *p, int code)
     anchor_keep(p);
     int rc = lg_volume_close(f->volume);
     lg_found_free(p->found);
+    p->found = NULL;
     lg_front_audit_close(f->audit, rc == 0);
     f->audit = NULL;
     if (rc) {
@@ -576,6 +576,8 @@ static int run(struct program *p, int ready)
         return fail(p, EXIT_USAGE, "%s", error);
     if (lg_found_new(FOUND_MS, NULL, say_found, p, &p->found))
         return fail(p, EXIT_FAILED, "out of memory");
+    if (lg_found_start(p->found))
+        return fail(p, EXIT_FAILED, "cannot start threads");
     raise_limits();
     obey_quotas();
     umask(0); /* modes arrive as they are to be */
@@ -604,6 +606,7 @@ static int run(struct program *p, int ready)
         (void)!chdir("/"); /* hold no other filesystem busy */
         int null = open("/dev/null", O_RDWR);
         openlog("leadglass-fs", LOG_PID, LOG_DAEMON);
+        lg_found_tick(p->found); /* what opening found is for who waits */
         p->to_syslog = true; /* the threads look at it */
         fuse_set_log_func(log_to_syslog);
         if (null >= 0) {
@@ -629,7 +632,9 @@ static int start(struct program *p, int ready)
         return fail(p, EXIT_FAILED, "key memory cannot be locked. Raise the limit (ulimit -l, LimitMEMLOCK=), or say --allow-unlocked-memory");
     if (lg_crypto_init())
         return fail(p, EXIT_FAILED, "OpenSSL lacks an algorithm that is needed");
-    return run(p, ready);
+    int code = run(p, ready);
+    lg_found_free(p->found); /* unless it ended in order: what was found belongs to the reason */
+    return code;
 }
 
 int lg_front_run(int argc, char **argv)
