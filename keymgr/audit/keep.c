@@ -68,6 +68,7 @@ static void reserve(struct lg_audit_log *l)
     if (low && !l->warned_reserve)
         note(l, LOG_CRIT, "80 % of the reserve are used; opens will be refused when it is full");
     l->warned_reserve = low;
+    atomic_store(&l->low, low);
 }
 
 static void space(struct lg_audit_log *l)

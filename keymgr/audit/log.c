@@ -220,22 +220,40 @@ static void add(struct lg_group *g, const struct lg_audit_record *r)
     g->written += r->written;
 }
 
-/* With little space left, what one user does is one record a minute, whatever he touches, and so is what is found, whoever has it found. Root is the hospital itself. */
-static bool crowd(struct lg_audit_log *l, const struct lg_audit_record *r)
+/* What is found has a record of its own, with its study and file, for so many places a minute; then, and with hardly any space, findings are one record a minute. */
+static bool named(struct lg_audit_log *l, const struct lg_audit_record *r)
 {
-    return atomic_load_explicit(&l->crowded, memory_order_relaxed) && (!(r->has & LG_AUDIT_WHO) || r->uid != 0);
+    int64_t now = lg_audit_now_ms();
+    pthread_mutex_lock(&l->mu);
+    bool known = lg_group_find(l->ring, r) != NULL;
+    if (!known && l->named_end_ms <= now) {
+        l->named_end_ms = now + LG_CROWDED_S * 1000;
+        l->named = 0;
+    }
+    bool fresh = !known && !atomic_load(&l->low) && l->named < LG_CROWDED_PLACES;
+    l->named += fresh;
+    pthread_mutex_unlock(&l->mu);
+    return known || fresh;
+}
+
+/* With little space left, what one user does is one record a minute, whatever he touches, and so is most of what is found, whoever has it found. Root is the hospital itself. */
+static bool crowd(struct lg_audit_log *l, const struct lg_audit_record *r, unsigned *window)
+{
+    if (!atomic_load_explicit(&l->crowded, memory_order_relaxed) || (r->has & LG_AUDIT_WHO && r->uid == 0))
+        return false;
+    *window = LG_CROWDED_S;
+    return r->has & LG_AUDIT_WHO || !named(l, r);
 }
 
 static void count(struct lg_audit_log *l, struct lg_audit_record *r, unsigned window, void (*detail)(void *arg, struct lg_audit_record *r), void *arg)
 {
     if (!r->time_us)
         r->time_us = clock_us(l);
-    if (crowd(l, r)) {
+    if (crowd(l, r, &window)) {
         r->has &= ~(unsigned)(LG_AUDIT_STUDY | LG_AUDIT_FILE);
         r->pid = 0;
         if (!(r->has & LG_AUDIT_WHO))
             r->uid = r->gid = 0;
-        window = LG_CROWDED_S;
     }
     if (window) {
         pthread_mutex_lock(&l->mu);

@@ -9,7 +9,7 @@
 #include "ring.h"
 #include "usernames.h"
 
-enum { LG_BATCH_BYTES = 256 * 1024, LG_HEADROOM = LG_RING_BYTES / 4, LG_SEGMENT_BYTES = 16 << 20, LG_CROWDED_S = 60, LG_FOUND_S = 10, LG_CLOCK_SLACK_US = 1000000 };
+enum { LG_BATCH_BYTES = 256 * 1024, LG_HEADROOM = LG_RING_BYTES / 4, LG_SEGMENT_BYTES = 16 << 20, LG_CROWDED_S = 60, LG_CROWDED_PLACES = 16, LG_FOUND_S = 10, LG_CLOCK_SLACK_US = 1000000 };
 
 struct lg_audit_log {
     struct lg_audit_options o;
@@ -23,7 +23,9 @@ struct lg_audit_log {
     struct lg_ring *ring;
     uint64_t left; /* records that were in it when the log was opened */
     bool idle, stop, counts_now;
-    _Atomic bool failing, crowded; /* crowded: little space, users are counted as a whole */
+    _Atomic bool failing, crowded, low; /* crowded: little space, users are counted as a whole; low: there is hardly any, not even findings are told apart */
+    unsigned named; /* findings that had a record of their own in the minute that ends then */
+    int64_t named_end_ms;
     _Atomic bool reserve_used;
     _Atomic uint64_t refused, lost;
     int64_t failed_us;
