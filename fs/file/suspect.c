@@ -69,6 +69,14 @@ void lg_suspects_drop(struct lg_suspects *s, const uint8_t id[LG_ID_LEN])
     pthread_mutex_unlock(&s->mu);
 }
 
+void lg_suspects_gone(const struct lg_file_env *env, int fd)
+{
+    uint8_t head[LG_SECTOR];
+    struct lg_s0 s0;
+    if (lg_sys_read_full(env->sys, fd, head, sizeof head, 0) == (ssize_t)sizeof head && !lg_s0_decode(head, &s0))
+        lg_suspects_drop(env->suspects, s0.file_id);
+}
+
 bool lg_suspects_has(struct lg_suspects *s, const uint8_t id[LG_ID_LEN])
 {
     if (!s)

@@ -19,6 +19,9 @@ struct lg_suspects;
 struct lg_suspects *lg_suspects_new(void) LG_MUST; /* NULL: no memory */
 void lg_suspects_free(struct lg_suspects *s);
 bool lg_suspects_any(struct lg_suspects *s); /* then the session has not ended cleanly */
+/* A file without names, which nobody has open: what was wrong with it is over. fd: of the lower file, read for its id. */
+struct lg_file_env;
+void lg_suspects_gone(const struct lg_file_env *env, int fd);
 
 /* What went wrong below, for logs. from/to: plaintext byte range, to 0 when it is the whole file. */
 struct lg_finding {

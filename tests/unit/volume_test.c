@@ -72,9 +72,10 @@ static const struct lg_key_source source = { NULL, src_vault, src_study, src_by_
 
 /* ---- a backend that fails its n-th changing call ---------------------------------------------------------------------------------------- */
 static unsigned calls, fail_at;
+static bool fail_all;
 static int fail_with;
 static struct lg_sys failing;
-static int trip(void) { return ++calls == fail_at ? fail_with : 0; }
+static int trip(void) { return ++calls == fail_at || fail_all ? fail_with : 0; }
 static ssize_t f_pwritev(void *arg, int fd, const struct iovec *v, int n, off_t off)
 {
     int rc = trip();
@@ -133,6 +134,7 @@ static int setup(void **state)
     failing.fdatasync = f_fdatasync;
     failing.ftruncate = f_ftruncate;
     fail_at = findings = 0;
+    fail_all = false;
     newest = 1;
     strcpy(dir, "/tmp/lgvolume-XXXXXX");
     assert_non_null(mkdtemp(dir));
@@ -797,6 +799,52 @@ static void test_given_up(void **state)
     assert_int_equal(lg_volume_close(v), 0);
 }
 
+/* Locked while the disk was full, a file is left half committed, and an end is not clean: unless it is gone, whether it was open still when its last name went,
+ * closed by then, or replaced. */
+static void test_given_up_and_gone(void **state)
+{
+    enum { OPEN, CLOSED, REPLACED, LINKED, STAYS, WAYS };
+    static uint8_t b[3 * 4096];
+    (void)state;
+    for (int way = 0; way < WAYS; way++) {
+        struct lg_entry e, l;
+        struct lg_handle *h;
+        assert_int_equal(put(LG_ROOT_NODE, "other", "o", 1), 0);
+        assert_int_equal(lg_volume_create_file(v, LG_ROOT_NODE, "half", O_RDWR, 0600, &me, &e, &h), 0);
+        assert_int_equal(lg_volume_write(h, b, sizeof b, 0), sizeof b);
+        assert_int_equal(lg_volume_fsync(h, false), 0);
+        assert_int_equal(lg_volume_write(h, "lost", 4, 5000), 4);
+        fail_with = -ENOSPC;
+        fail_all = true;
+        lg_volume_drop_keys(v, NULL, 0, false, NULL, NULL);
+        assert_int_not_equal(lg_volume_fsync(h, false), 0);
+        if (way == LINKED)
+            assert_int_equal(lg_volume_link(v, e.node, LG_ROOT_NODE, "again", &l), 0);
+        if (way != OPEN)
+            lg_volume_release(h);
+        if (way == REPLACED)
+            assert_int_equal(lg_volume_rename(v, LG_ROOT_NODE, "other", LG_ROOT_NODE, "half", 0, NULL), 0);
+        else if (way != STAYS)
+            assert_int_equal(lg_volume_unlink(v, LG_ROOT_NODE, "half", NULL), 0);
+        if (way == OPEN)
+            lg_volume_release(h);
+        fail_all = false;
+        assert_int_equal(lg_volume_close(v), way == LINKED || way == STAYS ? -EIO : 0);
+        if (way == LINKED) { /* and with its other name */
+            const uint64_t unclean[] = { session };
+            assert_int_equal(open_volume(unclean, 1), 0);
+            assert_int_equal(lg_volume_unlink(v, LG_ROOT_NODE, "again", NULL), 0);
+            assert_int_equal(lg_volume_close(v), 0);
+        }
+        if (way != STAYS)
+            assert_int_equal(open_volume(NULL, 0), 0);
+        if (way < REPLACED)
+            assert_int_equal(lg_volume_unlink(v, LG_ROOT_NODE, "other", NULL), 0);
+        else if (way == REPLACED)
+            assert_int_equal(lg_volume_unlink(v, LG_ROOT_NODE, "half", NULL), 0);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = { cmocka_unit_test_setup_teardown(test_names, setup, teardown), cmocka_unit_test_setup_teardown(test_errors, setup, teardown),
@@ -805,6 +853,7 @@ int main(void)
                                         cmocka_unit_test_setup_teardown(test_ids, setup, teardown), cmocka_unit_test_setup_teardown(test_look, setup, teardown),
                                         cmocka_unit_test_setup_teardown(test_emptied_behind_end, setup, teardown),
                                         cmocka_unit_test_setup_teardown(test_given_up, setup, teardown),
+                                        cmocka_unit_test_setup_teardown(test_given_up_and_gone, setup, teardown),
                                         cmocka_unit_test_setup_teardown(test_sweep_newborn, setup, teardown) };
     if (geteuid() != 0) {
         puts("SKIPPED: needs root (file handles, owners)");
