@@ -4,12 +4,15 @@
 
 #include "internal.h"
 
+enum { LOOK_EVERY = 128 };
+
 struct wreck {
     const struct lg_file_env *env;
     int fd;
     struct lg_s0 s0;
     uint8_t s0_raw[LG_SECTOR], slot_raw[2][LG_SECTOR];
     struct lg_filekey *key[2]; /* as the slots lead to them: the file may have been given another */
+    uint64_t phys;
     uint64_t size[2]; /* what it may be long: as a slot says that is authentic, and as it stands below */
     uint8_t kid[LG_ID_LEN];
     uint32_t key_version; /* 0: not known */
@@ -64,7 +67,8 @@ static int begin(struct wreck *w)
     }
     lg_s0_encode(&w->s0, w->s0_raw);
     memcpy(w->slot_raw, head + LG_SECTOR, sizeof w->slot_raw);
-    w->size[1] = lg_format_plain_size(w->env->chunk_size, (uint64_t)st.st_size);
+    w->phys = (uint64_t)st.st_size;
+    w->size[1] = lg_format_plain_size(w->env->chunk_size, w->phys);
     if (w->size[1] > LG_FILE_SIZE_MAX)
         w->size[1] = LG_FILE_SIZE_MAX;
     return find_keys(w);
@@ -90,6 +94,24 @@ static int chunk(struct wreck *w, uint64_t i, const uint8_t *entry, uint8_t *buf
     return 0;
 }
 
+/* From chunk i on, whose entry is in a hole below, the next whose entry may not be: whoever lengthens a file makes no entries, and there may be a thousand million
+ * of them. n: there is none but beyond the end of the file, or of what is looked for. */
+static uint64_t after_hole(const struct wreck *w, uint64_t i, uint64_t n)
+{
+    uint32_t cs = w->env->chunk_size;
+    const struct lg_sys *sys = w->env->sys;
+    off_t data = sys->lseek(sys->arg, w->fd, (off_t)lg_format_entry_off(cs, i), SEEK_DATA);
+    uint64_t at = data >= 0 ? (uint64_t)data : data == -ENXIO ? w->phys : 0, lo = i + 1;
+    while (lo < n) { /* the first that ends behind it */
+        uint64_t mid = lo + (n - lo) / 2;
+        if (lg_format_entry_off(cs, mid) + LG_ENTRY_LEN > at)
+            n = mid;
+        else
+            lo = mid + 1;
+    }
+    return lo;
+}
+
 int lg_file_salvage(const struct lg_file_env *env, int fd, const struct lg_salvage_sink *out, struct lg_salvaged *ret)
 {
     struct wreck w = { .env = env, .fd = fd };
@@ -99,19 +121,29 @@ int lg_file_salvage(const struct lg_file_env *env, int fd, const struct lg_salva
     int rc = buf ? begin(&w) : -ENOMEM;
     if (!rc && out->begin)
         rc = out->begin(out->arg, w.kid, w.key_version, w.s0.file_id);
-    uint64_t top = w.size[0] > w.size[1] ? w.size[0] : w.size[1], n = lg_format_chunks(cs, top), end = 0;
-    for (uint64_t i = 0; !rc && i < n; i++) {
+    uint64_t top = w.size[0] > w.size[1] ? w.size[0] : w.size[1], n = lg_format_chunks(cs, top), end = 0, look = 0;
+    for (uint64_t i = 0, next; !rc && i < n; i = next) {
+        next = i + 1;
         ssize_t got = lg_sys_read_full(env->sys, fd, entry, sizeof entry, lg_format_entry_off(cs, i));
         if (got < 0) {
             rc = (int)got;
             break;
         }
-        if (got == (ssize_t)sizeof entry && lg_entry_empty(entry))
+        if (got < (ssize_t)sizeof entry) { /* beyond the end: so is all that follows */
+            rc = out->lost(out->arg, i * cs, top);
+            break;
+        }
+        if (lg_entry_empty(entry)) {
+            if (i >= look) {
+                next = after_hole(&w, i, n);
+                look = i + LOOK_EVERY;
+            }
             continue;
-        rc = got < (ssize_t)sizeof entry ? 0 : chunk(&w, i, entry, buf, &len);
+        }
+        rc = chunk(&w, i, entry, buf, &len);
         if (rc)
             break;
-        if (got == (ssize_t)sizeof entry && len) {
+        if (len) {
             r.good += len;
             end = i * cs + len;
             rc = out->put(out->arg, i * cs, buf, len);
