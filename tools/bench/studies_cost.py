@@ -6,8 +6,6 @@ the key manager and the mount were started anew, so that every file's key is loo
 BIN: where the leadglass programs and keyring_bench are. Default: 1000 10000 100000 1000000, the last of which wants 1.5 GB in /dev/shm. Needs root."""
 import os, shutil, struct, subprocess, sys, tempfile, time
 
-BIN = os.path.realpath(sys.argv[1])
-NUMBERS = [int(n) for n in sys.argv[2:]] or [1000, 10000, 100000, 1000000]
 SLICES, BYTES = 800, 64 * 1024
 
 
@@ -21,7 +19,8 @@ def slice_of(study):
 
 
 class Store:
-    def __init__(self, studies):
+    def __init__(self, binaries, studies):
+        self.bin = binaries
         self.top = tempfile.mkdtemp(prefix="lg-studies-", dir="/dev/shm")
         self.env = dict(os.environ, LEADGLASS_SOCKET=self.top + "/keyd.sock")
         self.mnt, self.secret, self.keyd = self.top + "/mnt", self.top + "/secret", None
@@ -32,10 +31,10 @@ class Store:
 
     def run(self, program, *args):
         with open(self.top + "/log", "a") as log:  # not a pipe: a daemon left behind would hold it open
-            subprocess.run([os.path.join(BIN, program), *args], env=self.env, check=True, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+            subprocess.run([os.path.join(self.bin, program), *args], env=self.env, check=True, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
 
     def start(self):
-        self.keyd = subprocess.Popen([BIN + "/leadglass-keyd", "--keyring", self.top + "/bench", "--foreground"], env=self.env, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        self.keyd = subprocess.Popen([self.bin + "/leadglass-keyd", "--keyring", self.top + "/bench", "--foreground"], env=self.env, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         while not os.path.exists(self.env["LEADGLASS_SOCKET"]):
             time.sleep(0.02)
         self.run("leadglass", "unlock", "--passphrase-file", self.secret)
@@ -51,15 +50,15 @@ class Store:
             self.keyd.wait()
 
     def used(self):
-        ticks = 0
+        seconds = 0
         for pid in filter(str.isdigit, os.listdir("/proc")):
             try:
-                with open("/proc/%s/cmdline" % pid, "rb") as c, open("/proc/%s/stat" % pid) as s:
+                with open("/proc/%s/cmdline" % pid, "rb") as c:
                     if self.top.encode() in c.read():
-                        ticks += sum(map(int, s.read().rpartition(")")[2].split()[11:13]))
-            except (FileNotFoundError, ProcessLookupError):
+                        seconds += time.clock_gettime((~int(pid) << 3) | 2)  # the clock of a process: clock_getcpuclockid(3)
+            except (FileNotFoundError, ProcessLookupError, OSError):
                 pass
-        return ticks / os.sysconf("SC_CLK_TCK")
+        return seconds
 
 
 def timed(store, each, what):
@@ -70,11 +69,12 @@ def timed(store, each, what):
     return len(what) / t, (store.used() - before) * 1e6 / len(what)
 
 
-print("| studies | slices made/s | processor time, us | first 16 KiB/s, cold | processor time, us |\n|---|---|---|---|---|")
-for n in NUMBERS:
-    s = Store(n)
+def of(binaries, n):
+    """For n studies: files made a second and processor time of one in microseconds; the same of reading."""
+    s = Store(binaries, n)
     try:
-        studies = [100 + i * (n - 100) // SLICES for i in range(SLICES)]  # keyring_bench destroys some of the first
+        studies = [100 + i * (n - 100) // SLICES for i in range(SLICES)]
+        studies = [x - n // 2 if n // 2 <= x < n // 2 + 100 else x for x in studies]  # those in the middle keyring_bench destroys
 
         def make(study):
             with open("%s/%d.dcm" % (s.mnt, study), "wb") as f:
@@ -91,7 +91,14 @@ for n in NUMBERS:
         s.stop()
         s.start()
         s.mount()
-        print("| %d | %.0f | %.0f | %.0f | %.0f |" % (n, *made, *timed(s, head, studies)), flush=True)
+        return made, timed(s, head, studies)
     finally:
         s.stop()
         shutil.rmtree(s.top, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    print("| studies | slices made/s | processor time, us | first 16 KiB/s, cold | processor time, us |\n|---|---|---|---|---|")
+    for number in [int(n) for n in sys.argv[2:]] or [1000, 10000, 100000, 1000000]:
+        made, head = of(os.path.realpath(sys.argv[1]), number)
+        print("| %d | %.0f | %.0f | %.0f | %.0f |" % (number, *made, *head), flush=True)

@@ -1,0 +1,112 @@
+"""How many requests of the kernel one file costs, by kind: a round trip more shows here, and hardly in a rate. libfuse's debugging output names each request, so nothing is
+needed of the kernel but FUSE. The files are those of an archive's traffic: slices written under a temporary name and renamed, then looked at, opened, read and removed,
+each phase with nothing in the kernel's caches. docs/PERFORMANCE.md has the sums beside those of other filesystems."""
+import os, re, sys
+from collections import Counter
+from lib import *
+
+FILES, SLICE, PIECE = 50, 524288, 65536
+UNWAITED = {"FORGET", "BATCH_FORGET", "INTERRUPT"}  # as many as the kernel likes; nobody waits for them
+MADE = {"LOOKUP": 2, "CREATE": 1, "GETXATTR": 1, "FLUSH": 1, "RELEASE": 1, "RENAME": 1, "GETATTR": 2}
+OPENED = {"LOOKUP": 1, "OPEN": 1, "READ": 1, "RELEASE": 1}
+LIMITS = {  # what one file may cost; of kinds that are not named: nothing
+    "slice created": dict(MADE, WRITE=SLICE // PIECE),  # GETXATTR: security.capability, for the first write alone. GETATTR: of the directory that has changed, for its permissions
+    "4 KiB created": dict(MADE, WRITE=1),
+    "listed, and sizes": {},  # a directory's own requests come to less than SLACK for each file
+    "stat": {"LOOKUP": 1},
+    "first 16 KiB read": OPENED,
+    "slice read": OPENED,
+    "unlinked after that": {"UNLINK": 1, "GETATTR": 1},
+}
+SLACK = 0.15
+
+
+class Counted:
+    """A mount in the foreground whose every request is printed."""
+
+    def __init__(self, transport):
+        self.transport, self.log, self.at = transport, w.path("requests.log"), w.path("mnt")
+        os.makedirs(self.at, exist_ok=True)
+        with open(self.log, "wb") as log:
+            self.fs = w.spawn([os.path.join(BIN, "leadglass-fs"), "--debug", "-o",
+                               "entry_timeout=3600,attr_timeout=3600,transport=" + transport,
+                                                                                              w.path("vault-" + transport), self.at], stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        w.mounts.append("mnt")
+        wait_for(lambda: self.fs.poll() is not None or os.path.ismount(self.at))
+        assert self.fs.poll() is None, read(self.log).decode(errors="replace")[-1000:]
+        os.stat(self.at)
+
+    def count(self):
+        return Counter(re.findall(r"opcode: (\w+) \(", read(self.log).decode(errors="replace")))
+
+    def cost(self, what, opened, work):
+        """Of work, which opens so many files for each of FILES, for one of them."""
+        before = self.count()
+        for i in range(FILES):
+            work(i)
+        wait_for(lambda: (self.count() - before)["RELEASE"] >= opened * FILES)  # the last that it sends, and it does not wait for it
+        got = self.count() - before
+        each = {k: n / FILES for k, n in sorted(got.items()) if k not in UNWAITED}
+        print("%-5s %-20s %5.2f  %s" % (self.transport, what, sum(each.values()), "  ".join("%s %.2f" % x for x in each.items())), flush=True)
+        above = {k: n for k, n in each.items() if n > LIMITS[what].get(k, 0) + SLACK}
+        assert not above, (self.transport, what, "requests for each file above their limits", above, LIMITS[what])
+
+    def umount(self):
+        w.umount()
+        self.fs.wait(180)
+        w.children.remove(self.fs)
+
+
+def create(size, top):
+    def one(i):
+        fd = os.open(top + "/%d.part" % i, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o644)
+        for at in range(0, size, PIECE):
+            os.write(fd, b"\xa5" * min(PIECE, size - at))
+        os.close(fd)
+        os.rename(top + "/%d.part" % i, top + "/%d.dcm" % i)
+    return one
+
+
+def look(n, top):
+    def one(i):
+        fd = os.open(top + "/%d.dcm" % i, os.O_RDONLY)
+        for at in range(0, n, 4 * PIECE):
+            assert os.read(fd, min(n - at, 4 * PIECE)) == b"\xa5" * min(n - at, 4 * PIECE)
+        os.close(fd)
+    return one
+
+
+def phases(transport):
+    w.init("vault-" + transport)
+    m = Counted(transport)
+    top, small = m.at + "/study", m.at + "/small"
+    os.mkdir(top)
+    os.mkdir(small)
+    m.cost("slice created", 1, create(SLICE, top))
+    m.cost("4 KiB created", 1, create(4096, small))
+
+    def cold(what, opened, work):
+        nonlocal m
+        m.umount()
+        m = Counted(transport)
+        if what != "listed, and sizes":
+            os.stat(top)
+        m.cost(what, opened, work)
+
+    cold("listed, and sizes", 0, lambda i: i or [e.stat() for e in os.scandir(top)])
+    cold("stat", 0, lambda i: os.stat(top + "/%d.dcm" % i))
+    cold("first 16 KiB read", 1, look(16384, top))
+    cold("slice read", 1, look(SLICE, top))
+    m.cost("unlinked after that", 0, lambda i: os.unlink(top + "/%d.dcm" % i))
+    m.umount()
+
+
+w = World()
+missing = ring_missing()
+phases("dev")
+r = missing or w.run("leadglass", "mount", "-o", "transport=uring", w.path("vault-dev"), w.path("mnt"))
+if missing or r.returncode:
+    left_out("requests over io_uring", missing or r.stderr)
+else:
+    w.cli("umount", w.path("mnt"))
+    phases("uring")
