@@ -55,7 +55,7 @@ def make(to):
 if len(sys.argv) == 3 and sys.argv[1] == "--make":
     make(sys.argv[2])
     sys.exit(0)
-versions = sorted(os.listdir(HERE))
+versions = sorted(v for v in os.listdir(HERE) if os.path.exists(os.path.join(HERE, v, "manifest.json")))
 assert versions
 for v in versions:
     manifest = json.load(open(os.path.join(HERE, v, "manifest.json")))
