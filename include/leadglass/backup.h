@@ -18,8 +18,11 @@ int lg_backup_begin(struct lg_keyring *k, const struct lg_secret *key, struct lg
 const uint8_t *lg_backup_id(const struct lg_backup *b);
 /* The next sealed frame into buf (LG_BACKUP_FRAME_MAX bytes). *ret_end with the last one. */
 int lg_backup_next(struct lg_backup *b, uint8_t *buf, size_t *ret_len, bool *ret_end) LG_MUST;
-/* After the last frame is safe: enters it into the inventory. Needs begin of the keyring. */
+/* Enters it into the inventory, as one that may be whole: durable before the last frame leaves the key manager, since from then on a file may hold all of it whatever
+ * becomes of whoever writes it. Needs begin of the keyring. */
 int lg_backup_note(struct lg_keyring *k, const struct lg_backup *b, const char *name) LG_MUST;
+/* ... and that all of it is safe: from then on it counts as a copy of the keys. Needs begin. -ENOENT. */
+int lg_backup_whole(struct lg_keyring *k, const uint8_t id[LG_ID_LEN]) LG_MUST;
 void lg_backup_free(struct lg_backup *b); /* NULL is fine */
 
 /* The inventory. */
@@ -31,6 +34,9 @@ struct lg_backup_entry {
     uint64_t keys;    /* studies it knows of, destroyed ones included */
     uint64_t versions; /* how many versions had been added to studies' keys by then */
     uint64_t others;   /* how many keys had been made that are no study's */
+    uint64_t epoch;    /* of the root when it was begun: it holds the keys that a later epoch's root change destroys; 0: not known (entries from before) */
+    uint64_t bytes;    /* of its file; 0: not known */
+    bool whole;        /* whoever wrote it said that it is safe; without that it is outstanding all the same, but no copy to rely on */
     char name[LG_BACKUP_NAME_MAX + 1];
 };
 /* All of them, oldest first; to be freed. */

@@ -278,7 +278,9 @@ struct lg_study {
     unsigned rule;         /* of the policy */
     uint64_t due;          /* destroy-approved: not destroyed before this time; else 0 */
     bool unconfirmed;      /* revoked, and a mount has not confirmed that it dropped everything */
+    uint64_t outstanding;  /* of a destroyed one, when it alone was asked for: keyring backups that hold its key and are not void; LG_OUTSTANDING_UNKNOWN: not told */
 };
+#define LG_OUTSTANDING_UNKNOWN UINT64_MAX
 
 /* Studies in key-id order, starting after *after (NULL: from the start), at most max; *ret_n tells how many. */
 int lg_keyring_studies(struct lg_keyring *k, const uint8_t *after, struct lg_study *ret, unsigned max, unsigned *ret_n) LG_MUST;

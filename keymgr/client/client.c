@@ -551,6 +551,8 @@ static int to_backups(void *arg, const uint8_t *p, size_t len)
         e->voided = lg_rd_u64(&r);
         e->keys = lg_rd_u64(&r);
         lg_rd_str(&r, e->name, LG_BACKUP_NAME_MAX);
+        e->bytes = lg_rd_u64(&r);
+        e->whole = lg_rd_u8(&r) != 0;
     }
     return lg_rd_done(&r) ? 0 : -EPROTO;
 }

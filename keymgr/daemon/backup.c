@@ -10,10 +10,11 @@
 
 void lg_backup_drop(struct lg_worker *w, const struct lg_conn *c)
 {
-    if (!w->backup.b || (c && w->backup.serial != c->serial))
+    if (c && w->backup.serial != c->serial)
         return;
     lg_backup_free(w->backup.b);
     w->backup.b = NULL;
+    w->backup.ended = w->backup.ended && !c;
 }
 
 static void reply(struct lg_worker *w, struct lg_conn *c, const struct lg_request *q, int status, uint8_t *blob, size_t len)
@@ -27,12 +28,12 @@ void lg_on_backup_begin(struct lg_worker *w, struct lg_conn *c, const struct lg_
     LG_SECRET_AUTO key = lg_secret_new();
     uint8_t id[LG_ID_LEN] = { 0 };
     int rc = !key ? -ENOMEM : q->pass_len != LG_KEY_LEN || strlen(q->reason) > LG_BACKUP_NAME_MAX ? -EINVAL : 0;
-    if (!rc && w->backup.b && w->backup.serial != c->serial)
+    if (!rc && (w->backup.b || w->backup.ended) && w->backup.serial != c->serial)
         rc = -EBUSY;
     if (!rc && lg_keyring_in_txn(w->keyring)) /* what this turn has changed is in it too */
         rc = lg_keyring_commit(w->keyring);
     if (!rc) {
-        lg_backup_drop(w, NULL);
+        lg_backup_drop(w, c);
         memcpy(key->b, q->pass, LG_KEY_LEN);
         rc = lg_backup_begin(w->keyring, key, &w->backup.b);
     }
@@ -40,9 +41,17 @@ void lg_on_backup_begin(struct lg_worker *w, struct lg_conn *c, const struct lg_
         w->backup.serial = c->serial;
         snprintf(w->backup.name, sizeof w->backup.name, "%s", q->reason);
         memcpy(id, lg_backup_id(w->backup.b), LG_ID_LEN);
+        memcpy(w->backup.id, id, LG_ID_LEN);
         w->backup.ended = false;
     }
     reply(w, c, q, rc, id, sizeof id);
+}
+
+/* It is answered, as all of a turn is, when that is durable: whoever has the last frame has a backup that certificates count. */
+static int noted(struct lg_worker *w)
+{
+    int rc = lg_keyring_in_txn(w->keyring) ? 0 : lg_keyring_begin(w->keyring);
+    return rc ? rc : lg_backup_note(w->keyring, w->backup.b, w->backup.name);
 }
 
 void lg_on_backup_next(struct lg_worker *w, struct lg_conn *c, const struct lg_request *q)
@@ -50,18 +59,24 @@ void lg_on_backup_next(struct lg_worker *w, struct lg_conn *c, const struct lg_r
     static uint8_t b[1 + LG_BACKUP_FRAME_MAX];
     size_t len = 0;
     bool end = false;
-    int rc = !w->backup.b ? -ESTALE : w->backup.serial != c->serial || w->backup.ended ? -EINVAL : lg_backup_next(w->backup.b, b + 1, &len, &end);
+    int rc = w->backup.ended ? -EINVAL : !w->backup.b ? -ESTALE : w->backup.serial != c->serial ? -EINVAL : lg_backup_next(w->backup.b, b + 1, &len, &end);
     b[0] = end;
-    w->backup.ended = w->backup.ended || end;
+    if (!rc && end)
+        rc = noted(w);
+    if (!rc && end) {
+        lg_backup_drop(w, NULL);
+        w->backup.ended = true;
+    }
     reply(w, c, q, rc, b, len + 1);
 }
 
 void lg_on_backup_done(struct lg_worker *w, struct lg_conn *c, const struct lg_request *q)
 {
-    int rc = !w->backup.b ? -ESTALE : !w->backup.ended || memcmp(lg_backup_id(w->backup.b), q->kid, LG_ID_LEN) != 0 ? -EINVAL : lg_backup_note(w->keyring, w->backup.b, w->backup.name);
+    bool its = w->backup.serial == c->serial && memcmp(w->backup.id, q->kid, LG_ID_LEN) == 0;
+    int rc = !its || w->backup.b ? -EINVAL : !w->backup.ended ? -ESTALE : lg_backup_whole(w->keyring, w->backup.id);
     if (!rc) {
         lg_log(LOG_NOTICE, "a keyring backup was made by user %u: %s", (unsigned)c->uid, w->backup.name);
-        lg_backup_drop(w, NULL);
+        w->backup.ended = false;
     }
     lg_reply_status(w, c, q, rc);
 }
@@ -69,7 +84,7 @@ void lg_on_backup_done(struct lg_worker *w, struct lg_conn *c, const struct lg_r
 /* Those behind the one that is named, as many as fit. */
 void lg_on_backup_list(struct lg_worker *w, struct lg_conn *c, const struct lg_request *q)
 {
-    enum { LONGEST = LG_ID_LEN + 3 * 8 + 2 + LG_BACKUP_NAME_MAX };
+    enum { LONGEST = LG_ID_LEN + 3 * 8 + 2 + LG_BACKUP_NAME_MAX + 8 + 1 };
     struct lg_backup_entry *e = NULL;
     uint8_t *b = malloc(LG_WIRE_BLOB_MAX);
     unsigned n = 0, first = 0, fit = 0;
@@ -90,6 +105,8 @@ void lg_on_backup_list(struct lg_worker *w, struct lg_conn *c, const struct lg_r
         lg_wr_u64(&wr, e[i].voided);
         lg_wr_u64(&wr, e[i].keys);
         lg_wr_str(&wr, e[i].name);
+        lg_wr_u64(&wr, e[i].bytes);
+        lg_wr_u8(&wr, e[i].whole);
     }
     reply(w, c, q, rc, b, wr.len);
     free(e);

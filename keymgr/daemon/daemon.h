@@ -143,9 +143,10 @@ struct lg_worker {
     } held[LG_CLIENTS_MAX * 4];
     unsigned n_held;
     struct { /* being made, for the connection of that serial */
-        struct lg_backup *b;
+        struct lg_backup *b; /* NULL: none, or its last frame is out */
         uint64_t serial;
-        bool ended;
+        bool ended;          /* the last frame is out, and it is in the inventory: backup done is awaited */
+        uint8_t id[LG_ID_LEN];
         char name[LG_REASON_MAX + 1];
     } backup;
     unsigned stale; /* as last reported */
@@ -278,7 +279,7 @@ void lg_on_reaped(struct lg_worker *w, struct lg_conn *c, const struct lg_reques
 
 /* ---- backup.c ---- */
 /* The one that this connection (NULL: any) has begun; its requests get -ESTALE from then on. It holds keys as they were when it began, so it is given up at a
- * lock, and before a key is destroyed. */
+ * lock, and before a key is destroyed. One whose last frame is out is in the inventory and holds nothing any more: only its connection's end, or the next one, ends it. */
 void lg_backup_drop(struct lg_worker *w, const struct lg_conn *c);
 /* Where officers are, uses up the act of theirs that allows this (within a transaction of the caller's); -EPERM, -ENOENT, -ETIME. */
 int lg_act_allowed(struct lg_worker *w, const uint8_t act[LG_ID_LEN], enum lg_action action, const uint8_t *kid) LG_MUST;

@@ -37,23 +37,26 @@ struct lg_backup {
     uint8_t *buckets; /* LG_BUCKETS of what lg_bucket_siv_key gives, in secret memory: a root change meanwhile does not matter */
     uint8_t *plain;   /* FRAME_BODY bytes of secret memory */
     struct lg_meta meta;
-    uint64_t created, rows, versions, others;
+    uint64_t created, rows, versions, others, bytes;
     bool begun, walked;
     enum lg_table table;
     uint8_t after[64];
     size_t after_len;
 };
 
-static int sign_key_made(struct lg_keyring *k)
+/* What a restore needs to find in it: the key that checks what says that it is a later tombstone, and that the inventory is carried along. */
+static int prepared(struct lg_keyring *k)
 {
     uint8_t pub[LG_SIGN_PUB_LEN];
     int rc = lg_keyring_sign_pub(k, pub);
-    if (rc != -ENOENT)
+    if (rc != -ENOENT && (rc || lg_inventory_marked(k)))
         return rc;
     rc = lg_keyring_begin(k);
     if (rc)
         return rc;
     rc = lg_keyring_sign_pub(k, pub);
+    if (!rc)
+        rc = lg_inventory_mark(k);
     if (rc)
         lg_keyring_abort(k);
     else
@@ -69,8 +72,8 @@ int lg_backup_begin(struct lg_keyring *k, const struct lg_secret *key, struct lg
     int rc = !b ? -ENOMEM : lg_keyring_need(k, false);
     if (!rc && lg_keyring_in_txn(k))
         rc = -EBUSY;
-    if (!rc) /* a restore checks with it what says that it is a later tombstone */
-        rc = sign_key_made(k);
+    if (!rc)
+        rc = prepared(k);
     if (!rc && (!(b->buckets = lg_secret_alloc((size_t)LG_BUCKETS * LG_SIV_KEY_LEN)) || !(b->plain = lg_secret_alloc(FRAME_BODY))))
         rc = -ENOMEM;
     if (!rc)
@@ -93,6 +96,7 @@ int lg_backup_begin(struct lg_keyring *k, const struct lg_secret *key, struct lg
     b->versions = lg_versions_added(k);
     b->others = lg_others_made(k);
     b->created = (uint64_t)time(NULL);
+    b->bytes = LG_BACKUP_HEADER_LEN;
     *ret = b;
     return 0;
 }
@@ -230,13 +234,14 @@ int lg_backup_next(struct lg_backup *b, uint8_t *buf, size_t *ret_len, bool *ret
         return rc;
     b->begun = true;
     *ret_len = w.len + LG_SIV_TAG_LEN;
+    b->bytes += 4 + *ret_len;
     *ret_end = end;
     return 0;
 }
 
 int lg_backup_note(struct lg_keyring *k, const struct lg_backup *b, const char *name)
 {
-    struct lg_backup_entry e = { .created = b->created, .keys = b->meta.studies + b->meta.destroyed, .versions = b->versions, .others = b->others };
+    struct lg_backup_entry e = { .created = b->created, .keys = b->meta.studies + b->meta.destroyed, .versions = b->versions, .others = b->others, .epoch = b->meta.epoch, .bytes = b->bytes };
     memcpy(e.id, b->f.id, LG_ID_LEN);
     snprintf(e.name, sizeof e.name, "%s", name);
     int rc = lg_keyring_need(k, true);

@@ -111,10 +111,13 @@ static int on_meta(struct lg_checking *x, const uint8_t *key, size_t key_len, co
         x->out->commits = lg_rd_u64(&r);
         return lg_rd_done(&r) ? 0 : say(x, LG_T_META, "the number of commits is malformed");
     }
-    if (begins(key, key_len, "restored", 8) || begins(key, key_len, "incarnation", 11) || begins(key, key_len, "origin", 6))
-        return len == 8 ? 0 : say(x, LG_T_META, "the note of a restore is malformed");
+    bool origin = begins(key, key_len, "origin", 6);
+    if (begins(key, key_len, "restored", 8) || begins(key, key_len, "incarnation", 11) || origin)
+        return len == 8 || (origin && len == 16) ? 0 : say(x, LG_T_META, "the note of a restore is malformed");
     if (begins(key, key_len, "versions", 8))
         return len == 8 ? 0 : say(x, LG_T_META, "the number of versions is malformed");
+    if (begins(key, key_len, "inventory", 9))
+        return len == 8 ? 0 : say(x, LG_T_META, "the mark of the inventory is malformed");
     if (begins(key, key_len, "others", 6))
         return len == 8 ? 0 : say(x, LG_T_META, "the number of keys that are no study's is malformed");
     if (begins(key, key_len, "auditkey", 8)) {

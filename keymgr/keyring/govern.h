@@ -114,8 +114,10 @@ int lg_reap_forget(struct lg_keyring *k, const uint8_t kid[LG_ID_LEN]) LG_MUST;
 int lg_reaped_sum(struct lg_keyring *k, const uint8_t kid[LG_ID_LEN], struct lg_reaped *ret, unsigned *ret_vaults) LG_MUST;
 
 /* ---- inventory.c: for certificates ---- */
-/* Keyring backups made before a destruction, that hold its key and are not void: how many there are (*ret_all), and the first max of them. */
-int lg_backups_outstanding(struct lg_keyring *k, uint64_t destroyed, struct lg_cert_backup *ret, unsigned max, unsigned *ret_n, uint64_t *ret_all) LG_MUST;
+/* Keyring backups that were begun before this destruction, hold its key and are not void: how many there are (*ret_all), and the first max of them. */
+int lg_backups_outstanding(struct lg_keyring *k, const struct lg_tombstone *t, struct lg_cert_backup *ret, unsigned max, unsigned *ret_n, uint64_t *ret_all) LG_MUST;
+/* Does the inventory know every backup that may hold what this destroyed? Not always, once the keyring was restored. */
+bool lg_inventory_complete(struct lg_keyring *k, const struct lg_tombstone *t);
 /* Does a value outside the slot file, overwritten at every root change, make older slot files useless? */
 int lg_anchor_overwritten(struct lg_keyring *k, uint64_t created, bool *ret) LG_MUST;
 

@@ -107,13 +107,16 @@ int lg_mirror_ready(struct lg_keyring *k) LG_MUST;
 int lg_slots_read(const struct lg_keyring *k, uint8_t bytes[LG_SLOTFILE_MAX], size_t *ret_len) LG_MUST;
 int lg_slots_write(struct lg_keyring *k, const struct lg_slotfile *s, const struct lg_secret *newest) LG_MUST;
 int lg_slots_level(struct lg_keyring *k, const struct lg_slotfile *s, const uint8_t *bytes, size_t len, const struct lg_secret *newest) LG_MUST;
-/* ---- backup.c: when the newest backup that is not void was made (0: none), and how many studies it does not know ---- */
+/* ---- inventory.c: when the newest backup that is whole and not void was made (0: none), and how many studies it does not know ---- */
 void lg_backup_age(struct lg_keyring *k, uint64_t *ret_last, uint64_t *ret_uncovered, uint64_t *ret_others);
 
 /* ---- making a keyring (keyring.c) and what a backup needs to know of it ---- */
 /* lg_keyring_create with rows (NULL: an empty one) called on the empty store, instead of lg_keyring_fill; it sets the id and the root's epoch. */
 int lg_keyring_make(const char *dir, const char *slot_path, const void *pass, size_t pass_len, unsigned scrypt_ms, int (*rows)(struct lg_keyring *k, void *arg), void *arg) LG_MUST;
 int lg_keyring_fill(struct lg_keyring *k) LG_MUST; /* buckets and meta, under k->root; lookup and record key are made when there are none */
+/* record.c: a row of meta that is up to max numbers of 8 bytes: how many it has (0: there is no such row; what it lacks is left as it is), or -EPROTO. */
+int lg_meta_numbers(struct lg_keyring *k, const char *name, uint64_t *ret, int max) LG_MUST;
+int lg_meta_numbers_put(struct lg_keyring *k, const char *name, const uint64_t *n, int count) LG_MUST;
 bool lg_meta_own(const void *key, size_t len);     /* is this the meta record, or the count of commits? */
 bool lg_scrypt_ok(const struct lg_scrypt *s);      /* within what a hostile file may cost us */
 int lg_keyring_lock_dir(const char *dir, int *ret_fd) LG_MUST;

@@ -8,6 +8,7 @@
 
 #define ROW_PREFIX "backup/"
 #define ORIGIN_NAME "origin"
+#define MARK_NAME "inventory"
 
 static size_t entry_key(const uint8_t id[LG_ID_LEN], uint64_t created, uint8_t out[64])
 {
@@ -21,7 +22,7 @@ static size_t entry_key(const uint8_t id[LG_ID_LEN], uint64_t created, uint8_t o
 
 int lg_backup_entry_put(struct lg_keyring *k, const struct lg_backup_entry *e)
 {
-    uint8_t key[64], value[8 + 8 + 8 + 2 + LG_BACKUP_NAME_MAX + 8 + 8];
+    uint8_t key[64], value[8 + 8 + 8 + 2 + LG_BACKUP_NAME_MAX + 8 + 8 + 8 + 8 + 1];
     size_t key_len = entry_key(e->id, e->created, key);
     struct lg_wr w = lg_wr(value, sizeof value);
     lg_wr_u64(&w, e->created);
@@ -30,6 +31,9 @@ int lg_backup_entry_put(struct lg_keyring *k, const struct lg_backup_entry *e)
     lg_wr_str(&w, e->name);
     lg_wr_u64(&w, e->versions);
     lg_wr_u64(&w, e->others);
+    lg_wr_u64(&w, e->epoch);
+    lg_wr_u64(&w, e->bytes);
+    lg_wr_u8(&w, e->whole);
     return w.bad ? -EINVAL : lg_store_put(k->store, LG_T_META, key, key_len, value, w.len);
 }
 
@@ -41,7 +45,7 @@ static int entries(struct lg_keyring *k, int (*each)(void *arg, const struct lg_
     const uint8_t *p;
     int rc;
     while (!(rc = lg_store_next(k->store, LG_T_META, true, key, &len, &p, &vlen))) {
-        struct lg_backup_entry e = { 0 };
+        struct lg_backup_entry e = { .whole = true };
         struct lg_rd r = lg_rd(p, vlen);
         if (len != strlen(ROW_PREFIX) + 8 + LG_ID_LEN || memcmp(key, ROW_PREFIX, strlen(ROW_PREFIX)) != 0)
             return len > strlen(ROW_PREFIX) && memcmp(key, ROW_PREFIX, strlen(ROW_PREFIX)) == 0 ? -EPROTO : 0;
@@ -54,6 +58,11 @@ static int entries(struct lg_keyring *k, int (*each)(void *arg, const struct lg_
             e.versions = lg_rd_u64(&r);
         if (lg_rd_ok(&r) && r.left)
             e.others = lg_rd_u64(&r);
+        if (lg_rd_ok(&r) && r.left) {
+            e.epoch = lg_rd_u64(&r);
+            e.bytes = lg_rd_u64(&r);
+            e.whole = lg_rd_u8(&r) != 0;
+        }
         if (!lg_rd_done(&r))
             return -EPROTO;
         rc = each(arg, &e);
@@ -99,7 +108,7 @@ int lg_backup_list(struct lg_keyring *k, struct lg_backup_entry **ret, unsigned 
 }
 
 struct counting {
-    uint64_t destroyed;
+    const struct lg_tombstone *t;
     struct lg_cert_backup *out;
     unsigned max, n;
     uint64_t all;
@@ -107,7 +116,8 @@ struct counting {
 static int count_one(void *arg, const struct lg_backup_entry *e)
 {
     struct counting *c = arg;
-    if (e->voided || e->created > c->destroyed)
+    /* By epochs, which no clock sets back: a key is in the backups that were begun before the root changed that its destruction changed. */
+    if (e->voided || (e->epoch ? e->epoch >= c->t->epoch : e->created > c->t->destroyed))
         return 0;
     c->all++;
     if (c->n < c->max) {
@@ -117,9 +127,9 @@ static int count_one(void *arg, const struct lg_backup_entry *e)
     return 0;
 }
 
-int lg_backups_outstanding(struct lg_keyring *k, uint64_t destroyed, struct lg_cert_backup *ret, unsigned max, unsigned *ret_n, uint64_t *ret_all)
+int lg_backups_outstanding(struct lg_keyring *k, const struct lg_tombstone *t, struct lg_cert_backup *ret, unsigned max, unsigned *ret_n, uint64_t *ret_all)
 {
-    struct counting c = { .destroyed = destroyed, .out = ret, .max = max };
+    struct counting c = { .t = t, .out = ret, .max = max };
     int rc = entries(k, count_one, &c);
     if (rc)
         return rc;
@@ -141,7 +151,8 @@ static int find_one(void *arg, const struct lg_backup_entry *e)
     return -EEXIST;
 }
 
-int lg_backup_void(struct lg_keyring *k, const uint8_t id[LG_ID_LEN])
+/* To be changed. */
+static int find(struct lg_keyring *k, const uint8_t id[LG_ID_LEN], struct lg_backup_entry *ret)
 {
     struct finding f = { .id = id };
     int rc = lg_keyring_need(k, true);
@@ -149,16 +160,32 @@ int lg_backup_void(struct lg_keyring *k, const uint8_t id[LG_ID_LEN])
         rc = entries(k, find_one, &f);
     if (rc != -EEXIST)
         return rc ? rc : -ENOENT;
-    if (f.e.voided)
-        return -EALREADY;
-    f.e.voided = (uint64_t)time(NULL);
-    return lg_backup_entry_put(k, &f.e);
+    *ret = f.e;
+    return 0;
+}
+
+int lg_backup_void(struct lg_keyring *k, const uint8_t id[LG_ID_LEN])
+{
+    struct lg_backup_entry e;
+    int rc = find(k, id, &e);
+    if (rc || e.voided)
+        return rc ? rc : -EALREADY;
+    e.voided = (uint64_t)time(NULL);
+    return lg_backup_entry_put(k, &e);
+}
+
+int lg_backup_whole(struct lg_keyring *k, const uint8_t id[LG_ID_LEN])
+{
+    struct lg_backup_entry e = { 0 };
+    int rc = find(k, id, &e);
+    e.whole = true;
+    return rc ? rc : lg_backup_entry_put(k, &e);
 }
 
 static int newest_one(void *arg, const struct lg_backup_entry *e)
 {
     struct lg_backup_entry *newest = arg;
-    if (!e->voided && (e->created > newest->created || e->keys > newest->keys || (e->keys == newest->keys && e->versions >= newest->versions)))
+    if (!e->voided && e->whole && (e->created > newest->created || e->keys > newest->keys || (e->keys == newest->keys && e->versions >= newest->versions)))
         *newest = *e;
     return 0;
 }
@@ -181,27 +208,49 @@ void lg_backup_age(struct lg_keyring *k, uint64_t *ret_last, uint64_t *ret_uncov
 
 /* ---- after a restore ---------------------------------------------------------------------------------------------------------------------------- */
 
-uint64_t lg_restored_from(struct lg_keyring *k)
+bool lg_inventory_marked(struct lg_keyring *k)
 {
-    const uint8_t *p;
-    size_t len;
-    if (lg_store_get(k->store, LG_T_META, ORIGIN_NAME, strlen(ORIGIN_NAME), &p, &len))
-        return 0;
-    struct lg_rd r = lg_rd(p, len);
-    uint64_t from = lg_rd_u64(&r);
-    return lg_rd_done(&r) ? from : 0;
+    uint64_t n;
+    return lg_meta_numbers(k, MARK_NAME, &n, 1) != 0;
 }
 
-int lg_inventory_restored(struct lg_keyring *k, const uint8_t id[LG_ID_LEN], uint64_t created, const char *name)
+int lg_inventory_mark(struct lg_keyring *k) { return lg_meta_numbers_put(k, MARK_NAME, (const uint64_t[]){ 1 }, 1); }
+
+bool lg_inventory_row(enum lg_table t, const uint8_t *key, size_t len)
 {
-    struct lg_backup_entry e = { .created = created, .keys = k->meta.studies + k->meta.destroyed, .versions = lg_versions_added(k), .others = lg_others_made(k) };
-    uint8_t b[8];
-    struct lg_wr w = lg_wr(b, sizeof b);
-    memcpy(e.id, id, LG_ID_LEN);
-    snprintf(e.name, sizeof e.name, "%s", name ? name : "");
+    return t == LG_T_META && ((len == strlen(MARK_NAME) && memcmp(key, MARK_NAME, len) == 0) || (len > strlen(ROW_PREFIX) && memcmp(key, ROW_PREFIX, strlen(ROW_PREFIX)) == 0));
+}
+
+/* When the backup was made, and its epoch, which those restored by a version before this lack. */
+static void origin(struct lg_keyring *k, uint64_t ret[2])
+{
+    ret[0] = ret[1] = 0;
+    (void)!lg_meta_numbers(k, ORIGIN_NAME, ret, 2);
+}
+
+uint64_t lg_restored_from(struct lg_keyring *k)
+{
+    uint64_t from[2];
+    origin(k, from);
+    return from[0];
+}
+
+bool lg_inventory_complete(struct lg_keyring *k, const struct lg_tombstone *t)
+{
+    uint64_t from[2];
+    origin(k, from);
+    return !lg_incarnation(k) || (from[1] ? t->epoch <= from[1] : from[0] && t->destroyed < from[0]);
+}
+
+int lg_inventory_restored(struct lg_keyring *k, const struct lg_backup_entry *from, bool carried)
+{
+    struct lg_backup_entry e = *from;
+    e.keys = k->meta.studies + k->meta.destroyed;
+    e.versions = lg_versions_added(k);
+    e.others = lg_others_made(k);
+    e.whole = true;
     int rc = lg_backup_entry_put(k, &e);
-    if (rc || lg_incarnation(k)) /* restored before: what was made after that backup is unknown for ever */
+    if (rc || lg_incarnation(k) || !carried) /* restored before: what was made after that backup is unknown for ever; and so is what was made before one that tells of none */
         return rc;
-    lg_wr_u64(&w, created);
-    return lg_store_put(k->store, LG_T_META, ORIGIN_NAME, strlen(ORIGIN_NAME), b, w.len);
+    return lg_meta_numbers_put(k, ORIGIN_NAME, (const uint64_t[]){ e.created, e.epoch }, 2);
 }

@@ -574,6 +574,7 @@ static int study_of(struct lg_keyring *k, const struct lg_record *r, struct lg_s
     struct lg_key key;
     memset(ret, 0, sizeof *ret);
     memcpy(ret->kid, r->kid, LG_ID_LEN);
+    ret->outstanding = LG_OUTSTANDING_UNKNOWN;
     ret->state = r->state;
     ret->version = r->n ? r->version[r->n - 1] : 0;
     ret->created = r->created;
@@ -633,6 +634,8 @@ int lg_keyring_study_show(struct lg_keyring *k, const char *uid, struct lg_study
         rc = lg_record_find(k, uid, &r);
     if (!rc)
         rc = study_of(k, &r, ret);
+    if (!rc && r.state == LG_KEY_DESTROYED)
+        rc = lg_tombstone_outstanding(k, &r, &ret->outstanding);
     if (!rc && !ret->info.uid[0])
         snprintf(ret->info.uid, sizeof ret->info.uid, "%s", uid);
     return rc;

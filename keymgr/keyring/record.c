@@ -30,6 +30,30 @@ bool lg_meta_own(const void *key, size_t len)
     return (len == sizeof META_NAME - 1 && memcmp(key, META_NAME, len) == 0) || (len == 7 && memcmp(key, "commits", 7) == 0);
 }
 
+int lg_meta_numbers(struct lg_keyring *k, const char *name, uint64_t *ret, int max)
+{
+    const uint8_t *p;
+    size_t len;
+    int n = 0;
+    if (lg_store_get(k->store, LG_T_META, name, strlen(name), &p, &len))
+        return 0;
+    struct lg_rd r = lg_rd(p, len);
+    if (!len || len % 8 || len / 8 > (size_t)max)
+        return -EPROTO;
+    while (r.left)
+        ret[n++] = lg_rd_u64(&r);
+    return n;
+}
+
+int lg_meta_numbers_put(struct lg_keyring *k, const char *name, const uint64_t *n, int count)
+{
+    uint8_t b[64];
+    struct lg_wr w = lg_wr(b, sizeof b);
+    while (count--)
+        lg_wr_u64(&w, *n++);
+    return w.bad ? -EINVAL : lg_store_put(k->store, LG_T_META, name, strlen(name), b, w.len);
+}
+
 bool lg_meta_is(const void *key, size_t len) { return len == sizeof META_NAME - 1 && memcmp(key, META_NAME, len) == 0; }
 
 int lg_meta_parse(const uint8_t *p, size_t len, struct lg_meta *ret)

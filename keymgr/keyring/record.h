@@ -133,4 +133,7 @@ int lg_others_add(struct lg_keyring *k) LG_MUST;
 int lg_info_seal(const struct lg_keyring *k, struct lg_record *r, const struct lg_secret *key, const struct lg_study_info *info) LG_MUST;
 int lg_info_open(const struct lg_keyring *k, const struct lg_record *r, const struct lg_secret *key, struct lg_study_info *ret) LG_MUST;
 
+/* ---- tombstone.c: how many keyring backups hold what this study's tombstone is of; LG_OUTSTANDING_UNKNOWN: destroyed before tombstones were kept ---- */
+int lg_tombstone_outstanding(struct lg_keyring *k, const struct lg_record *r, uint64_t *ret) LG_MUST;
+
 #endif

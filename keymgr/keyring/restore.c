@@ -34,22 +34,15 @@ int lg_keyring_restored_confirm(struct lg_keyring *k)
 
 uint64_t lg_incarnation(struct lg_keyring *k)
 {
-    const uint8_t *p;
-    size_t len;
-    if (lg_store_get(k->store, LG_T_META, INCARNATION_NAME, strlen(INCARNATION_NAME), &p, &len))
-        return 0;
-    struct lg_rd r = lg_rd(p, len);
-    uint64_t at = lg_rd_u64(&r);
-    return lg_rd_done(&r) ? at : UINT64_MAX;
+    uint64_t at;
+    int n = lg_meta_numbers(k, INCARNATION_NAME, &at, 1);
+    return n < 0 ? UINT64_MAX : n ? at : 0;
 }
 
 static int incarnation_put(struct lg_keyring *k, uint64_t now)
 {
-    uint8_t b[8];
-    struct lg_wr w = lg_wr(b, sizeof b);
-    lg_wr_u64(&w, now);
-    int rc = lg_store_put(k->store, LG_T_META, RESTORED_NAME, strlen(RESTORED_NAME), b, w.len);
-    return rc ? rc : lg_store_put(k->store, LG_T_META, INCARNATION_NAME, strlen(INCARNATION_NAME), b, w.len);
+    int rc = lg_meta_numbers_put(k, RESTORED_NAME, &now, 1);
+    return rc ? rc : lg_meta_numbers_put(k, INCARNATION_NAME, &now, 1);
 }
 
 /* ---- reading ------------------------------------------------------------------------------------------------------------------------------------------ */
@@ -139,7 +132,7 @@ static int frames_read(const struct lg_backup_header *h, const struct lg_secret 
 struct import {
     struct lg_keyring k; /* its meta, lookup, record and ctrl; when restoring also a store and buckets */
     struct lg_backup_counts counts;
-    bool write;
+    bool write, carried; /* carried: it tells what other backups there were */
     unsigned in_batch, quarantined;
     struct lg_backup_later later;
 };
@@ -280,6 +273,7 @@ static int import_row(void *arg, enum lg_table t, const uint8_t *key, size_t key
         rc = key_len == LG_ID_LEN ? import_key(im, key, value, len) : -EBADMSG;
     else if (!rc && im->write && lg_backup_exported(t, key, key_len))
         rc = lg_store_put(im->k.store, t, key, key_len, value, len);
+    im->carried = im->carried || lg_inventory_row(t, key, key_len);
     if (!rc && im->write && ++im->in_batch == BATCH) {
         im->in_batch = 0;
         rc = lg_store_commit(im->k.store, &failed);
@@ -384,6 +378,7 @@ static int import_all(struct lg_keyring *k, void *arg)
     struct source *s = arg;
     struct import *im = s->im;
     struct lg_officer *officers = calloc(LG_OFFICERS_MAX, sizeof *officers);
+    struct lg_backup_entry from = { .created = 0 };
     unsigned failed, n = 0;
     im->k.store = k->store;
     int rc = officers && (im->k.root.key = lg_secret_dup(k->root.key)) && (im->k.bucket = lg_secret_alloc((size_t)LG_BUCKETS * LG_SIV_KEY_LEN)) ? 0 : -ENOMEM;
@@ -395,8 +390,12 @@ static int import_all(struct lg_keyring *k, void *arg)
         rc = import_tombstones(im);
     if (!rc && !lg_store_in_txn(k->store))
         rc = lg_store_begin(k->store);
+    memcpy(from.id, s->h->id, LG_ID_LEN);
+    snprintf(from.name, sizeof from.name, "%s", im->later.name ? im->later.name : "");
+    from.created = im->counts.created;
+    from.epoch = im->counts.epoch;
     if (!rc) /* it opens what is destroyed from now on */
-        rc = lg_inventory_restored(&im->k, s->h->id, im->counts.created, im->later.name);
+        rc = lg_inventory_restored(&im->k, &from, im->carried);
     if (!rc)
         rc = incarnation_put(&im->k, im->later.now);
     if (!rc)

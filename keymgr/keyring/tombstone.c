@@ -142,6 +142,20 @@ static int tombstone_find(struct lg_keyring *k, const char *uid, struct lg_tombs
     return rc && rc != -ENOENT ? rc : any ? 0 : -ENOENT;
 }
 
+int lg_tombstone_outstanding(struct lg_keyring *k, const struct lg_record *r, uint64_t *ret)
+{
+    uint8_t key[TOMB_KEY], b[LG_TOMBSTONE_LEN];
+    struct lg_tombstone t;
+    struct lg_cert_backup none;
+    size_t len;
+    unsigned n;
+    tomb_key(r->lookup, r->kid, key);
+    int rc = lg_sealed_get(k, LG_T_TOMBSTONES, purpose, key, sizeof key, b, sizeof b, &len);
+    if (!rc)
+        rc = lg_tombstone_decode(b, len, &t);
+    return rc == -ENOENT ? 0 : rc ? rc : lg_backups_outstanding(k, &t, &none, 0, &n, ret);
+}
+
 /* ---- the file beside the slot file ----------------------------------------------------------------------------------------------------------------
  * A keyring backup does not know what was destroyed after it. This file does, and survives the keyring: one tombstone after the other, so that a
  * destruction costs an append. Whoever reads it checks signatures; a file whose length is not that of all tombstones is written anew. */
@@ -351,8 +365,8 @@ int lg_keyring_certificate(struct lg_keyring *k, const char *uid, uint8_t *ret_d
         c.bytes = found.bytes;
         c.removed = found.removed;
     }
-    rc = lg_backups_outstanding(k, c.tombstone.destroyed, c.backups, LG_CERT_BACKUPS_MAX, &c.n_backups, &c.backups_all);
-    if (!rc && lg_restored_from(k) <= c.tombstone.destroyed) {
+    rc = lg_backups_outstanding(k, &c.tombstone, c.backups, LG_CERT_BACKUPS_MAX, &c.n_backups, &c.backups_all);
+    if (!rc && !lg_inventory_complete(k, &c.tombstone)) {
         c.restored = lg_incarnation(k);
         c.restored_from = lg_restored_from(k);
     }

@@ -8,21 +8,14 @@ static const char versions_name[] = "versions", others_name[] = "others";
 
 static uint64_t counted(struct lg_keyring *k, const char *name)
 {
-    const uint8_t *p;
-    size_t len;
-    if (lg_store_get(k->store, LG_T_META, name, strlen(name), &p, &len))
-        return 0;
-    struct lg_rd r = lg_rd(p, len);
-    uint64_t n = lg_rd_u64(&r);
-    return lg_rd_done(&r) ? n : 0;
+    uint64_t n;
+    return lg_meta_numbers(k, name, &n, 1) == 1 ? n : 0;
 }
 
 static int count(struct lg_keyring *k, const char *name, unsigned more)
 {
-    uint8_t b[8];
-    struct lg_wr w = lg_wr(b, sizeof b);
-    lg_wr_u64(&w, counted(k, name) + more);
-    return lg_store_put(k->store, LG_T_META, name, strlen(name), b, w.len);
+    uint64_t n = counted(k, name) + more;
+    return lg_meta_numbers_put(k, name, &n, 1);
 }
 
 uint64_t lg_versions_added(struct lg_keyring *k) { return counted(k, versions_name); }

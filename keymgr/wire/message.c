@@ -293,6 +293,7 @@ static void wr_study(struct lg_wr *w, const struct lg_study *s)
     lg_wr_u8(w, (uint8_t)s->rule);
     lg_wr_u64(w, s->due);
     lg_wr_u8(w, s->unconfirmed);
+    lg_wr_u64(w, s->outstanding);
 }
 static enum lg_key_state rd_state(struct lg_rd *r)
 {
@@ -318,6 +319,7 @@ static void rd_study(struct lg_rd *r, struct lg_study *s)
     s->rule = lg_rd_u8(r);
     s->due = lg_rd_u64(r);
     s->unconfirmed = rd_bool(r);
+    s->outstanding = lg_rd_u64(r);
 }
 
 static void wr_key(struct lg_wr *w, const struct lg_key *k)

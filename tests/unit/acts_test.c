@@ -700,6 +700,50 @@ static void inventory_more(struct lg_keyring *k, unsigned from, unsigned to, uin
     assert_int_equal(lg_keyring_commit(k), 0);
 }
 
+/* Which of them hold a destroyed key is told by the epoch, whatever the clock was set to in between; of entries from before epochs were kept, by the clock. */
+static void test_certificate_epochs(void **state)
+{
+    (void)state;
+    struct lg_keyring *k = with_officers();
+    uint8_t doc[LG_CERT_MAX], sig[LG_SIGN_LEN], kid[LG_ID_LEN];
+    struct lg_certificate *c = calloc(1, sizeof *c);
+    struct lg_keyring_stat st;
+    size_t len;
+    assert_int_equal(lg_keyring_stat(k, &st), 0);
+    const uint64_t before = st.epoch;
+    both(k, LG_ACT_REVOKE, "1.1", 0, &ret, &sec);
+    pass_time(WEEK);
+    assert_int_equal(carry_out(k), 1);
+    assert_int_equal(lg_keyring_certificate(k, "1.1", doc, sizeof doc, &len, sig, kid), -ENOTCONN);
+    assert_int_equal(lg_keyring_stat(k, &st), 0);
+    assert_true(st.epoch > before);
+    const struct {
+        uint64_t created, epoch;
+        bool holds;
+    } made[] = {
+        { now.wall_s - WEEK, before, true },    { now.wall_s + 100 * WEEK, before, true }, { now.wall_s + WEEK, st.epoch, false },
+        { now.wall_s - WEEK, st.epoch, false }, { now.wall_s - WEEK, 0, true },            { now.wall_s + WEEK, 0, false },
+    };
+    unsigned want = 0;
+    assert_int_equal(lg_keyring_begin(k), 0);
+    assert_int_equal(lg_keyring_confirmed(k, kid), 0);
+    for (unsigned i = 0; i < sizeof made / sizeof *made; i++) {
+        struct lg_backup_entry e = { .id = { (uint8_t)i }, .created = made[i].created, .epoch = made[i].epoch, .keys = 2, .whole = i & 1, .name = "b" };
+        assert_int_equal(lg_backup_entry_put(k, &e), 0);
+        want |= made[i].holds ? 1u << i : 0;
+    }
+    assert_int_equal(lg_keyring_commit(k), 0);
+    assert_int_equal(lg_keyring_certificate(k, "1.1", doc, sizeof doc, &len, sig, kid), 0);
+    assert_int_equal(lg_certificate_verify(doc, len, sig, c), 0);
+    for (unsigned i = 0; i < c->n_backups; i++)
+        want ^= 1u << c->backups[i].id[0];
+    assert_int_equal(want, 0);
+    assert_int_equal(c->backups_all, c->n_backups);
+    lg_keyring_close(k);
+    free(c);
+    people_done();
+}
+
 /* However many keyring backups there are, before a destruction and after it: a certificate says how many of them hold the key, and a listing has them all. */
 static void test_certificate_backups(void **state)
 {
@@ -1012,6 +1056,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_clock, setup, teardown),     cmocka_unit_test_setup_teardown(test_retention, setup, teardown),
         cmocka_unit_test_setup_teardown(test_claim, setup, teardown),     cmocka_unit_test_setup_teardown(test_certificate, setup, teardown),
         cmocka_unit_test_setup_teardown(test_certificate_backups, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_certificate_epochs, setup, teardown),
         cmocka_unit_test_setup_teardown(test_assign, setup, teardown),     cmocka_unit_test_setup_teardown(test_certificate, setup, teardown),
         cmocka_unit_test_setup_teardown(test_model, setup, teardown),
     };

@@ -602,6 +602,7 @@ static void backup_to(struct lg_keyring *k, const char *path)
     }
     assert_int_equal(lg_keyring_begin(k), 0);
     assert_int_equal(lg_backup_note(k, b, "yesterday's"), 0);
+    assert_int_equal(lg_backup_whole(k, lg_backup_id(b)), 0);
     assert_int_equal(lg_keyring_commit(k), 0);
     lg_backup_free(b);
     fclose(f);

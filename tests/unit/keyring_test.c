@@ -429,6 +429,11 @@ static void test_backups(void **state)
         assert_int_equal(lg_keyring_begin(k), 0);
         assert_int_equal(lg_backup_note(k, b, text), 0);
         assert_int_equal(lg_keyring_commit(k), 0);
+        assert_int_equal(lg_keyring_stat(k, &st), 0);
+        assert_int_equal(st.uncovered, 1); /* nobody has said that it is safe */
+        assert_int_equal(lg_keyring_begin(k), 0);
+        assert_int_equal(lg_backup_whole(k, lg_backup_id(b)), 0);
+        assert_int_equal(lg_keyring_commit(k), 0);
         lg_backup_free(b);
         assert_int_equal(lg_keyring_stat(k, &st), 0);
         assert_int_equal(st.uncovered, 0);

@@ -181,6 +181,8 @@ static inline int copy_make(struct lg_keyring *k, const char *name, struct copy_
         rc = lg_keyring_begin(k);
     if (!rc) {
         rc = lg_backup_note(k, b, name);
+        if (!rc)
+            rc = lg_backup_whole(k, lg_backup_id(b));
         if (rc)
             lg_keyring_abort(k);
         else

@@ -170,6 +170,7 @@ static void answers_round_trip(void **state)
         s->state = LG_KEY_DESTROYED;
         s->held = s->unconfirmed = true;
         s->retain_until = s->due = 5;
+        s->outstanding = 6;
     }
     for (unsigned i = 0; i < LG_UNCLEAN_MAX; i++)
         in->unclean[i] = i + 1;

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "act.h"
+#include "backup.h"
 #include "leadglass/bytes.h"
 
 int act_period(const char *text, uint64_t *ret)
@@ -102,6 +103,8 @@ void act_context(struct lg_client *k, const struct lg_act *a, struct lg_study *s
     for (unsigned i = 0; known && officer && i < g->n_officers; i++)
         if (a->data_len == LG_SIGN_PUB_LEN && memcmp(g->officers[i].pub, a->data, LG_SIGN_PUB_LEN) == 0)
             fprintf(f, "officer   %s, %s, account %u\n", g->officers[i].name, lg_role_name(g->officers[i].role), (unsigned)g->officers[i].account);
+    if (a->action == LG_ACT_BACKUP_VOID)
+        fprintf(f, "backup    %s\n", backup_describe(k, a->kid, now, sizeof now) ? "NOT IN THE INVENTORY OF THIS KEYRING" : now);
     bool study = a->uid[0] && s && lg_client_study_show(k, a->uid, s) == 0;
     if (study && s->retain_until) {
         cli_time(s->retain_until, now);

@@ -1,6 +1,5 @@
 /* leadglass backup: copies of the keyring's keys that open nothing but themselves. */
 #include <fcntl.h>
-#include <libgen.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -13,145 +12,80 @@
 #include "leadglass/bytes.h"
 #include "leadglass/crypto.h"
 
-enum { SCRYPT_MS = 500, LIST_MAX = 16 << 20, TOMBSTONES_MAX = 1 << 30 };
-
-/* ---- create ------------------------------------------------------------------------------------------------------------------------------------ */
-
-static int write_all(int fd, const void *p, size_t len)
-{
-    for (const uint8_t *at = p; len;) {
-        ssize_t n = write(fd, at, len);
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n <= 0)
-            return n ? -errno : -EIO;
-        at += n;
-        len -= (size_t)n;
-    }
-    return 0;
-}
-
-static int frames_write(struct lg_client *k, int fd, unsigned long long *ret_bytes)
-{
-    uint8_t *buf = malloc(LG_BACKUP_FRAME_MAX), head[4];
-    bool end = false;
-    int rc = buf ? 0 : -ENOMEM;
-    while (!rc && !end) {
-        size_t len;
-        rc = lg_client_backup_next(k, buf, LG_BACKUP_FRAME_MAX, &len, &end);
-        if (rc)
-            break;
-        struct lg_wr w = lg_wr(head, sizeof head);
-        lg_wr_u32(&w, (uint32_t)len);
-        rc = write_all(fd, head, sizeof head);
-        if (!rc)
-            rc = write_all(fd, buf, len);
-        *ret_bytes += len;
-        if (isatty(STDERR_FILENO))
-            fprintf(stderr, "\r%llu KiB ", *ret_bytes / 1024);
-    }
-    if (isatty(STDERR_FILENO))
-        fputc('\n', stderr);
-    free(buf);
-    return rc;
-}
-
-static int sync_dir(const char *file)
-{
-    char copy[PATH_MAX];
-    snprintf(copy, sizeof copy, "%s", file);
-    int fd = open(dirname(copy), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (fd < 0)
-        return -errno;
-    int rc = fsync(fd) ? -errno : 0;
-    close(fd);
-    return rc;
-}
-
-static int create_in(struct lg_client *k, const char *file, int fd, const char *pass, size_t len, const unsigned shares[2], const struct cli *c, uint8_t id[LG_ID_LEN], unsigned long long *ret_bytes)
-{
-    LG_SECRET_AUTO key = lg_secret_random();
-    LG_SECRET_BUF_AUTO struct lg_share *share = lg_secret_alloc(LG_SHARES_MAX * sizeof *share);
-    uint8_t header[LG_BACKUP_HEADER_LEN];
-    char copy[PATH_MAX], name[LG_BACKUP_NAME_MAX + 1];
-    snprintf(copy, sizeof copy, "%s", file);
-    snprintf(name, sizeof name, "%.255s", basename(copy));
-    int rc = key && share ? lg_client_backup_begin(k, key, name, id) : -ENOMEM;
-    if (!rc)
-        rc = shares[0] ? lg_backup_header_make_shares(id, key, shares[0], shares[1], header, share) : lg_backup_header_make(id, key, pass, len, SCRYPT_MS, header);
-    if (!rc)
-        rc = write_all(fd, header, sizeof header);
-    if (!rc)
-        rc = frames_write(k, fd, ret_bytes);
-    if (!rc && fsync(fd))
-        rc = -errno;
-    if (!rc)
-        rc = sync_dir(file);
-    if (!rc && shares[0]) { /* before it counts as one: without them it opens for nobody */
-        char title[64] = "keyring backup ";
-        cli_hex(id, title + strlen(title));
-        rc = shares_put(c, share, title) ? -ECANCELED : 0;
-    }
-    return rc ? rc : lg_client_backup_done(k, id);
-}
-
-static int create(const struct cli *c, struct lg_client *k, const char *file)
-{
-    LG_SECRET_BUF_AUTO char *pass = lg_secret_alloc(LG_PASSPHRASE_MAX + 1);
-    enum lg_slot_type type;
-    size_t len = 0;
-    uint8_t id[LG_ID_LEN];
-    char hex[2 * LG_ID_LEN + 1];
-    unsigned long long bytes = 0;
-    unsigned shares[2] = { 0, 0 };
-    int code = !pass ? cli_fail(CLI_FAILED, "out of memory") : c->shares ? shares_parse(c->shares, &shares[0], &shares[1]) : cli_secret(c, "Passphrase of the backup (not the keyring's)", true, &type, pass, &len);
-    if (!code && c->shares && (c->pass.file || c->pass.fd >= 0))
-        code = cli_fail(CLI_USAGE, "either a passphrase or --shares");
-    if (code)
-        return code;
-    int fd = open(file, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0400);
-    if (fd < 0)
-        return cli_fail(CLI_FAILED, "%s: %s", file, errno == EEXIST ? "exists already; nothing was touched" : strerror(errno));
-    int rc = create_in(k, file, fd, pass, len, shares, c, id, &bytes);
-    close(fd);
-    if (rc) {
-        unlink(file);
-        return rc == -ECANCELED && c->shares ? CLI_FAILED : rc == -EBUSY ? cli_fail(CLI_BUSY, "another keyring backup is being made") : rc == -ESTALE ? cli_fail(CLI_BUSY, "the backup was given up, as the keyring was locked or a study's key destroyed while it was being made; nothing is left of it. Make it again") : cli_explain(c, rc, "backup create");
-    }
-    cli_hex(id, hex);
-    if (c->shares)
-        cli_fail(CLI_OK, "keyring backup %s: %s. Any %u of its %u shares open it: give each to another person, and leave no copy here", hex, file, shares[0], shares[1]);
-    else
-        printf("keyring backup %s: %s. It opens with its own passphrase; keep both away from the ciphertext and from each other.\n", hex, file);
-    return CLI_OK;
-}
+enum { LIST_MAX = 16 << 20, TOMBSTONES_MAX = 1 << 30 };
 
 /* ---- list, void, confirm ------------------------------------------------------------------------------------------------------------------------- */
+
+/* What the key manager knows of it. */
+static void entry_text(char *out, size_t cap, const struct lg_backup_entry *e)
+{
+    char t[32], v[32], size[32] = "";
+    cli_time(e->created, t);
+    cli_time(e->voided, v);
+    if (e->bytes)
+        snprintf(size, sizeof size, "%llu bytes, ", (unsigned long long)e->bytes);
+    snprintf(out, cap, "%s of %s, %s%llu studies, %s%s%s", e->name, t, size, (unsigned long long)e->keys, e->voided ? "void since " : "outstanding", e->voided ? v : "",
+             e->whole ? "" : ", not known to have become whole");
+    for (; *out; out++) /* a file's name makes no line of its own */
+        if ((unsigned char)*out < ' ' || *out == 127)
+            *out = '?';
+}
+
+int backup_describe(struct lg_client *k, const uint8_t id[LG_ID_LEN], char *out, size_t cap)
+{
+    struct lg_backups b = { 0 };
+    int rc = lg_client_backup_list(k, &b);
+    unsigned i = 0;
+    while (i < b.n && memcmp(b.e[i].id, id, LG_ID_LEN) != 0)
+        i++;
+    if (!rc && i == b.n)
+        rc = -ENOENT;
+    if (!rc)
+        entry_text(out, cap, &b.e[i]);
+    free(b.e);
+    return rc;
+}
+
+static void list_json(cJSON *j, const struct lg_backup_entry *e)
+{
+    char id[2 * LG_ID_LEN + 1];
+    cJSON *o = cJSON_CreateObject();
+    cli_hex(e->id, id);
+    cJSON_AddStringToObject(o, "id", id);
+    cli_json_time(o, "created", e->created);
+    cJSON_AddNumberToObject(o, "studies", (double)e->keys);
+    cJSON_AddBoolToObject(o, "void", e->voided != 0);
+    cJSON_AddStringToObject(o, "name", e->name);
+    if (e->bytes)
+        cJSON_AddNumberToObject(o, "bytes", (double)e->bytes);
+    else
+        cJSON_AddNullToObject(o, "bytes");
+    cJSON_AddBoolToObject(o, "whole", e->whole);
+    cJSON_AddItemToArray(j, o);
+}
+
+static void list_line(const struct lg_backup_entry *e)
+{
+    char id[2 * LG_ID_LEN + 1], t[32], v[32] = "", size[32] = "-";
+    cli_hex(e->id, id);
+    cli_time(e->created, t);
+    if (e->voided)
+        cli_time(e->voided, v);
+    if (e->bytes)
+        snprintf(size, sizeof size, "%llu bytes", (unsigned long long)e->bytes);
+    printf("%s\t%s\t%llu studies\t%s%s%s\t%s\t%s\n", id, t, (unsigned long long)e->keys, e->voided ? "void since " : "outstanding", v, e->whole ? "" : ", not known to have become whole", e->name, size);
+}
 
 static int list(const struct cli *c, struct lg_client *k)
 {
     struct lg_backups b = { 0 };
     int rc = lg_client_backup_list(k, &b), code = CLI_OK;
-    const struct lg_backup_entry *e = b.e;
     cJSON *j = c->json && !rc ? cJSON_CreateArray() : NULL;
-    for (unsigned i = 0; !rc && i < b.n; i++) {
-        char id[2 * LG_ID_LEN + 1], t[32], v[32] = "outstanding";
-        cli_hex(e[i].id, id);
-        cli_time(e[i].created, t);
-        if (e[i].voided)
-            cli_time(e[i].voided, v);
-        if (!j) {
-            printf("%s\t%s\t%llu studies\t%s%s\t%s\n", id, t, (unsigned long long)e[i].keys, e[i].voided ? "void since " : "", v, e[i].name);
-            continue;
-        }
-        cJSON *o = cJSON_CreateObject();
-        cJSON_AddStringToObject(o, "id", id);
-        cJSON_AddStringToObject(o, "created", t);
-        cJSON_AddNumberToObject(o, "studies", (double)e[i].keys);
-        cJSON_AddBoolToObject(o, "void", e[i].voided != 0);
-        cJSON_AddStringToObject(o, "name", e[i].name);
-        cJSON_AddItemToArray(j, o);
-    }
+    for (unsigned i = 0; !rc && i < b.n; i++)
+        if (j)
+            list_json(j, &b.e[i]);
+        else
+            list_line(&b.e[i]);
     if (rc)
         code = cli_explain(c, rc, "backup list");
     else if (j)
@@ -160,8 +94,10 @@ static int list(const struct cli *c, struct lg_client *k)
         char t[32], from[32];
         cli_time(b.restored, t);
         cli_time(b.restored_from, from);
-        cli_fail(CLI_OK, "this keyring was restored on %s from a backup%s%s: backups that were made %s, and what was declared void then, are unknown to it", t,
-                 b.restored_from ? " of " : "", b.restored_from ? from : "", b.restored_from ? "between the two" : "before");
+        if (b.restored_from)
+            cli_fail(CLI_OK, "this keyring was restored on %s from a backup of %s: backups that were made between the two, and what was declared void then, are unknown to it", t, from);
+        else
+            cli_fail(CLI_OK, "this keyring was restored on %s from a backup made by an earlier version, which tells of no others: which backups were made before, and which of them are void, is unknown", t);
     }
     free(b.e);
     return code;
@@ -187,6 +123,12 @@ static int void_one(const struct cli *c, struct lg_client *k, const char *text)
         return cli_fail(CLI_USAGE, "%s is no act's id", c->act);
     if (!c->act && (c->sign || c->offline)) {
         struct lg_act a = { .action = LG_ACT_BACKUP_VOID };
+        char what[512];
+        int rc = backup_describe(k, id, what, sizeof what);
+        if (rc == -ENOENT)
+            return cli_fail(CLI_FAILED, "there is no backup %s in the inventory", text);
+        if (!rc && !c->quiet)
+            fprintf(stderr, "backup    %s\n", what);
         memcpy(a.kid, id, LG_ID_LEN);
         return act_perform(c, k, &a);
     }
@@ -200,7 +142,9 @@ static int void_one(const struct cli *c, struct lg_client *k, const char *text)
         return code;
     if (rc)
         return cli_explain(c, rc, "backup void");
-    printf("backup %s is recorded as destroyed\n", text);
+    char what[512];
+    rc = backup_describe(k, id, what, sizeof what);
+    printf("backup %s is recorded as destroyed%s%s\n", text, rc ? "" : ": ", rc ? "" : what);
     return CLI_OK;
 }
 
@@ -400,7 +344,7 @@ static int restore_into(const struct cli *c, const char *file, FILE *f, const st
         return code;
     snprintf(slot, sizeof slot, "%.4000s.root", c->keyring);
     later.name = strrchr(file, '/') ? strrchr(file, '/') + 1 : file;
-    rc = lg_backup_restore(h, key, read_exact, f, c->keyring, slot, pass, len, SCRYPT_MS, &later, &n, &quarantined);
+    rc = lg_backup_restore(h, key, read_exact, f, c->keyring, slot, pass, len, BACKUP_SCRYPT_MS, &later, &n, &quarantined);
     later_done(&later);
     if (rc)
         return explain_backup(rc, file, c->keyring);
@@ -494,7 +438,7 @@ static int run_backup(struct cli *c)
     int code = cli_client(c, &k);
     if (code)
         return code;
-    code = is_list ? list(c, k) : is_confirm ? confirm(c, k) : is_create ? create(c, k, arg) : void_one(c, k, arg);
+    code = is_list ? list(c, k) : is_confirm ? confirm(c, k) : is_create ? backup_create(c, k, arg) : void_one(c, k, arg);
     lg_client_free(k);
     return code;
 }

@@ -5,7 +5,10 @@
 #include "cli.h"
 #include "leadglass/backup.h"
 
-enum { DRILL_SAMPLE = 100 };
+enum { DRILL_SAMPLE = 100, BACKUP_SCRYPT_MS = 500 };
+int backup_create(const struct cli *c, struct lg_client *k, const char *file); /* an exit status */
+/* What the inventory says of this one, for whoever decides about it. -ENOENT. */
+int backup_describe(struct lg_client *k, const uint8_t id[LG_ID_LEN], char *out, size_t cap) LG_MUST;
 struct drill_result {
     uint64_t files, sampled, verified, revoked, no_key, damaged, unchecked;
 };

@@ -19,22 +19,20 @@ static const char reaped[] = "path names, symbolic links, sizes and times of the
 
 static const char *not_covered_text(const struct lg_certificate *x, unsigned i) { return !i && x->removed ? reaped : not_covered[i]; }
 
+/* A keyring that was made from an earlier version's backup, which tells of no others, cannot say that there are none. */
+static bool backups_unknown(const struct lg_certificate *x) { return x->restored && !x->restored_from; }
+
+/* As the version says it that issues this form: what stands in a file is compared with it. */
 static void state_text(const struct lg_certificate *x, char out[64])
 {
-    if (x->backups_all)
+    if (x->backups_all && x->version == 1)
+        snprintf(out, 64, "destroyed, backups outstanding");
+    else if (!x->backups_all && backups_unknown(x))
+        snprintf(out, 64, "destroyed, not known which backups are outstanding");
+    else if (x->backups_all)
         snprintf(out, 64, "destroyed, %llu backup%s outstanding", (unsigned long long)x->backups_all, x->backups_all == 1 ? "" : "s");
     else
         snprintf(out, 64, "destroyed");
-}
-
-static void json_time(cJSON *j, const char *name, uint64_t at)
-{
-    char t[32];
-    cli_time(at, t);
-    if (at)
-        cJSON_AddStringToObject(j, name, t);
-    else
-        cJSON_AddNullToObject(j, name);
 }
 
 static cJSON *json_of(const uint8_t *doc, size_t len, const uint8_t sig[LG_SIGN_LEN], const struct lg_certificate *x)
@@ -68,9 +66,11 @@ static cJSON *json_of(const uint8_t *doc, size_t len, const uint8_t sig[LG_SIGN_
         cJSON_AddNullToObject(j, "bytes");
     else
         cJSON_AddNumberToObject(j, "bytes", (double)x->bytes);
-    cJSON_AddNumberToObject(j, "vaults_counted", x->vaults_counted);
-    cJSON_AddNumberToObject(j, "vaults", x->vaults);
-    json_time(j, "files_removed", x->removed);
+    if (x->version >= 2) { /* what was issued before a form had this does not have it */
+        cJSON_AddNumberToObject(j, "vaults_counted", x->vaults_counted);
+        cJSON_AddNumberToObject(j, "vaults", x->vaults);
+        cli_json_time(j, "files_removed", x->removed);
+    }
     cJSON *all = cJSON_AddArrayToObject(j, "backups_outstanding");
     for (unsigned i = 0; i < x->n_backups; i++) {
         cJSON *b = cJSON_CreateObject();
@@ -80,10 +80,10 @@ static cJSON *json_of(const uint8_t *doc, size_t len, const uint8_t sig[LG_SIGN_
         cJSON_AddStringToObject(b, "created", t);
         cJSON_AddItemToArray(all, b);
     }
-    if (x->version >= 3) { /* what was issued before has none of these */
+    if (x->version >= 3) {
         cJSON_AddNumberToObject(j, "backups_outstanding_total", (double)x->backups_all);
-        json_time(j, "keyring_restored", x->restored);
-        json_time(j, "keyring_restored_from", x->restored_from);
+        cli_json_time(j, "keyring_restored", x->restored);
+        cli_json_time(j, "keyring_restored_from", x->restored_from);
     }
     all = cJSON_AddArrayToObject(j, "not_covered");
     for (unsigned i = 0; i < N_NOT; i++)
@@ -170,7 +170,7 @@ static void html_of(FILE *f, const struct lg_certificate *x, const uint8_t sig[L
     row(f, "Older slot files", "%s", x->anchored ? "useless: a value that they need was overwritten (anchor)" :
         "the study stays destroyed as long as no copy of a root-slot file from before the destruction meets a secret valid for it; no anchor in a TPM was in force for all of its life");
     if (!x->n_backups)
-        row(f, "Keyring backups", x->restored ? "none outstanding that this keyring knows of" : "none outstanding");
+        row(f, "Keyring backups", backups_unknown(x) ? "not known which are outstanding: see below" : x->restored ? "none outstanding that this keyring knows of" : "none outstanding");
     if (x->n_backups) { /* in one cell, small enough that all of them leave it at one page */
         fprintf(f, "<tr><th>Keyring backups outstanding<td class=%s>", x->n_backups > 4 ? "b" : "m");
         for (unsigned i = 0; i < x->n_backups; i++) {
@@ -186,7 +186,7 @@ static void html_of(FILE *f, const struct lg_certificate *x, const uint8_t sig[L
         cli_time(x->restored, t);
         cli_time(x->restored_from, from);
         row(f, "Restored keyring", "restored on %s from a keyring backup%s%s: backups that were made %s are unknown to it and not listed here", t,
-            x->restored_from ? " of " : "", x->restored_from ? from : "", x->restored_from ? "between the two" : "before, other than those listed,");
+            x->restored_from ? " of " : " made by an earlier version, which tells of no others", x->restored_from ? from : "", x->restored_from ? "between the two" : "before, other than those listed,");
     }
     fputs("<tr><th>Not covered<td><ul>", f);
     for (unsigned i = 0; i < N_NOT; i++) {

@@ -102,6 +102,7 @@ void cli_unconfirmed_tell(const struct cli *c, const struct lg_unconfirmed *u, c
 int cli_unconfirmed(const struct cli *c, const struct lg_unconfirmed *u, cJSON *j);
 void cli_hex(const uint8_t id[LG_ID_LEN], char out[2 * LG_ID_LEN + 1]);
 void cli_time(uint64_t t, char out[32]);
+void cli_json_time(cJSON *j, const char *name, uint64_t t); /* 0: null */
 
 /* What status says of the access log: into j, or printed when that is NULL. */
 /* Whether a mount's process says of itself that it keeps no access log. */

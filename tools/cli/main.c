@@ -109,6 +109,16 @@ void cli_time(uint64_t t, char out[32])
         snprintf(out, 32, "-");
 }
 
+void cli_json_time(cJSON *j, const char *name, uint64_t t)
+{
+    char text[32];
+    cli_time(t, text);
+    if (t)
+        cJSON_AddStringToObject(j, name, text);
+    else
+        cJSON_AddNullToObject(j, name);
+}
+
 static void usage(FILE *f)
 {
     fputs("usage: leadglass COMMAND [options] ...\n\n", f);

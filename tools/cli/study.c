@@ -18,16 +18,6 @@ static void add_id(cJSON *j, const char *name, const uint8_t id[LG_ID_LEN])
         cJSON_AddStringToObject(j, name, hex);
 }
 
-static void add_time(cJSON *j, const char *name, uint64_t t)
-{
-    char text[32];
-    cli_time(t, text);
-    if (t)
-        cJSON_AddStringToObject(j, name, text);
-    else
-        cJSON_AddNullToObject(j, name);
-}
-
 static cJSON *study_json(const struct lg_study *s)
 {
     char kid[2 * LG_ID_LEN + 1], t[32];
@@ -50,9 +40,9 @@ static cJSON *study_json(const struct lg_study *s)
     cJSON_AddBoolToObject(j, "held", s->held);
     add_id(j, "hold", s->hold);
     add_id(j, "act", s->act);
-    add_time(j, "retain_until", s->retain_until);
+    cli_json_time(j, "retain_until", s->retain_until);
     cJSON_AddNumberToObject(j, "rule", s->rule);
-    add_time(j, "destroyed_not_before", s->due);
+    cli_json_time(j, "destroyed_not_before", s->due);
     cJSON_AddBoolToObject(j, "unconfirmed", s->unconfirmed);
     return j;
 }
@@ -103,20 +93,6 @@ static int study_list(const struct cli *c, struct lg_client *k)
     return c->json ? cli_print_json(l.all) : CLI_OK;
 }
 
-/* Keyring backups from before a destruction that are not void; -1: not destroyed, or this user may not know. */
-static int outstanding(struct lg_client *k, const struct lg_study *s)
-{
-    struct lg_backups b = { 0 };
-    int left = -1;
-    if (s->state == LG_KEY_DESTROYED && lg_client_backup_list(k, &b) == 0) {
-        left = 0;
-        for (unsigned i = 0; i < b.n; i++)
-            left += !b.e[i].voided && b.e[i].created <= s->changed;
-    }
-    free(b.e);
-    return left;
-}
-
 static int study_show(const struct cli *c, struct lg_client *k, const char *uid)
 {
     struct lg_study *s = calloc(1, sizeof *s);
@@ -129,19 +105,19 @@ static int study_show(const struct cli *c, struct lg_client *k, const char *uid)
         return cli_explain(c, rc, "study show");
     }
     rc = lg_client_study_show(k, uid, s);
-    int left = rc ? -1 : outstanding(k, s);
+    bool told = !rc && s->outstanding != LG_OUTSTANDING_UNKNOWN;
     if (rc == -ENOENT)
         code = cli_fail(CLI_FAILED, "study %s is not known to this keyring", uid);
     else if (rc)
         code = cli_explain(c, rc, "study show");
     else if (c->json) {
         cJSON *j = study_json(s);
-        if (left >= 0)
-            cJSON_AddNumberToObject(j, "backups_outstanding", left);
+        if (told)
+            cJSON_AddNumberToObject(j, "backups_outstanding", (double)s->outstanding);
         code = cli_print_json(j);
     } else {
         char state[64];
-        snprintf(state, sizeof state, left > 0 ? "%s, %d backup%s outstanding" : "%s", lg_key_state_name(s->state), left, left == 1 ? "" : "s");
+        snprintf(state, sizeof state, told && s->outstanding ? "%s, %llu backup%s outstanding" : "%s", lg_key_state_name(s->state), (unsigned long long)s->outstanding, s->outstanding == 1 ? "" : "s");
         cli_hex(s->kid, kid);
         cli_time(s->created, t);
         cli_time(s->changed, u);
