@@ -11,6 +11,7 @@ struct lg_opened {
     uint32_t uid, gid;
     int32_t pid;
     const char *how;
+    bool direct; /* what is written goes past the kernel's pages */
     int64_t began_us; /* when it was asked for: lg_front_now */
     _Atomic uint64_t read, written;
 };

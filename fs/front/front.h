@@ -18,6 +18,7 @@ struct lg_front {
     bool read_only;
     struct lg_front_audit *audit; /* NULL: no access log */
     struct lg_gone *gone; /* names that the kernel is still to be told of */
+    bool direct_writes; /* handles that only write go past the kernel's pages */
     struct lg_ring *ring; /* NULL: every request comes from /dev/fuse */
     enum lg_ring_lack lack; /* why; LG_RING_TRIED: they are to come over io_uring */
 };
@@ -45,6 +46,9 @@ void lg_gone_tell(struct lg_front *f, fuse_ino_t parent, const char *name);
  * keeps requests from coming over io_uring. */
 void lg_front_tell_reads(void);
 void lg_front_tell_mount(const struct lg_front *f, pthread_t thread);
+
+/* Whether this kernel, after a write that went past its pages, drops what a reader put there meanwhile (kernel.c). */
+bool lg_kernel_forgets(void);
 
 /* FUSE over io_uring (ring.c). Why it is not to be had here; LG_RING_TRIED: it is, as far as can be known before mounting. */
 enum lg_ring_lack lg_ring_lack(void);

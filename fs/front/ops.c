@@ -11,8 +11,8 @@
 #include "leadglass/names.h"
 #include "order.h"
 
-/* LARGE: reads of that much come one behind the other, and several processors are to open them. */
-enum { IO_MAX = 1024 * 1024, LARGE = 1024 * 1024 };
+/* LARGE: reads of that much, but for a file's first, come one behind the other, and several processors are to open them. */
+enum { IO_MAX = 1024 * 1024, LARGE = 256 * 1024 };
 
 static struct lg_front *front(fuse_req_t req) { return fuse_req_userdata(req); }
 static struct lg_volume *vol(fuse_req_t req) { return front(req)->volume; }
@@ -86,6 +86,7 @@ static void op_init(void *user, struct fuse_conn_info *c)
     c->max_background = f->ring ? (unsigned)get_nprocs_conf() * LG_RING_DEPTH / 2 : 64;
     c->congestion_threshold = c->max_background * 3 / 4;
     c->time_gran = 1;
+    f->direct_writes = lg_kernel_forgets();
 }
 
 static struct fuse_entry_param entry_param(struct lg_front *f, const struct lg_entry *e)
@@ -271,10 +272,12 @@ static void release(struct lg_front *f, struct lg_opened *o)
     free(o);
 }
 
-static void opened(struct fuse_file_info *fi, struct lg_opened *o)
+static void opened(const struct lg_front *f, struct fuse_file_info *fi, struct lg_opened *o)
 {
     fi->fh = (uintptr_t)o;
     fi->keep_cache = 1;
+    /* What is only written goes past the kernel's pages: a copy less. Not with O_DIRECT, whose asynchronous writes the kernel looks after only without this. */
+    fi->direct_io = o->direct = f->direct_writes && (fi->flags & (O_ACCMODE | O_DIRECT)) == O_WRONLY;
     fi->noflush = (fi->flags & O_ACCMODE) == O_RDONLY; /* nothing to commit */
 }
 
@@ -295,7 +298,7 @@ static void op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
     }
     if (lg_volume_read_moved(o->h)) /* a read would make the kernel ask again, but it may have the pages */
         (void)!fuse_lowlevel_notify_inval_inode(f->session, ino, -1, 0);
-    opened(fi, o);
+    opened(f, fi, o);
     if (fuse_reply_open(req, fi) == -ENOENT)
         release(f, o);
 }
@@ -310,7 +313,7 @@ static void reply_created(fuse_req_t req, int rc, const struct lg_entry *e, stru
         return;
     }
     struct fuse_entry_param p = entry_param(f, e);
-    opened(fi, o);
+    opened(f, fi, o);
     if (fuse_reply_create(req, &p, fi) == -ENOENT) {
         release(f, o);
         lg_volume_forget(f->volume, e->node, 1);
@@ -352,7 +355,7 @@ static void op_tmpfile(fuse_req_t req, fuse_ino_t parent, mode_t mode, struct fu
 static void op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi)
 {
     (void)ino;
-    if (size >= LARGE && lg_ring_put_off())
+    if (size >= LARGE && off > 0 && lg_ring_put_off())
         return;
     void *buf = reply_buffer(req, size);
     ssize_t n = buf ? lg_volume_read(handle(fi), buf, size, (uint64_t)off) : -ENOMEM;
@@ -382,9 +385,16 @@ static void op_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t siz
 #else
     bool setid = false; /* the kernel does it by itself */
 #endif
+    /* For a handle past its pages the kernel leaves it to us to make a write durable that is to be so, as it hands on the flags. */
+    bool sync = open_of(fi)->direct && fi->flags & O_DSYNC;
+    if (sync && lg_ring_put_off())
+        return;
     ssize_t n = kill_privileges(req, ino, fi, setid);
     if (!n)
         n = lg_volume_write(handle(fi), buf, size, (uint64_t)off);
+    int rc = n >= 0 && sync ? lg_volume_fsync(handle(fi), true) : 0;
+    if (rc)
+        n = rc;
     if (n < 0) {
         done(req, (int)n);
         return;

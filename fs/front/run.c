@@ -22,7 +22,7 @@
 #include "leadglass/crypto.h"
 #include "options.h"
 
-enum { READAHEAD_KB = 1024, TICK_S = 1, IDLE_THREADS = 10, EXPIRE_S = 60, ANCHOR_S = 600, ANCHOR_AGAIN_S = 10, ASK_AGAIN_S = 5, FOUND_MS = 10000 };
+enum { READAHEAD_KB = 508, TICK_S = 1, IDLE_THREADS = 10, EXPIRE_S = 60, ANCHOR_S = 600, ANCHOR_AGAIN_S = 10, ASK_AGAIN_S = 5, FOUND_MS = 10000 };
 
 struct program {
     struct lg_front_options o;
@@ -387,7 +387,8 @@ static void obey_quotas(void)
     (void)!syscall(SYS_capset, &head, caps);
 }
 
-/* The kernel reads ahead 128 KiB unless told otherwise; larger requests cost less each. Best effort. */
+/* The kernel reads ahead 128 KiB unless told otherwise; larger requests cost less each. From 512 KiB on it would make 64 KiB, not 32, of the first few
+ * that somebody reads of a file. Best effort. */
 static void raise_readahead(const char *mountpoint)
 {
     char device[LG_DEVICE_MAX], path[96], value[16];
