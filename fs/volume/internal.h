@@ -208,8 +208,9 @@ void lg_tmp_name(char out[32]);
 int lg_name_exists(int dirfd, const char *lower) LG_MUST;
 
 /* ---- rekey.c ---- */
-/* The application's modification time of a re-encrypted file (path: of the lower file), whose own is the time of that. */
-void lg_mtime_moved(const char *path, struct stat *st);
+/* The application's modification time of a re-encrypted file (path: of the lower file), whose own is the time of that. False: what is noted there is of another
+ * state of the file, and st as it was. */
+bool lg_mtime_moved(const char *path, struct stat *st);
 /* Before an fsync is acknowledged: the name of a file re-encrypted just now is durable. */
 int lg_name_sync(struct lg_volume *v, struct lg_node *n) LG_MUST;
 

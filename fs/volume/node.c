@@ -505,14 +505,20 @@ void lg_node_stat(struct lg_volume *v, struct lg_node *n, struct stat *st)
         st->st_size = (off_t)lg_target_len(len < 0 ? (size_t)st->st_size : (size_t)len);
     } else if (S_ISREG(st->st_mode)) {
         stat_file(v, n, st);
-        if (st->st_mtim.tv_nsec == LG_MTIME_MOVED_NS) {
+        for (bool again = st->st_mtim.tv_nsec == LG_MTIME_MOVED_NS; again;) {
             char path[32];
+            struct stat now;
             int fd = lg_node_open(v, n, O_PATH | O_NOFOLLOW);
-            if (fd >= 0) {
-                lg_fd_path(fd, path);
-                lg_mtime_moved(path, st);
-                close(fd);
+            lg_fd_path(fd, path);
+            /* Re-encryption may have put another in its place since: then that one's time is the one to be asked for. */
+            again = fd >= 0 && !lg_mtime_moved(path, st) && !fstat(fd, &now) && (now.st_mtim.tv_sec != st->st_mtim.tv_sec || now.st_mtim.tv_nsec != st->st_mtim.tv_nsec);
+            if (again) {
+                *st = now;
+                stat_file(v, n, st);
+                again = st->st_mtim.tv_nsec == LG_MTIME_MOVED_NS;
             }
+            if (fd >= 0)
+                close(fd);
         }
     }
     st->st_blksize = (blksize_t)v->info.chunk_size;

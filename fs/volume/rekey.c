@@ -11,17 +11,18 @@ enum { TRIES = 3, LIST_MAX = 65536 };
 
 /* ---- the time that the application set, of a file whose lower time says when it was re-encrypted ------------------------------------- */
 
-void lg_mtime_moved(const char *path, struct stat *st)
+bool lg_mtime_moved(const char *path, struct stat *st)
 {
     uint8_t raw[32];
     if (getxattr(path, LG_MTIME_XATTR, raw, sizeof raw) != (ssize_t)sizeof raw)
-        return;
+        return false;
     struct lg_rd r = lg_rd(raw, sizeof raw);
     int64_t below_s = (int64_t)lg_rd_u64(&r), below_ns = (int64_t)lg_rd_u64(&r), s = (int64_t)lg_rd_u64(&r), ns = (int64_t)lg_rd_u64(&r);
     if (below_s != st->st_mtim.tv_sec || below_ns != st->st_mtim.tv_nsec || ns < 0 || ns > 999999999)
-        return; /* of an earlier state of the file */
+        return false;
     st->st_mtim.tv_sec = s;
     st->st_mtim.tv_nsec = ns;
+    return true;
 }
 
 static int mtime_move(int fd, const struct stat *was)

@@ -845,6 +845,42 @@ static void test_given_up_and_gone(void **state)
     }
 }
 
+/* Whoever looks at a file while another takes its place sees the time that was set, of either. */
+static _Atomic bool looked_enough;
+static void *looks_at_time(void *arg)
+{
+    struct lg_entry *e = arg;
+    uintptr_t wrong = 0;
+    struct stat st;
+    while (!looked_enough)
+        wrong += lg_volume_getattr(v, e->node, &st) != 0 || st.st_mtim.tv_sec != e->st.st_mtim.tv_sec || st.st_mtim.tv_nsec != e->st.st_mtim.tv_nsec;
+    return (void *)wrong;
+}
+
+static void test_rekey_times(void **state)
+{
+    enum { ROUNDS = 300 };
+    (void)state;
+    struct stat set = { .st_mtim = { 1234567890, 123456789 } };
+    pthread_t t;
+    void *wrong;
+    assert_int_equal(put(LG_ROOT_NODE, "f", "contents", 8), 0);
+    struct lg_entry e = look(LG_ROOT_NODE, "f");
+    assert_int_equal(lg_volume_setattr(v, e.node, &set, LG_SET_MTIME, &e.st), 0);
+    looked_enough = false;
+    assert_int_equal(pthread_create(&t, NULL, looks_at_time, &e), 0);
+    for (unsigned i = 0; i < ROUNDS; i++) {
+        newest++;
+        lg_keys_resync(keys);
+        assert_int_equal(lg_volume_rekey(v, e.node, NULL), 0);
+    }
+    looked_enough = true;
+    pthread_join(t, &wrong);
+    newest = 1;
+    assert_int_equal((uintptr_t)wrong, 0);
+    assert_int_equal(lg_volume_close(v), 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = { cmocka_unit_test_setup_teardown(test_names, setup, teardown), cmocka_unit_test_setup_teardown(test_errors, setup, teardown),
@@ -854,6 +890,7 @@ int main(void)
                                         cmocka_unit_test_setup_teardown(test_emptied_behind_end, setup, teardown),
                                         cmocka_unit_test_setup_teardown(test_given_up, setup, teardown),
                                         cmocka_unit_test_setup_teardown(test_given_up_and_gone, setup, teardown),
+                                        cmocka_unit_test_setup_teardown(test_rekey_times, setup, teardown),
                                         cmocka_unit_test_setup_teardown(test_sweep_newborn, setup, teardown) };
     if (geteuid() != 0) {
         puts("SKIPPED: needs root (file handles, owners)");
