@@ -133,6 +133,9 @@ static int recommit_once(struct lg_file *f, unsigned n)
         rc = lg_write_again(f);
     if (!rc)
         rc = lg_slot_encode(&s, f->key, f->acc, f->s0_raw, f->slot_raw[n], f->slot_raw[target]);
+    struct timespec ts[2] = { { 0, UTIME_OMIT }, st.st_mtim };
+    if (!rc) /* at once, and again below: whoever is killed in between leaves its own time there */
+        rc = sys->futimens(sys->arg, f->fd, ts);
     if (!rc)
         rc = sys->fdatasync(sys->arg, f->fd); /* what the new slot calls durable */
     for (size_t i = 0; i < LG_HEAD_ENTRIES; i++)
@@ -142,7 +145,6 @@ static int recommit_once(struct lg_file *f, unsigned n)
     memcpy(head + 2 * LG_SECTOR, f->slot_raw[1], LG_SECTOR);
     if (!rc)
         rc = lg_sys_write_full(sys, f->fd, head, sizeof head, 0);
-    struct timespec ts[2] = { { 0, UTIME_OMIT }, st.st_mtim };
     if (!rc)
         rc = sys->futimens(sys->arg, f->fd, ts);
     if (!rc)

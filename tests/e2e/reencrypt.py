@@ -114,12 +114,14 @@ def writer():
 threads = [threading.Thread(target=f) for f in (reader, reader, writer)]
 for t in threads:
     t.start()
+killed = [time.time_ns()]
 for i in range(3):
     p = w.spawn([os.path.join(BIN, "leadglass"), "key", "reencrypt", vault, "--all-studies", "--rate", "60"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     time.sleep(0.3 + 0.2 * i)
     if i == 1:
         backup("vault-during")
     os.kill(w.pid_of(), signal.SIGKILL)
+    killed.append(time.time_ns())
     p.wait(300)
     w.children.remove(p)
     w.mount()
@@ -132,10 +134,14 @@ assert not errors, errors
 assert r.returncode == 0 or "f" not in r.stderr.replace("busy", ""), r
 assert {key(p)[1] for p in mine} == {"3"} and {key(p)[1] for p in want if p not in mine} == {"2"}
 same()
-assert times() == before
+# Killed between the two calls by which a recovery writes a header and sets its time back, it leaves its own time (docs/FORMAT.md): the sweep, two readers and the
+# re-encryption can each be just there, from the second time on.
+now = times()
+late = {p: now[p] for p in want if now[p] != before[p]}
+assert len(late) <= 2 * 4 and all(killed[1] - 10**9 < t <= killed[3] for t in late.values()), (late, killed)
 w.remount()
 same()
-assert times() == before
+assert times() == now
 
 # A backup from before opens, and so do the whole files of one taken in the midst, and one from afterwards; with the keyring, and with a keyring backup.
 w.umount()
