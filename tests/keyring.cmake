@@ -12,6 +12,8 @@ lg_unit(acts_test SOURCES unit/acts_test.c OBJECTS lg_keyring lg_crypto lg_wire 
 target_include_directories(acts_test PRIVATE ${CMAKE_SOURCE_DIR}/keymgr/keyring)
 lg_unit(check_test SOURCES unit/check_test.c OBJECTS lg_keyring lg_crypto lg_wire LIBS PkgConfig::OPENSSL PkgConfig::LMDB)
 target_include_directories(check_test PRIVATE ${CMAKE_SOURCE_DIR}/keymgr/keyring)
+lg_unit(patient_test SOURCES unit/patient_test.c OBJECTS lg_keyring lg_crypto lg_wire LIBS PkgConfig::OPENSSL PkgConfig::LMDB)
+target_include_directories(patient_test PRIVATE ${CMAKE_SOURCE_DIR}/keymgr/keyring)
 lg_unit(erased_test SOURCES unit/erased_test.c OBJECTS lg_keyring lg_crypto lg_wire LIBS PkgConfig::OPENSSL PkgConfig::LMDB)
 target_include_directories(erased_test PRIVATE ${CMAKE_SOURCE_DIR}/keymgr/keyring)
 lg_unit(restore_test SOURCES unit/restore_test.c OBJECTS lg_keyring lg_crypto lg_wire LIBS PkgConfig::OPENSSL PkgConfig::LMDB)

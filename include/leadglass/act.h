@@ -183,7 +183,7 @@ struct lg_policy {
     unsigned n_rules;      /* rule 0 is the one that studies follow unless told otherwise */
     struct lg_rule {
         char name[LG_RULE_NAME_MAX + 1];
-        uint32_t years;    /* after the patient's last study that follows the rule (worklist), after the study's own date (refusals); 0: none */
+        uint32_t years;    /* after the patient's last study that follows the rule; 0: none */
     } rules[LG_RULES_MAX];
 };
 #define LG_POLICY_MAX 512u
@@ -192,5 +192,8 @@ int lg_policy_encode(const struct lg_policy *p, uint8_t out[LG_POLICY_MAX], size
 int lg_policy_decode(const uint8_t *untrusted, size_t len, struct lg_policy *ret) LG_MUST;
 /* When a study of this date (YYYYMMDD; anything else: of the day of created) has been kept as long as the rule says: the start of that day in UTC. */
 uint64_t lg_policy_due(const struct lg_policy *p, unsigned rule, const char *date, uint64_t created);
+/* A rule counts from the patient's last study that follows it: the later of due, which the others gave, and what one that follows `of` gives. */
+uint64_t lg_policy_last(const struct lg_policy *p, unsigned rule, uint64_t due, unsigned of, const char *date, uint64_t created);
+unsigned lg_policy_rule(const struct lg_policy *p, unsigned rule); /* the one that is meant: one that there is no more is the first */
 
 #endif

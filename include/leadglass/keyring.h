@@ -336,6 +336,9 @@ struct lg_keyring_time {
     enum lg_frozen frozen;   /* while it is, nothing becomes due and no act of two officers is taken but LG_ACT_CLOCK */
     uint64_t frozen_at;
 };
+/* Which studies are of one patient is kept, as retention rules count from a patient's last study. A keyring from before this is told, at most max studies at a
+ * time (0 left: it knows all of them); until then rules answer -EINPROGRESS. Commits by itself. */
+int lg_keyring_gather(struct lg_keyring *k, unsigned max, bool *ret_left) LG_MUST;
 /* Takes the clocks in; call every minute or so while unlocked. Needs begin. */
 int lg_keyring_tick(struct lg_keyring *k, struct lg_keyring_time *ret) LG_MUST;
 int lg_keyring_time(struct lg_keyring *k, struct lg_keyring_time *ret) LG_MUST; /* as of the last tick; changes nothing */
@@ -375,7 +378,8 @@ enum lg_act_effect { LG_EFFECT_NONE, LG_EFFECT_DROP /* LG_EVENT_REVOKE */, LG_EF
  *   -ETIME     expired, made in the future, or for too long     -EKEYREJECTED  the signature is not a registered officer's
  *   -EPERM     officers are registered: it needs their signatures   -EACCES  not this role, or not from this account
  *   -EALREADY  the document was used, or things are so already  -ESTALE  the UID has another key by now   -ENOENT
- *   -EBUSY     a legal hold        -EDOM  retention has not ended (or longer where shorter was said, and the reverse)
+ *   -EBUSY     a legal hold        -EDOM  retention has not ended, which by a rule counts from the patient's last study (or longer where shorter was said, and the reverse)
+ *   -EINPROGRESS  whether a rule keeps it cannot be told yet (lg_keyring_gather)
  *   -EDQUOT    too many suspensions  -ENOLCK  the clock is frozen  -EUSERS  too few officers would be left  -EEXIST  officer's key, name or account
  *   -EROFS     the keyring was put back, and this is not what accepts it
  *   -EKEYREVOKED  destroyed        -EBADMSG  the officers are not those the slot file vouches for */

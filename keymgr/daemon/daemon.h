@@ -155,6 +155,9 @@ struct lg_worker {
     bool stop;
     uint8_t trim_told[LG_ID_LEN]; /* the act for which every mount has confirmed that it uses newest versions only; zeros: none */
     int64_t tick_at;  /* when the clocks are looked at again */
+    bool gathering;   /* which studies are of one patient: some more of it at gather_at */
+    int gather_rc;
+    int64_t gather_at;
     bool frozen_said; /* that they cannot be believed was logged */
     struct lg_audit_log *audit; /* NULL: none is kept */
     bool audit_durable;         /* something of this turn is in it before it is answered */

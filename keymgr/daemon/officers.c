@@ -6,7 +6,7 @@
 
 #include "daemon.h"
 
-enum { TICK_MS = 60000, SOON_MS = 1000, DUE_MAX = 8192 };
+enum { TICK_MS = 60000, SOON_MS = 1000, DUE_MAX = 8192, GATHER_MS = 20, GATHER_MAX = 250 };
 
 bool lg_officer_account(struct lg_worker *w, uid_t uid)
 {
@@ -377,13 +377,10 @@ int lg_time_look(struct lg_worker *w, struct lg_keyring_time *ret)
     return rc;
 }
 
-void lg_tick(struct lg_worker *w)
+static void tick(struct lg_worker *w, int64_t now)
 {
     struct lg_keyring_time t = { 0 };
     uint64_t next;
-    int64_t now = lg_ms();
-    if (!lg_keyring_unlocked(w->keyring) || now < w->tick_at || lg_keyring_in_txn(w->keyring))
-        return;
     w->tick_at = now + TICK_MS;
     int rc = lg_keyring_begin(w->keyring);
     if (!rc)
@@ -414,4 +411,31 @@ void lg_tick(struct lg_worker *w)
     w->ops[w->n_ops++] = (struct lg_op){ .type = LG_OP_DUE };
     /* Those that only wait for running time are looked at every second while they are few enough to be first. */
     w->tick_at = now + SOON_MS;
+}
+
+/* Of a keyring from an earlier version, a little at a time: mounts ask for keys meanwhile. */
+static bool gather(struct lg_worker *w)
+{
+    bool left = false;
+    int rc = lg_keyring_gather(w->keyring, GATHER_MAX, &left);
+    if (rc && rc != w->gather_rc)
+        lg_log(LOG_ERR, "which studies are of one patient cannot be noted (%s): until then nothing is destroyed that a retention rule could keep", strerror(-rc));
+    if (!rc && w->gathering && !left)
+        lg_log(LOG_NOTICE, "which studies are of one patient is noted: retention rules count from a patient's last study");
+    w->gather_rc = rc;
+    w->gathering = left && !rc;
+    return w->gathering;
+}
+
+void lg_tick(struct lg_worker *w)
+{
+    int64_t now = lg_ms();
+    if (!lg_keyring_unlocked(w->keyring) || lg_keyring_in_txn(w->keyring))
+        return;
+    if (now >= w->tick_at)
+        tick(w, now);
+    else if (!w->gathering || now < w->gather_at)
+        return;
+    if (gather(w))
+        w->gather_at = lg_ms() + GATHER_MS;
 }

@@ -331,6 +331,8 @@ static int next_timeout(const struct lg_worker *w)
         at = sign;
     if (lg_keyring_unlocked(w->keyring) && (at < 0 || w->tick_at < at))
         at = w->tick_at;
+    if (lg_keyring_unlocked(w->keyring) && w->gathering && w->gather_at < at)
+        at = w->gather_at;
     for (unsigned i = 0; i < LG_CLIENTS_MAX; i++) {
         const struct lg_conn *c = &w->conns[i];
         if (c->fd < 0)

@@ -331,11 +331,11 @@ static int on_pending(struct lg_checking *x, const uint8_t *key, size_t key_len,
 
 static const char *state_purpose(const uint8_t *key, size_t len)
 {
-    static const struct { const char *name, *purpose; } by_name[] = { { "anchor", "anchor.." }, { "officers", "offmode." }, { "officers dirty", "offdirty" }, { "policy", "policy.." }, { "signkey", "signkey." }, { "time", "time...." }, { "line", "rollback" } };
+    static const struct { const char *name, *purpose; } by_name[] = { { "anchor", "anchor.." }, { "officers", "offmode." }, { "officers dirty", "offdirty" }, { "policy", "policy.." }, { "signkey", "signkey." }, { "time", "time...." }, { "patients", "gathered" }, { "line", "rollback" } };
     for (size_t i = 0; i < sizeof by_name / sizeof *by_name; i++)
         if (len == strlen(by_name[i].name) && memcmp(key, by_name[i].name, len) == 0)
             return by_name[i].purpose;
-    return begins(key, len, "r", 1 + LG_SIGN_PUB_LEN) ? "suspends" : begins(key, len, "w", 1 + 8 + LG_ID_LEN) ? "waiting." : begins(key, len, "t", 1 + LG_ID_LEN) ? "trimwait" : begins(key, len, "f", 1 + 2 * LG_ID_LEN) ? "reaped.." : begins(key, len, "g", 1 + 2 * LG_ID_LEN) ? "reapwant" : NULL;
+    return begins(key, len, "r", 1 + LG_SIGN_PUB_LEN) ? "suspends" : begins(key, len, "w", 1 + 8 + LG_ID_LEN) ? "waiting." : begins(key, len, "t", 1 + LG_ID_LEN) ? "trimwait" : begins(key, len, "f", 1 + 2 * LG_ID_LEN) ? "reaped.." : begins(key, len, "g", 1 + 2 * LG_ID_LEN) ? "reapwant" : begins(key, len, "p", 1 + 16) ? "patient." : NULL;
 }
 
 static int sign_key(struct lg_checking *x, const uint8_t *b, size_t len)
@@ -381,7 +381,7 @@ static int on_sealed(struct lg_checking *x, enum lg_table t, const char *purpose
     lg_hex_encode(key, n, hex);
     snprintf(subject, sizeof subject, "%s", what[t]);
     if (t == LG_T_STATE) /* a name, in part of letters */
-        snprintf(subject, sizeof subject, "%.*s", (purpose[0] == 's' && purpose[1] == 'u') || purpose[0] == 'w' || (purpose[0] == 't' && purpose[1] == 'r') || purpose[0] == 'r' ? 1 : (int)key_len, (const char *)key);
+        snprintf(subject, sizeof subject, "%.*s", (purpose[0] == 's' && purpose[1] == 'u') || purpose[0] == 'w' || (purpose[0] == 'p' && purpose[1] == 'a') || (purpose[0] == 't' && purpose[1] == 'r') || purpose[0] == 'r' ? 1 : (int)key_len, (const char *)key);
     if (t == LG_T_TOMBSTONES) {
         lg_hex_encode(key + LG_MAC_LEN, LG_ID_LEN, hex);
         snprintf(subject, sizeof subject, "tombstone of key %s", hex);

@@ -60,8 +60,25 @@ int lg_do_retain(struct lg_keyring *k, struct lg_acting *x) LG_MUST;
 int lg_do_rule(struct lg_keyring *k, struct lg_acting *x) LG_MUST;
 /* Every waiting period begins anew. */
 int lg_waiting_restart(struct lg_keyring *k) LG_MUST;
-/* May this study be destroyed now? -EBUSY: held. -EDOM: retained, or not due by its rule (unless exception). */
-int lg_may_destroy(struct lg_keyring *k, const struct lg_record *r, const struct lg_time *t, bool exception) LG_MUST;
+/* May this study be destroyed now? -EBUSY: held. -EDOM: retained, or not due by its rule, which counts from the patient's last study (unless exception).
+ * -EINPROGRESS: the patients' studies are still being gathered. looked: as lg_patient_keeps. */
+struct lg_patient_looked;
+int lg_may_destroy(struct lg_keyring *k, const struct lg_record *r, const struct lg_time *t, bool exception, struct lg_patient_looked *looked) LG_MUST;
+
+/* ---- patient.c ---- */
+#define LG_PATIENT_STUDIES_MAX 16384u /* what has more is nobody, and nothing of it is due by a rule */
+/* Both in the transaction that makes a study, learns its patient, or begins to destroy it. patient may be "". */
+int lg_patient_add(struct lg_keyring *k, const uint8_t kid[LG_ID_LEN], const char *patient) LG_MUST;
+int lg_patient_forget(struct lg_keyring *k, const struct lg_record *r) LG_MUST;
+/* -EDOM, -EINPROGRESS: as lg_may_destroy. looked (NULL, or begun with zeros): what was last found to keep nothing, good until the transaction ends. */
+struct lg_patient_looked {
+    bool any;
+    unsigned rule;
+    char patient[LG_PATIENT_ID_MAX + 1];
+};
+int lg_patient_keeps(struct lg_keyring *k, const struct lg_record *r, uint64_t wall, struct lg_patient_looked *looked) LG_MUST;
+int lg_patients_load(struct lg_keyring *k) LG_MUST; /* after unlocking */
+int lg_patients_note(struct lg_keyring *k) LG_MUST; /* before a commit that may have made studies */
 
 /* ---- acts.c ---- */
 int lg_act_put(struct lg_keyring *k, const uint8_t id[LG_ID_LEN], const struct lg_act_record *r) LG_MUST;

@@ -228,6 +228,8 @@ int lg_keyring_unlock(struct lg_keyring *k, const struct lg_roots *roots)
     lg_roots_done(&all);
     if (!rc)
         rc = lg_rollback_load(k);
+    if (!rc)
+        rc = lg_patients_load(k);
     if (rc) {
         lg_keyring_lock(k);
     } else if (k->rolled) {
@@ -282,12 +284,15 @@ int lg_keyring_commit(struct lg_keyring *k)
 {
     unsigned failed = 0;
     int rc = k->meta_dirty ? lg_meta_write(k) : 0;
+    if (!rc)
+        rc = lg_patients_note(k);
     if (!rc) {
         rc = lg_store_commit(k->store, &failed);
         if (!rc)
             rc = lg_mirror_failed(k, failed);
         if (!rc) {
             k->saved = k->meta;
+            k->gather.made = k->meta.studies + k->meta.destroyed;
             k->rolled_saved = k->rolled;
         } else {
             k->meta = k->saved;
@@ -455,7 +460,7 @@ int lg_keyring_study_key(struct lg_keyring *k, const struct lg_study_info *info,
             return rc;
         rc = lg_info_open(k, &r, key.key, &old);
         if (!rc) {
-            bool more = learn(old.patient_id, sizeof old.patient_id, info->patient_id);
+            bool named = !old.patient_id[0] && info->patient_id[0], more = learn(old.patient_id, sizeof old.patient_id, info->patient_id);
             more |= learn(old.accession, sizeof old.accession, info->accession);
             more |= learn(old.date, sizeof old.date, info->date);
             more |= learn(old.modality, sizeof old.modality, info->modality);
@@ -463,6 +468,8 @@ int lg_keyring_study_key(struct lg_keyring *k, const struct lg_study_info *info,
                 rc = lg_info_seal(k, &r, key.key, &old);
             if (more && !rc)
                 rc = lg_record_put(k, &r);
+            if (named && !rc)
+                rc = lg_patient_add(k, r.kid, old.patient_id);
         }
         if (rc) {
             lg_secret_free(key.key);
@@ -484,6 +491,8 @@ int lg_keyring_study_key(struct lg_keyring *k, const struct lg_study_info *info,
         rc = lg_record_put(k, &r);
     if (!rc)
         rc = lg_store_put(k->store, LG_T_LOOKUP, r.lookup, sizeof r.lookup, r.kid, LG_ID_LEN);
+    if (!rc)
+        rc = lg_patient_add(k, r.kid, info->patient_id);
     if (rc) {
         lg_secret_free(key.key);
         return rc;
@@ -662,9 +671,11 @@ int lg_keyring_revoke(struct lg_keyring *k, const char *uid, const char *reason,
         if (!rc)
             rc = lg_time_now(k, &t);
         if (!rc)
-            rc = lg_may_destroy(k, &r, &t, false);
+            rc = lg_may_destroy(k, &r, &t, false, NULL);
         if (!rc)
             rc = lg_act_note(k, LG_ACT_REVOKE, &r, uid, reason, actor_uid, r.c.act);
+        if (!rc)
+            rc = lg_patient_forget(k, &r);
         if (rc)
             return rc;
         r.state = LG_KEY_DESTROYING;

@@ -52,6 +52,14 @@ struct lg_rooted {
     struct lg_siv *siv;
 };
 
+/* How far the studies of each patient are gathered (patient.c). */
+enum lg_gather_phase { LG_UNGATHERED = 0, LG_GATHERING, LG_GATHERED };
+struct lg_gather {
+    enum lg_gather_phase phase;
+    uint64_t made;            /* studies there ever were, as of the last commit */
+    uint8_t last[LG_ID_LEN];  /* gathering: up to this key id */
+};
+
 struct lg_keyring {
     char *dir, *slot_path;
     char *mirror_dir, *mirror_slot; /* NULL: none */
@@ -74,6 +82,7 @@ struct lg_keyring {
     enum lg_put_back put_back;
     bool rolled, rolled_saved; /* put back: read-only until officers accept it (seen.c); as it is on the disk */
     bool officers_bad; /* the set is not the one that the slot file vouches for: no act is taken */
+    struct lg_gather gather;
     bool ticked;       /* running time is counted from ticked_run on */
     uint64_t ticked_run;
     const struct lg_chip *chip; /* borrowed; NULL: none */

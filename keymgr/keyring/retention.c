@@ -10,35 +10,13 @@ static const char wait_purpose[8] = "waiting.", rate_purpose[8] = "suspends";
 
 /* ---- what keeps it ------------------------------------------------------------------------------------------------------------------------- */
 
-static int rule_due(struct lg_keyring *k, const struct lg_record *r, uint64_t *ret)
+int lg_may_destroy(struct lg_keyring *k, const struct lg_record *r, const struct lg_time *t, bool exception, struct lg_patient_looked *looked)
 {
-    struct lg_policy p;
-    struct lg_study_info info = { .date = "" };
-    struct lg_key key;
-    int rc = lg_keyring_policy(k, &p);
-    if (!rc && p.rules[r->c.rule < p.n_rules ? r->c.rule : 0].years && r->n) {
-        rc = lg_record_key(k, r, r->n - 1, &key);
-        if (!rc) {
-            rc = lg_info_open(k, r, key.key, &info);
-            lg_secret_free(key.key);
-        }
-    }
-    if (!rc)
-        *ret = lg_policy_due(&p, r->c.rule, info.date, r->created);
-    return rc;
-}
-
-int lg_may_destroy(struct lg_keyring *k, const struct lg_record *r, const struct lg_time *t, bool exception)
-{
-    uint64_t due = 0;
     if (memcmp(r->c.hold, no_id, LG_ID_LEN) != 0)
         return -EBUSY;
     if (r->c.retain_until && (t->frozen || r->c.retain_until > t->last_wall))
         return -EDOM;
-    if (exception)
-        return 0;
-    int rc = rule_due(k, r, &due);
-    return rc ? rc : due && (t->frozen || due > t->last_wall) ? -EDOM : 0;
+    return exception ? 0 : lg_patient_keeps(k, r, t->frozen ? 0 : t->last_wall, looked); /* frozen: nothing is due */
 }
 
 /* ---- the studies in their waiting period, by when it ends ------------------------------------------------------------------------------------ */
@@ -113,6 +91,8 @@ int lg_waiting_restart(struct lg_keyring *k)
 static int begin_destroying(struct lg_keyring *k, struct lg_record *r)
 {
     int rc = wait_del(k, r);
+    if (!rc)
+        rc = lg_patient_forget(k, r);
     r->state = LG_KEY_DESTROYING;
     r->changed = lg_keyring_wall(k);
     if (!rc)
@@ -140,6 +120,7 @@ int lg_keyring_due(struct lg_keyring *k, unsigned max, uint8_t (*ret)[LG_ID_LEN]
     struct lg_act_record act;
     struct lg_act a;
     struct lg_record r;
+    struct lg_patient_looked looked = { .any = false };
     int rc = lg_keyring_need(k, true);
     if (ret_kept)
         ret_kept->n = 0;
@@ -169,7 +150,9 @@ int lg_keyring_due(struct lg_keyring *k, unsigned max, uint8_t (*ret)[LG_ID_LEN]
             rc = lg_act_decode(act.doc, act.doc_len, &a);
         if (rc)
             return rc == -ENOENT ? -EPROTO : rc;
-        rc = lg_may_destroy(k, &r, &t, a.number & 1);
+        rc = lg_may_destroy(k, &r, &t, a.number & 1, &looked);
+        if (rc == -EINPROGRESS)
+            continue;
         if (rc == -EBUSY || rc == -EDOM) { /* placed while it waited: it stays unreadable, and stays */
             rc = keep(k, &r, &act, &t, rc, ret_kept);
             continue;
@@ -238,7 +221,7 @@ int lg_do_revoke(struct lg_keyring *k, struct lg_acting *x)
     if (!rc && r.state == LG_KEY_DESTROY_APPROVED)
         rc = -EALREADY;
     if (!rc)
-        rc = lg_may_destroy(k, &r, &x->time, x->act->number & 1);
+        rc = lg_may_destroy(k, &r, &x->time, x->act->number & 1, NULL);
     if (!rc)
         rc = lg_keyring_policy(k, &p);
     if (rc || x->dry)

@@ -312,9 +312,17 @@ int lg_policy_decode(const uint8_t *untrusted, size_t len, struct lg_policy *ret
     return 0;
 }
 
+unsigned lg_policy_rule(const struct lg_policy *p, unsigned rule) { return rule < p->n_rules ? rule : 0; }
+
+uint64_t lg_policy_last(const struct lg_policy *p, unsigned rule, uint64_t due, unsigned of, const char *date, uint64_t created)
+{
+    uint64_t own = lg_policy_rule(p, rule) == lg_policy_rule(p, of) ? lg_policy_due(p, rule, date, created) : 0;
+    return own > due ? own : due;
+}
+
 uint64_t lg_policy_due(const struct lg_policy *p, unsigned rule, const char *date, uint64_t created)
 {
-    const struct lg_rule *r = &p->rules[rule < p->n_rules ? rule : 0];
+    const struct lg_rule *r = &p->rules[lg_policy_rule(p, rule)];
     struct tm tm = { 0 };
     time_t t = (time_t)created;
     bool digits = strlen(date) == 8 && strspn(date, "0123456789") == 8;

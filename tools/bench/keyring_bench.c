@@ -38,10 +38,11 @@ static void name(char uid[LG_UID_MAX + 1], unsigned long i) { snprintf(uid, LG_U
 static void fill(struct lg_keyring *k, unsigned long n)
 {
     for (unsigned long i = 0; i < n; i++) {
-        struct lg_study_info info = { .patient_id = "PATIENT-000001", .accession = "A1", .date = "20240131", .modality = "CT" };
+        struct lg_study_info info = { .accession = "A1", .date = "20240131", .modality = "CT" };
         struct lg_key key;
         bool created;
         name(info.uid, i);
+        snprintf(info.patient_id, sizeof info.patient_id, "PATIENT-%09lu", i / 4);
         if (i % BATCH == 0)
             must(lg_keyring_begin(k), "begin");
         must(lg_keyring_study_key(k, &info, &key, &created), "study");

@@ -85,7 +85,8 @@ static int explain(const struct cli *c, int rc, const char *what)
     case -EALREADY: return cli_fail(CLI_REFUSED, "%s: used already, or things are as you ask already", what);
     case -ETIME: return cli_fail(CLI_REFUSED, "%s: it has expired, or was made in the future, or before the keyring was restored: ask for it anew", what);
     case -EBUSY: return cli_fail(CLI_REFUSED, "%s: a legal hold is on the study (leadglass study show tells which)", what);
-    case -EDOM: return cli_fail(CLI_REFUSED, "%s: its retention has not ended, or the date is earlier where a later one was asked for (two officers shorten it)", what);
+    case -EINPROGRESS: return cli_fail(CLI_REFUSED, "%s: the key manager is still noting which studies are of one patient, which rules count by, as the keyring was made by an earlier version. Try again in some minutes", what);
+    case -EDOM: return cli_fail(CLI_REFUSED, "%s: its retention has not ended (a rule counts from the patient's last study; leadglass study due --all --patient ID), or the date is earlier where a later one was asked for (two officers shorten it)", what);
     case -EDQUOT: return cli_fail(CLI_REFUSED, "%s: you have suspended as many studies as the policy allows one officer in that time", what);
     case -ENOLCK: return cli_fail(CLI_REFUSED, "%s: the clock cannot be believed; look at it, then have it confirmed (leadglass clock confirm)", what);
     case -EUSERS: return cli_fail(CLI_REFUSED, "%s: a security officer and a retention officer must remain", what);

@@ -204,8 +204,7 @@ static int policy_show(const struct cli *c, const struct lg_policy *p)
         else
             printf("rule             %s: no period, nothing becomes due by it%s\n", p->rules[i].name, first);
     }
-    puts("Due, in leadglass study due, that long after the patient's last study that follows the rule. Destruction that long after the study's own date is not refused;\n"
-         "before it, it needs --before-due.");
+    puts("Due that long after the patient's last study that follows the rule. Destruction before that needs --before-due.");
     return CLI_OK;
 }
 
@@ -343,8 +342,7 @@ static const struct cli_option policy_options[] = {
 const struct cli_command cli_policy = {
     "policy", "show | set [RULE=YEARS...] [--waiting PERIOD] --reason TEXT", "waiting period and retention rules",
     "A rule says for how many years studies are kept: `leadglass policy set default=15 inpatient=30`. leadglass study due lists a study that long after the patient's last\n"
-    "study that follows the rule. What is refused without --before-due is destruction earlier than that long after the study's own date: whoever asks for or approves\n"
-    "one that study due does not list looks at the patient's other studies.\n"
+    "study that follows the rule. Destruction before that is refused without --before-due; of what waits for it already, too, when the patient has a newer study.\n"
     "Studies follow the first rule unless told otherwise (leadglass study retain UID --rule NAME).\n",
     "show|set", { policy_options, act_options, cli_pass_options, cli_json_options }, run_policy, false,
 };

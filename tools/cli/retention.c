@@ -51,18 +51,18 @@ static int by_due(const void *x, const void *y)
     return a->due < b->due ? -1 : a->due > b->due;
 }
 
-/* A rule counts from the patient's last study that follows it. Studies of nobody known count each for itself. */
+/* As the key manager does it when one is to be destroyed. Studies of nobody known count each for itself. */
 static void due_dates(struct all *a, const struct lg_policy *p)
 {
     if (!a->n)
         return;
-    qsort(a->s, a->n, sizeof *a->s, by_patient_rule);
     for (size_t i = 0; i < a->n; i++)
-        a->s[i].due = lg_policy_due(p, a->s[i].rule, a->s[i].date, a->s[i].created);
+        a->s[i].rule = lg_policy_rule(p, a->s[i].rule);
+    qsort(a->s, a->n, sizeof *a->s, by_patient_rule);
     for (size_t i = 0, j; i < a->n; i = j) {
         uint64_t last = 0;
         for (j = i; j < a->n && (j == i || (a->s[i].patient[0] && by_patient_rule(&a->s[i], &a->s[j]) == 0)); j++)
-            last = a->s[j].due > last ? a->s[j].due : last;
+            last = lg_policy_last(p, a->s[i].rule, last, a->s[j].rule, a->s[j].date, a->s[j].created);
         for (size_t x = i; x < j; x++)
             a->s[x].due = a->s[x].retain_until > last ? a->s[x].retain_until : last;
     }
@@ -133,7 +133,7 @@ int study_due(const struct cli *c, struct lg_client *k)
     for (size_t i = 0; !rc && i < a.n; i++) {
         const struct kept *s = &a.s[i];
         if (s->due && (c->all || s->due <= g->time.wall_s) && (!c->patient || strcmp(c->patient, s->patient) == 0))
-            print_due(s, g->policy.rules[s->rule < g->policy.n_rules ? s->rule : 0].name, list);
+            print_due(s, g->policy.rules[s->rule].name, list);
     }
     if (!rc && g->time.frozen)
         cli_fail(0, "the clock cannot be believed: nothing of this is taken as due until it is confirmed (leadglass clock)");

@@ -153,7 +153,9 @@ static int study_revoke_now(const struct cli *c, struct lg_client *k, const char
     else if (rc == -EBUSY)
         code = cli_fail(CLI_REFUSED, "%s: a legal hold is on it", uid);
     else if (rc == -EDOM)
-        code = cli_fail(CLI_REFUSED, "%s: its retention has not ended", uid);
+        code = cli_fail(CLI_REFUSED, "%s: its retention has not ended (a rule counts from the patient's last study; leadglass study due --all --patient ID)", uid);
+    else if (rc == -EINPROGRESS)
+        code = cli_fail(CLI_REFUSED, "%s: the key manager is still noting which studies are of one patient, which rules count by, as the keyring was made by an earlier version. Try again in some minutes", uid);
     else if (rc == -EALREADY)
         code = cli_fail(CLI_REFUSED, "%s: is in its waiting period already", uid);
     else if (rc)
@@ -212,6 +214,8 @@ static int study_revoke(const struct cli *c, struct lg_client *k, const char *ui
         code = cli_explain(c, rc, "study revoke");
     else if (!c->reason || !c->reason[0])
         code = cli_fail(CLI_USAGE, "say why: --reason TEXT");
+    else if (c->now && c->before_due)
+        code = cli_fail(CLI_USAGE, "--before-due is an exception that somebody else approves; with --now nobody does. Have the study follow another rule first (leadglass study retain UID --rule NAME)");
     else if (c->now) {
         code = study_revoke_now(c, k, uid);
         if (!code && c->reap)
