@@ -163,6 +163,20 @@ static void test_last_study(void **state)
     week(k);
     assert_int_equal(falls_due(k), 3);
     assert_int_equal(asks(k, "5.1", false, &b), 0);
+    /* Two of one patient fall due at once, under two rules: what was seen of the one rule says nothing of the other. */
+    arrives(k, "6.1", "P6", "20100101"), arrives(k, "6.2", "P6", "19900101"), arrives(k, "6.3", "P6", "20000101");
+    rule(k, "6.2", 1);
+    assert_int_equal(asks(k, "6.1", false, &a), 0);
+    assert_int_equal(asks(k, "6.2", false, &b), 0);
+    assert_int_equal(approve(k, &a, &sam), 0);
+    pass_time(1);
+    assert_int_equal(approve(k, &b, &sam), 0);
+    rule(k, "6.3", 1);
+    week(k);
+    assert_int_equal(falls_due(k), 1);
+    struct lg_study s;
+    assert_int_equal(lg_keyring_study_show(k, "6.2", &s), 0);
+    assert_int_equal(s.state, LG_KEY_DESTROY_APPROVED);
     lg_keyring_close(k);
 }
 
@@ -307,7 +321,7 @@ static uint32_t dice(uint32_t n)
     return (uint32_t)(seed_state >> 33) % n;
 }
 
-static bool looked_through(struct lg_keyring *k, const struct lg_study *s)
+static bool looked_through(struct lg_keyring *k, const struct lg_study *s, uint64_t wall)
 {
     struct lg_study *all = calloc(LIST, sizeof *all);
     struct lg_policy p;
@@ -322,7 +336,7 @@ static bool looked_through(struct lg_keyring *k, const struct lg_study *s)
             last = due > last ? due : last;
         }
     free(all);
-    return last <= now.wall_s;
+    return last <= wall;
 }
 
 static void test_walk(void **state)
@@ -347,6 +361,12 @@ static void test_walk(void **state)
             assert_int_equal(submit(k, &a, NULL), 0);
             continue;
         }
+        if (there == 0) { /* as of any day */
+            struct lg_record r;
+            uint64_t wall = 1100000000 + (uint64_t)dice(20000) * DAY;
+            assert_int_equal(lg_record_get(k, s.kid, &r), 0);
+            assert_int_equal(lg_patient_keeps(k, &r, wall, NULL), looked_through(k, &s, wall) ? 0 : -EDOM);
+        }
         if (there || what < 2) {
             if (dice(4))
                 snprintf(patient, sizeof patient, "P%u", dice(PATIENTS));
@@ -362,7 +382,7 @@ static void test_walk(void **state)
             k = unlocked();
             gather_all(k, dice(9) + 1);
         } else if (what > 3) {
-            int want = looked_through(k, &s) ? 0 : -EDOM;
+            int want = looked_through(k, &s, now.wall_s) ? 0 : -EDOM;
             assert_int_equal(lg_keyring_begin(k), 0);
             int rc = lg_keyring_revoke(k, uid, "because", 0, kids, 4, &n);
             if (rc != want)
