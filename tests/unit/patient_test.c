@@ -348,7 +348,7 @@ static void test_walk(void **state)
     unsigned refused = 0, destroyed = 0, n;
     uint8_t kids[4][LG_ID_LEN];
     rules(k, 15, 30);
-    for (unsigned step = 0; step < 4000; step++) {
+    for (unsigned step = 0; step < 6000; step++) {
         char uid[16], patient[16] = "", date[16];
         struct lg_study s;
         snprintf(uid, sizeof uid, "1.%u", dice(UIDS));
