@@ -4,11 +4,7 @@ import json, os, signal, subprocess
 from lib import *
 
 w = World()
-for d in ("lower", "source", "gates"):
-    os.mkdir(w.path(d))
-r = subprocess.run([os.path.join(BIN, "gatefs"), w.path("source"), w.path("gates"), w.path("lower")])
-assert r.returncode == 0, "gatefs"
-w.mounts.append("lower")
+w.gated()
 w.init()
 m = w.mount()
 own = w.path("backup-pass")

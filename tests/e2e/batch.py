@@ -10,14 +10,6 @@ vault = w.init()
 m = w.mount()
 
 
-def study(n):
-    def el(g, e, vr, v):
-        v += b"\0" * (len(v) % 2)
-        return struct.pack("<HH", g, e) + vr + (b"\0\0" + struct.pack("<I", len(v)) if vr == b"OB" else struct.pack("<H", len(v))) + v
-    meta = el(2, 1, b"OB", b"\0\1") + el(2, 0x10, b"UI", b"1.2.840.10008.1.2.1")
-    return b"\0" * 128 + b"DICM" + el(2, 0, b"UL", struct.pack("<I", len(meta))) + meta + el(8, 0x18, b"UI", b"1.9.%d" % n) + el(0x20, 0xd, b"UI", b"1.2.%d" % n) + b"x" * 500
-
-
 class Keyd:
     """The protocol, as docs/PROTOCOL.md has it."""
     def __init__(self):
@@ -63,10 +55,10 @@ for n in range(N):
     d = os.path.join(m, "%02d" % (n % 100))
     if n < 100:
         os.mkdir(d)
-    write(os.path.join(d, str(n)), study(n))
-write(os.path.join(m, "kept"), study(N))
+    write(os.path.join(d, str(n)), dicom_of(n, 500))
+write(os.path.join(m, "kept"), dicom_of(N, 500))
 for n in range(N + 2, N + 2 + SAMPLE):
-    write(os.path.join(m, "00", str(n)), study(n))
+    write(os.path.join(m, "00", str(n)), dicom_of(n, 500))
 k = Keyd()
 one = text(b"1.2.%d" % (N + 1)) + text(b"P") + text(b"") + text(b"") + text(b"")
 for i in range(ATTACHED):
@@ -106,7 +98,7 @@ assert t < waiting - 2, (t, waiting)
 print("%d revocations asked for, each told to the mount: %.1f s of %d" % (N, t, waiting))
 for n in range(0, N, 7):
     raises(errno.EKEYREVOKED, read, os.path.join(m, "%02d" % (n % 100), str(n)))
-assert read(os.path.join(m, "kept")) == study(N)
+assert read(os.path.join(m, "kept")) == dicom_of(N, 500)
 before += N  # those told so far, one by one
 wait_for(lambda: sum(1 for s in w.asked("study", "list") if s["state"] == "destroyed") == N + 1, waiting + 600)
 w.recorded()
@@ -121,7 +113,7 @@ for n in range(0, N, 501):
     w.cli("study", "certificate", "1.2.%d" % n)  # the mount has confirmed
 for n in range(0, N, 11):
     raises(errno.EKEYREVOKED, read, os.path.join(m, "%02d" % (n % 100), str(n)))
-assert read(os.path.join(m, "kept")) == study(N)
+assert read(os.path.join(m, "kept")) == dicom_of(N, 500)
 w.remount()
-assert read(os.path.join(m, "kept")) == study(N)
+assert read(os.path.join(m, "kept")) == dicom_of(N, 500)
 print("ok")

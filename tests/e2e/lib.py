@@ -118,11 +118,21 @@ def append_uncommitted(fd, below, chunks):
         committed += more
 
 
+def el(g, e, vr, v):
+    """A DICOM element: explicit VR little endian."""
+    v += b"\0" * (len(v) % 2)
+    return struct.pack("<HH", g, e) + vr + (b"\0\0" + struct.pack("<I", len(v)) if vr in (b"OB", b"OW") else struct.pack("<H", len(v))) + v
+
+
+def dicom_of(n, size, patient=b"", date=b""):
+    """A file of study 1.2.n with no image in it."""
+    meta = el(2, 1, b"OB", b"\0\1") + el(2, 0x10, b"UI", b"1.2.840.10008.1.2.1")
+    who = (el(8, 0x20, b"DA", date) if date else b"", el(0x10, 0x20, b"LO", patient) if patient else b"")
+    return b"\0" * 128 + b"DICM" + el(2, 0, b"UL", struct.pack("<I", len(meta))) + meta + el(8, 0x18, b"UI", b"1.9.%d" % n) + who[0] + who[1] + el(0x20, 0xd, b"UI", b"1.2.%d" % n) + b"x" * size
+
+
 def dicom_slice(seed, size):
-    """A slice of one of a few studies per seed: explicit VR little endian."""
-    def el(g, e, vr, v):
-        v += b"\0" * (len(v) % 2)
-        return struct.pack("<HH", g, e) + vr + (b"\0\0" + struct.pack("<I", len(v)) if vr in (b"OB", b"OW") else struct.pack("<H", len(v))) + v
+    """A slice of one of a few studies per seed."""
     r = random.Random(seed)
     study = b"1.2.826.0.1.%d" % (seed % 97)
     meta = el(2, 1, b"OB", b"\0\1") + el(2, 0x10, b"UI", b"1.2.840.10008.1.2.1")
@@ -272,6 +282,14 @@ class World:
         if at not in self.mounts:
             self.mounts.append(at)
         return self.path(at)
+
+    def gated(self):
+        """The directories source and lower: what is done in lower can be held up, by files in gates (gatefs.c), and is then in source."""
+        for d in ("lower", "source", "gates"):
+            os.mkdir(self.path(d))
+        r = subprocess.run([os.path.join(BIN, "gatefs"), self.path("source"), self.path("gates"), self.path("lower")])
+        assert r.returncode == 0, "gatefs"
+        self.mounts.append("lower")
 
     def umount(self, at="mnt"):
         self.cli("umount", self.path(at))

@@ -5,21 +5,9 @@ from lib import *
 from office import Desk
 
 w = World()
-for d in ("lower", "source", "gates"):
-    os.mkdir(w.path(d))
-r = subprocess.run([os.path.join(BIN, "gatefs"), w.path("source"), w.path("gates"), w.path("lower")])
-assert r.returncode == 0, "gatefs"
-w.mounts.append("lower")
+w.gated()
 vault = w.init("lower/vault")
 m = w.mount("lower/vault")
-
-
-def study(n, size):
-    def el(g, e, vr, v):
-        v += b"\0" * (len(v) % 2)
-        return struct.pack("<HH", g, e) + vr + (b"\0\0" + struct.pack("<I", len(v)) if vr == b"OB" else struct.pack("<H", len(v))) + v
-    meta = el(2, 1, b"OB", b"\0\1") + el(2, 0x10, b"UI", b"1.2.840.10008.1.2.1")
-    return b"\0" * 128 + b"DICM" + el(2, 0, b"UL", struct.pack("<I", len(meta))) + meta + el(8, 0x18, b"UI", b"1.9.%d" % n) + el(0x20, 0xd, b"UI", b"1.2.%d" % n) + b"x" * size
 
 
 def below():
@@ -31,7 +19,7 @@ def store(name, n, size=3000):
     p, before = os.path.join(m, name), below()
     os.makedirs(os.path.dirname(p), exist_ok=True)
     with open(p, "wb") as f:
-        f.write(study(n, size))
+        f.write(dicom_of(n, size))
         f.flush()
         os.fsync(f.fileno())
     new = below() - before
@@ -69,7 +57,7 @@ w.fails(16, ["not destroyed"], "leadglass", "study", "reap", "1.2.2", vault)
 
 # ---- cancelled: it does not wait any more
 ret.act("study", "cancel", b["id"], "--reason", "withdrawn")
-assert counts() == (0, 0) and "1.2.2" not in ret.ok("study", "due") and read(os.path.join(m, "b/one")) == study(2, 3000)
+assert counts() == (0, 0) and "1.2.2" not in ret.ok("study", "due") and read(os.path.join(m, "b/one")) == dicom_of(2, 3000)
 
 # ---- it waits, over a restart, and beyond another's destruction that asks for no removal
 WAITING = 3 + int(12 * (time.monotonic() - began))
@@ -128,7 +116,7 @@ m = w.mount("lower/vault")
 w.cli("study", "reap", "1.2.1", vault)
 assert counts() == (0, 0) and "TO REMOVE" not in w.cli("status") and "reap" not in ret.ok("study", "due")
 assert json.loads(w.cli("study", "certificate", "1.2.1", "--json"))["files_removed"]
-assert read(os.path.join(m, "a/other")) == study(3, 3000)
+assert read(os.path.join(m, "a/other")) == dicom_of(3, 3000)
 raises(errno.EKEYREVOKED, read, os.path.join(m, "b/one"))  # destroyed; that its files go was not asked for
 w.umount()
 print("ok")

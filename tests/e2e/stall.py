@@ -3,10 +3,7 @@ import fcntl, os, signal, subprocess, sys, threading
 from lib import *
 
 w = World()
-for d in ("lower", "source", "gates"):
-    os.mkdir(w.path(d))
-r = subprocess.run([os.path.join(BIN, "gatefs"), w.path("source"), w.path("gates"), w.path("lower")])
-assert r.returncode == 0, "gatefs"
+w.gated()
 SIZE = 900000
 data = {}
 
