@@ -16,6 +16,7 @@ struct study_model {
     bool held, has_prov, asked;
     uint64_t retain, due_wall, due_run;
     uint32_t first, n; /* versions: those before the first were retired; n is the newest; key[0] that of the first */
+    uint32_t buried_from, buried_to; /* versions that this keyring retired last, each with a tombstone; those that a restore left out have none in it */
     uint64_t rotated;  /* when the newest was made; 0: with the study */
     uint8_t kid[LG_ID_LEN], key[LG_KEY_VERSIONS_MAX][LG_KEY_LEN];
     uint8_t prov[LG_ID_LEN], prov_key[LG_KEY_LEN];
@@ -44,7 +45,7 @@ struct world {
     unsigned vaults;
     uint8_t (*dead)[LG_ID_LEN]; /* of keys that were destroyed; it only grows */
     unsigned n_dead, officers;
-    uint64_t run, base_wall, base_boot, incarnation, living, destroyed, epoch;
+    uint64_t run, base_wall, base_boot, incarnation, living, destroyed, epoch, tombstones;
     bool frozen, restored;
     struct {
         bool there, voided;
@@ -142,6 +143,30 @@ static bool trim_matches(const struct trim_model *m)
     return true;
 }
 
+/* One of each study that was destroyed and of each version that was retired, and of nothing else. */
+static bool tombstones_match(const struct world *m)
+{
+    uint64_t n;
+    SAME(lg_store_count(k->store, LG_T_TOMBSTONES, &n) == 0);
+    SAME(n == m->tombstones);
+    for (unsigned i = 0; i < UIDS; i++) {
+        const struct study_model *s = &m->s[i];
+        uint8_t key[LG_MAC_LEN + LG_ID_LEN + 4];
+        const uint8_t *p;
+        size_t len;
+        if (!s->state || !s->buried_to)
+            continue;
+        SAME(lg_hmac(k->lookup, uid_of(i), strlen(uid_of(i)), key) == 0);
+        memcpy(key + LG_MAC_LEN, s->kid, LG_ID_LEN);
+        for (uint32_t v = s->buried_from; v < s->buried_to; v++) {
+            for (unsigned b = 0; b < 4; b++)
+                key[LG_MAC_LEN + LG_ID_LEN + b] = (uint8_t)(v >> (24 - 8 * b));
+            SAME(lg_store_get(k->store, LG_T_TOMBSTONES, key, sizeof key, &p, &len) == 0);
+        }
+    }
+    return true;
+}
+
 static bool matches(const struct world *m, bool whole)
 {
     struct lg_keyring_stat st;
@@ -152,6 +177,8 @@ static bool matches(const struct world *m, bool whole)
     SAME(st.restored == m->restored);
     SAME(st.epoch == m->epoch);
     SAME(st.vaults == m->vaults);
+    if (!tombstones_match(m))
+        return false;
     SAME(lg_keyring_time(k, &t) == 0);
     SAME((t.frozen != 0) == m->frozen);
     SAME(t.run_s == m->run);

@@ -305,7 +305,7 @@ static int do_due(unsigned i)
         m->n = 0;
         m->held = m->has_prov = false;
         m->asked = false;
-        w.living--, w.destroyed++;
+        w.living--, w.destroyed++, w.tombstones++;
         will++;
         destroyed_ever++;
     }

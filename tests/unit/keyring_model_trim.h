@@ -138,6 +138,14 @@ static void retire(struct study_model *m, uint32_t below)
     m->first = below;
 }
 
+/* All but the newest, each with a tombstone. */
+static void bury(struct study_model *m)
+{
+    m->buried_from = m->first, m->buried_to = m->n;
+    w.tombstones += m->n - m->first;
+    retire(m, m->n);
+}
+
 /* One batch: what becomes pending in one commit, and is gone after the next; of which a crash leaves the second to the next unlock. Then what is kept of it. */
 static int do_trim_run(unsigned i)
 {
@@ -159,7 +167,7 @@ static int do_trim_run(unsigned i)
         if (!want && m->rotated > t->asked)
             want = -ESTALE;
         if (!want)
-            retire(m, m->n), n = 1;
+            bury(m), n = 1;
     } else if (!want) {
         uint8_t at_kid[LG_ID_LEN] = { 0 };
         struct study_model *m = NULL;
@@ -175,7 +183,7 @@ static int do_trim_run(unsigned i)
             if (may_trim(m, t->a.number) || m->rotated > t->asked)
                 full++;
             else
-                retire(m, m->n), n++;
+                bury(m), n++;
         }
         end = n < max;
     }
