@@ -294,6 +294,7 @@ static int mark_destroyed(struct lg_keyring *k, const struct victims *v, unsigne
         free(r);
         return rc;
     }
+    k->reaps.known = false; /* what waited for its destruction is due */
     for (size_t i = 0; !rc && i < v->n; i++)
         rc = v->v[i].kind == TRIM ? lg_trim_mark(k, v->v[i].kid, v->v[i].below, v->v[i].moot, s.generation) : mark_one(k, &v->v[i], r, s.generation);
     k->meta.generation = s.generation; /* no older slot file is accepted from here on */

@@ -296,6 +296,7 @@ int lg_keyring_commit(struct lg_keyring *k)
             k->rolled_saved = k->rolled;
         } else {
             k->meta = k->saved;
+            k->reaps.known = false;
             k->rolled |= k->rolled_saved;
         }
         k->meta_dirty = false;
@@ -307,6 +308,7 @@ int lg_keyring_commit(struct lg_keyring *k)
 
 void lg_keyring_abort(struct lg_keyring *k)
 {
+    k->reaps.known = false;
     lg_store_abort(k->store);
     k->meta = k->saved;
     k->meta_dirty = false;

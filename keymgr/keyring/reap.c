@@ -38,6 +38,7 @@ int lg_reap_want(struct lg_keyring *k, const struct lg_act *a)
     const uint8_t *p;
     size_t len;
     int rc = from ? 0 : -ENOMEM;
+    k->reaps.known = false;
     unsigned n = !rc && a->data_len && lg_trim_decode(a->data, a->data_len, from) == 0 ? from->n_vaults : 0;
     for (unsigned i = 0; !rc && i < n; i++) {
         rc = lg_store_get(k->store, LG_T_VAULTS, from->vault[i], LG_ID_LEN, &p, &len);
@@ -60,6 +61,7 @@ int lg_reap_forget(struct lg_keyring *k, const uint8_t kid[LG_ID_LEN])
     size_t len = ROW_KEY, vlen;
     const uint8_t *p;
     int rc;
+    k->reaps.known = false;
     row_key(WANTED, kid, first, key);
     while (!(rc = lg_store_next(k->store, LG_T_STATE, false, key, &len, &p, &vlen)) && len == ROW_KEY && key[0] == WANTED && memcmp(key + 1, kid, LG_ID_LEN) == 0)
         if ((rc = lg_store_del(k->store, LG_T_STATE, key, len)) != 0)
@@ -75,6 +77,12 @@ int lg_keyring_reaps(struct lg_keyring *k, uint64_t *ret_due, uint64_t *ret_wait
     struct lg_record *r = malloc(sizeof *r);
     uint64_t due = 0, waiting = 0;
     int rc = r ? lg_keyring_need(k, false) : -ENOMEM;
+    if (!rc && k->reaps.known) {
+        *ret_due = k->reaps.due;
+        *ret_waiting = k->reaps.waiting;
+        free(r);
+        return 0;
+    }
     for (bool after = false; !rc && due + waiting < LG_REAPS_MAX; after = true) {
         rc = lg_store_next(k->store, LG_T_STATE, after, key, &len, &p, &vlen);
         if (!rc && (len != ROW_KEY || key[0] != WANTED))
@@ -92,6 +100,9 @@ int lg_keyring_reaps(struct lg_keyring *k, uint64_t *ret_due, uint64_t *ret_wait
         return rc;
     *ret_due = due;
     *ret_waiting = waiting;
+    k->reaps.known = true;
+    k->reaps.due = due;
+    k->reaps.waiting = waiting;
     return 0;
 }
 
@@ -140,6 +151,8 @@ int lg_keyring_reaped(struct lg_keyring *k, const uint8_t kid[LG_ID_LEN], const 
     lg_wr_u64(&w, x.removed);
     rc = lg_sealed_put(k, LG_T_STATE, purpose, key, sizeof key, b, w.len);
     row_key(WANTED, kid, vault, key);
+    if (removed)
+        k->reaps.known = false;
     if (!rc && removed)
         rc = lg_store_del(k->store, LG_T_STATE, key, sizeof key);
     if (!rc)

@@ -83,6 +83,10 @@ struct lg_keyring {
     bool rolled, rolled_saved; /* put back: read-only until officers accept it (seen.c); as it is on the disk */
     bool officers_bad; /* the set is not the one that the slot file vouches for: no act is taken */
     struct lg_gather gather;
+    struct { /* whose files are to be removed from vaults, counted when asked for: until something of it changes (reap.c) */
+        bool known;
+        uint64_t due, waiting;
+    } reaps;
     bool ticked;       /* running time is counted from ticked_run on */
     uint64_t ticked_run;
     const struct lg_chip *chip; /* borrowed; NULL: none */
