@@ -167,6 +167,11 @@ static int explain_client(const struct program *p, int rc, const char *socket, c
         return fail(p, EXIT_FAILED, "%s: this user may not do that, or may not reach %s", what, socket);
     case -ENOKEY:
         return fail(p, EXIT_LOCKED, "the keyring is locked. Run `leadglass unlock` first");
+    case -ECONNRESET:
+        return fail(p, EXIT_NO_KEYD, "%s: the key manager at %s ended the connection. If it was started by another version than is installed now, start it anew; else see its log", what, socket);
+    case -EPROTO:
+    case -EPROTONOSUPPORT:
+        return fail(p, EXIT_FAILED, "%s: the answer of the key manager at %s is not understood. If it was started by another version than is installed now, start it anew; else see its log", what, socket);
     default:
         return fail(p, EXIT_FAILED, "%s: %s", what, strerror(-rc));
     }

@@ -2,7 +2,7 @@
  *
  * A client object is one connection, used by any number of threads (requests on it are serialised), reconnecting by itself when
  * the key manager was restarted. Every call waits at most its deadline (10 s ordinarily; unlock 60 s; lock and revoke 30 s).
- * Errors everywhere: -ECONNREFUSED or -ENOENT (nobody answers), -ETIMEDOUT, -EPROTO, -EPROTONOSUPPORT, -EACCES (this user may not),
+ * Errors everywhere: -ECONNREFUSED or -ENOENT (nobody answers), -ECONNRESET (ended the connection), -ETIMEDOUT, -EPROTO, -EPROTONOSUPPORT, -EACCES (this user may not),
  * -ENOKEY (locked). */
 #ifndef LEADGLASS_CLIENT_H
 #define LEADGLASS_CLIENT_H

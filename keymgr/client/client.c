@@ -108,7 +108,7 @@ static int call(struct lg_client *c, struct lg_request *q, struct lg_answer *a, 
     if (had && (rc == -ECONNRESET || rc == -EPIPE))
         rc = once(c, q, a, deadline);
     pthread_mutex_unlock(&c->mu);
-    return rc == -ECONNRESET || rc == -EPIPE ? -ECONNREFUSED : rc;
+    return rc == -EPIPE ? -ECONNRESET : rc;
 }
 
 int lg_client_status(struct lg_client *c, struct lg_keyd_status *ret)

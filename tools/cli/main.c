@@ -75,6 +75,8 @@ int cli_explain(const struct cli *c, int rc, const char *what)
         return cli_fail(CLI_ALTERED, "%s: the keyring or its root-slot file was put back in an older state: nothing can be opened. The key manager's log says which", what);
     case -EPROTO:
         return cli_fail(CLI_FAILED, "%s: the key manager's answer, or what it keeps, cannot be read. If it was started by another version than is installed now, start it anew; else see its log, and leadglass-keyd --check", what);
+    case -ECONNRESET:
+        return cli_fail(CLI_NO_KEYD, "%s: the key manager ended the connection. If it was started by another version than is installed now, start it anew; else see its log", what);
     case -EPROTONOSUPPORT:
         return cli_fail(CLI_FAILED, "%s: the key manager speaks another version of the protocol; use programs of one version", what);
     default:
