@@ -136,7 +136,7 @@ static void backups(const struct lg_keyd_status *s)
 struct ways {
     char transport[8], reads[8], why[96];
     const char *no_ring;
-    bool unlogged; /* mounted with audit=off */
+    bool logged, unlogged; /* unlogged: mounted with audit=off; neither: by a version that does not tell */
 };
 static struct ways ways_of(uint32_t pid)
 {
@@ -152,6 +152,7 @@ static struct ways ways_of(uint32_t pid)
             if (strncmp(name, "fuse-ring-", 10) == 0 || !w.transport[0])
                 snprintf(w.transport, sizeof w.transport, "%s", strncmp(name, "fuse-ring-", 10) == 0 ? "uring" : "dev");
             w.unlogged = w.unlogged || strncmp(name, "lg-unlogged", 11) == 0;
+            w.logged = w.logged || strncmp(name, "lg-logged", 9) == 0;
             const char *word = strncmp(name, "lg-unlogged-", 12) == 0 ? name + 12 : strncmp(name, "lg-logged-", 10) == 0 ? name + 10 : NULL;
             for (int i = 0; word && i < LG_RING_LACKS; i++)
                 if (strcmp(word, lg_ring_reason((enum lg_ring_lack)i)->word) == 0)
@@ -250,7 +251,7 @@ static int run_status(struct cli *c)
             if (w.why[0])
                 cJSON_AddStringToObject(m, "cold_reads_why", w.why);
             if (w.transport[0])
-                cJSON_AddStringToObject(m, "audit", w.unlogged ? "off" : "on");
+                cJSON_AddStringToObject(m, "audit", w.unlogged ? "off" : w.logged ? "on" : "unknown");
             cJSON_AddItemToArray(ms, m);
         }
         cli_audit_status(k, s, j);
