@@ -143,6 +143,21 @@ w.remount()
 same()
 assert times() == now
 
+# Of all studies only what is older than a version: the others' files keep their bytes; then nothing is left to do.
+theirs = [p for p in want if p not in mine]
+w.cli("key", "rotate", "--all-studies")
+left = {p: key(p) for p in want}
+for n, chosen in ((2, []), (3, theirs), (3, [])):
+    r = json.loads(w.cli("key", "reencrypt", vault, "--version-older-than", str(n), "--json"))
+    assert r["reencrypted"] == len(chosen) and r["failed"] == 0, (n, r)
+    assert {p for p in want if key(p) != left[p]} == set(chosen), n
+    if chosen:
+        assert {key(p)[1] for p in chosen} == {"3"} and {key(p)[1] for p in mine} == {"3"}
+        left.update({p: key(p) for p in chosen})
+same()
+assert times() == before
+w.fails(2, [], "leadglass", "key", "reencrypt", vault, "--version-older-than", "two")
+
 # A backup from before opens, and so do the whole files of one taken in the midst, and one from afterwards; with the keyring, and with a keyring backup.
 w.umount()
 backup("vault-after")
