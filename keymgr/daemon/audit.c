@@ -304,6 +304,12 @@ void lg_keyd_audit_answer(struct lg_worker *w, const struct lg_conn *c, const st
 }
 
 /* Before answers leave: those of changes are true only once they are in the log for good. */
+int lg_keyd_audit_now(struct lg_worker *w)
+{
+    int rc = w->audit ? lg_audit_flush(w->audit, false) : 0;
+    return w->o.audit_continue ? 0 : rc;
+}
+
 void lg_keyd_audit_turn(struct lg_worker *w)
 {
     if (!w->audit || !w->audit_durable)

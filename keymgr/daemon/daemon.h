@@ -190,6 +190,8 @@ int lg_keyd_audit_may(struct lg_worker *w, uint16_t type) LG_MUST; /* -ECANCELED
 void lg_keyd_audit_answer(struct lg_worker *w, const struct lg_conn *c, const struct lg_answer *a);
 /* Something that is no answer to one request. kid and text may be NULL. It is durable before this turn's answers leave. */
 void lg_keyd_audit(struct lg_worker *w, const char *event, uid_t uid, pid_t pid, int outcome, const uint8_t *kid, const char *text);
+/* Makes what was recorded until now durable. Why that cannot be, unless the log is one that goes on without records. */
+int lg_keyd_audit_now(struct lg_worker *w) LG_MUST;
 void lg_keyd_audit_turn(struct lg_worker *w);
 void lg_keyd_cosign(struct lg_worker *w); /* signs what the key manager's own chain has come to */
 int64_t lg_keyd_audit_deadline(const struct lg_worker *w);

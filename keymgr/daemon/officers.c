@@ -301,14 +301,15 @@ void lg_certificate_end(struct lg_worker *w, struct lg_op *op)
 static uint8_t due_kid[DUE_MAX][LG_ID_LEN];
 static unsigned n_due;
 
-/* Recorded before it is noted as told: rather twice, after a crash, than never. */
-static void tell_kept(struct lg_worker *w, const struct lg_kept *kept)
+/* Recorded, for good, before it is noted as told: rather twice, after a crash, than never. */
+static int tell_kept(struct lg_worker *w, const struct lg_kept *kept)
 {
     for (unsigned i = 0; i < kept->n; i++) {
         const char *what = kept->study[i].why == -EBUSY ? "it is due, and a legal hold keeps it" : "it is due, and its retention keeps it";
         lg_log(LOG_WARNING, "a study is not destroyed: %s", what);
         lg_keyd_audit(w, "key.destroy", geteuid(), getpid(), kept->study[i].why, kept->study[i].kid, what);
     }
+    return kept->n ? lg_keyd_audit_now(w) : 0;
 }
 
 void lg_due_begin(struct lg_worker *w, struct lg_op *op)
@@ -319,7 +320,7 @@ void lg_due_begin(struct lg_worker *w, struct lg_op *op)
     if (!a.status)
         a.status = lg_keyring_due(w->keyring, DUE_MAX, due_kid, &n_due, kept);
     if (!a.status && kept)
-        tell_kept(w, kept);
+        a.status = tell_kept(w, kept);
     free(kept);
     if (!a.status)
         a.status = lg_keyring_commit(w->keyring);
