@@ -14,8 +14,11 @@ struct wreck {
     struct lg_filekey *key[2]; /* as the slots lead to them: the file may have been given another */
     uint64_t phys;
     uint64_t size[2]; /* what it may be long: as a slot says that is authentic, and as it stands below */
-    uint8_t kid[LG_ID_LEN];
-    uint32_t key_version; /* 0: not known */
+    struct {
+        uint8_t id[LG_ID_LEN];
+        uint32_t version;
+    } study[2];       /* key of each slot's study, where key is there: a file that was written anew may have become another study's */
+    unsigned newest;  /* which of them is named first */
 };
 
 /* The keys that the slots lead to. A checksum or MAC that is wrong does not matter, as the commitment proves the key. */
@@ -25,6 +28,7 @@ static int find_keys(struct wreck *w)
     uint8_t acc[LG_PRF_OUT];
     uint64_t seq = 0;
     int rc = -EBADMSG;
+    bool known = false;
     for (unsigned i = 0; i < 2; i++) {
         struct lg_kref *kref;
         if (lg_slot_decode(w->slot_raw[i], &s[i]))
@@ -39,9 +43,12 @@ static int find_keys(struct wreck *w)
             w->size[0] = s[i].size;
             seq = s[i].seq;
         }
-        if (sound || (!r && !w->key_version)) {
-            memcpy(w->kid, s[i].kid, LG_ID_LEN);
-            w->key_version = s[i].key_version;
+        if (sound || (!r && !known))
+            w->newest = i;
+        if (!r) {
+            known = true;
+            memcpy(w->study[i].id, s[i].kid, LG_ID_LEN);
+            w->study[i].version = s[i].key_version;
         }
         if (r == -EKEYREVOKED || (r == -ENOKEY && rc != -EKEYREVOKED))
             rc = r;
@@ -112,6 +119,16 @@ static uint64_t after_hole(const struct wreck *w, uint64_t i, uint64_t n)
     return lo;
 }
 
+/* Both studies, where there are two: a chunk of either may be put. */
+static int tell(const struct wreck *w, const struct lg_salvage_sink *out)
+{
+    unsigned a = w->newest, b = !a;
+    int rc = out->begin ? out->begin(out->arg, w->study[a].id, w->study[a].version, w->s0.file_id) : 0;
+    if (!rc && out->begin && w->key[b] && memcmp(w->study[a].id, w->study[b].id, LG_ID_LEN) != 0)
+        rc = out->begin(out->arg, w->study[b].id, w->study[b].version, w->s0.file_id);
+    return rc;
+}
+
 int lg_file_salvage(const struct lg_file_env *env, int fd, const struct lg_salvage_sink *out, struct lg_salvaged *ret)
 {
     struct wreck w = { .env = env, .fd = fd };
@@ -119,8 +136,8 @@ int lg_file_salvage(const struct lg_file_env *env, int fd, const struct lg_salva
     struct lg_salvaged r = { 0 };
     uint8_t *buf = malloc(cs), entry[LG_ENTRY_LEN];
     int rc = buf ? begin(&w) : -ENOMEM;
-    if (!rc && out->begin)
-        rc = out->begin(out->arg, w.kid, w.key_version, w.s0.file_id);
+    if (!rc)
+        rc = tell(&w, out);
     uint64_t top = w.size[0] > w.size[1] ? w.size[0] : w.size[1], n = lg_format_chunks(cs, top), end = 0, look = 0;
     for (uint64_t i = 0, next; !rc && i < n; i = next) {
         next = i + 1;

@@ -156,7 +156,7 @@ int lg_file_verify(struct lg_file *f, int (*pace)(void *arg, size_t n), void *ar
  * are the latest. Holes and what is lost are left out. -EBADMSG: nothing in it leads to its key, or nothing verifies under it; -ENOKEY, -EKEYREVOKED; or what a callback returned. */
 struct lg_salvage_sink {
     void *arg;
-    /* Before anything is put: what is about to be, and under which key. Non-zero: nothing is. May be NULL. */
+    /* Before anything is put: what is about to be, and under which key; twice when parts of it may be under the keys of two studies. Non-zero: nothing is. May be NULL. */
     int (*begin)(void *arg, const uint8_t kid[LG_ID_LEN], uint32_t key_version, const uint8_t file_id[LG_ID_LEN]);
     int (*put)(void *arg, uint64_t off, const void *data, size_t len);
     int (*lost)(void *arg, uint64_t from, uint64_t to);

@@ -88,6 +88,28 @@ took_out = [r for r in query("--event", "file.open") if r["how"] == "salvage"]
 assert len(took_out) == 1 and took_out[0]["outcome"] == "ok" and took_out[0]["user"] == "root" and took_out[0]["log"] == "keyd", took_out
 assert (took_out[0]["key_id"], took_out[0]["file"]) == (found[0]["key_id"], found[0]["file"]), (took_out, found)
 
+# ---- a file that was written anew for another study: its two slots lead to two keys, either may have something in it, and both studies are named
+def lower():
+    return {p for d, _, fs in os.walk(os.path.join(vault, "root")) for p in (os.path.join(d, f) for f in fs) if not os.path.islink(p)}
+
+
+mnt, before = w.mount(), lower()
+for study in (1, 2):
+    write(os.path.join(mnt, "two"), dicom_slice(study, 20000))
+below, = lower() - before
+w.umount()
+os.mkdir(w.path("out2"))
+flip = os.path.getsize(below) - 100
+with open(below, "r+b") as f:
+    f.seek(flip)
+    old = f.read(1)
+    f.seek(flip)
+    f.write(bytes([old[0] ^ 1]))
+r = w.run("leadglass", "scrub", "--salvage", w.path("out2"), vault)
+assert r.returncode == 10, r
+named = [r["key_id"] for r in query("--event", "file.open") if r["how"] == "salvage"]
+assert sorted(named[-2:]) == sorted(w.asked("study", "show", "1.2.826.0.1.%d" % i)["key_id"] for i in (1, 2)), named
+
 # ---- tail: the last of every chain; with --follow what comes, as it comes
 mnt = w.mount()
 r = w.cli("audit", "tail", "--json", "--lines", "3").splitlines()
