@@ -147,6 +147,8 @@ for p, x in want.items():
     else:
         assert read(p) == x, p
 assert json.loads(w.cli("study", "show", UID % 2, "--json"))["state"] == "restored"
+for act in ("resume", "suspend", "readmit"):  # nothing brings it back here; what does is said
+    w.fails(16, ["in quarantine", "revoke it anew", "restore once more"], "leadglass", "study", act, UID % 2, "--reason", "it was named wrongly")
 raises(errno.EKEYREVOKED, write, os.path.join(m, "again"), instance(1))  # the tombstone came back too
 store(10)
 # Nothing is destroyed until somebody confirms.

@@ -294,6 +294,9 @@ int act_on_study(const struct cli *c, struct lg_client *k, enum lg_action action
     int rc = s ? lg_client_study_show(k, uid, s) : -ENOMEM, code;
     if (rc)
         code = rc == -ENOENT ? cli_fail(CLI_FAILED, "study %s is not known to this keyring", uid) : cli_explain(c, rc, uid);
+    else if (s->state == LG_KEY_RESTORED && (action == LG_ACT_RESUME || action == LG_ACT_SUSPEND || action == LG_ACT_READMIT))
+        code = cli_fail(CLI_REFUSED, "study %s is in quarantine: it was named as destroyed after the backup that this keyring was restored from, and nothing resumes it. If its destruction stands, revoke it anew "
+                                     "(leadglass study revoke). If it was named wrongly, restore once more from the same backup into another directory, with the list corrected, before this keyring is in use", uid);
     else {
         snprintf(a.uid, sizeof a.uid, "%s", uid);
         memcpy(a.kid, s->kid, LG_ID_LEN);

@@ -127,7 +127,7 @@ static void usage(FILE *f)
     for (unsigned i = 0; i < N_COMMANDS; i++)
         fprintf(f, "  %-9s %-18s %s\n", commands[i]->name, commands[i]->brief ? commands[i]->brief : commands[i]->args, commands[i]->what);
     fputs("\nleadglass COMMAND --help tells more. The key manager is found by --socket PATH, LEADGLASS_SOCKET, or its default place.\n"
-          "Not in this version: key trim; import, doctor.\n\n"
+          "Not in this version: import, doctor.\n\n"
           "Exit status: 0 done, 1 failed, 2 usage, 3 wrong passphrase, 4 locked, 5 no key manager answers, 6 done but not confirmed by every mount,\n"
           "7 busy, 9 revoked, 10 to 14 see scrub --help, 15 a copy of the keyring is behind (status),\n"
           "16 refused (officers, holds, retention, clock), 17 and 18 see audit --help, 69 not in this version.\n",
