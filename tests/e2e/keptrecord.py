@@ -1,14 +1,18 @@
 """A destruction falls due and a hold keeps it: that this is on record is noted in the keyring only when the record is on the disk. The power fails between the two (the key manager and the
 storage of its log die while the record is being written): the next start records it."""
-import json, os, shutil, signal, subprocess, time
+import glob, json, os, shutil, signal, subprocess, time
 from lib import *
+from office import Desk
 
 if not os.path.exists(os.path.join(BIN, "setclock.so")):
     skip("a build with sanitizers: nothing can be preloaded before them")
 DAY, TICK = 86400, 61  # the key manager looks at its clocks every minute
 UID = "1.2.826.0.1.0"
 w = World(start=False)
-w.env.update(LD_PRELOAD=os.path.join(BIN, "setclock.so"), LG_CLOCKS=w.path("clocks"))
+os.chmod(w.dir, 0o711)
+shutil.copy(os.path.join(BIN, "setclock.so"), w.path("setclock.so"))  # where an officer's account can read it
+os.chmod(w.path("setclock.so"), 0o755)
+w.env.update(LD_PRELOAD=w.path("setclock.so"), LG_CLOCKS=w.path("clocks"))
 ahead = 0
 for d in ("log", "source", "gates"):
     os.mkdir(w.path(d))
@@ -18,6 +22,7 @@ def passes(s):
     global ahead
     ahead += s
     write(w.path("clocks.new"), b"%d %d %d\n" % (ahead, ahead, ahead))
+    os.chmod(w.path("clocks.new"), 0o644)
     os.rename(w.path("clocks.new"), w.path("clocks"))
 
 
@@ -26,13 +31,17 @@ def storage():
     assert r.returncode == 0, "gatefs"
 
 
-def kept():
+def rows():
     rows = []
     for d, _, fs in os.walk(w.path("source")):
         for f in fs:
             if f.endswith(".jsonl"):
                 rows += [json.loads(x) for x in read(os.path.join(d, f)).split(b"\n")[:-1]]
-    return [r for r in rows if r["event"] == "key.destroy" and r["outcome"] == "EBUSY"]
+    return rows
+
+
+def kept():
+    return [r for r in rows() if r["event"] == "key.destroy" and r["outcome"] == "EBUSY"]
 
 
 def waits_for_its_log():
@@ -58,13 +67,14 @@ storage()
 w.mounts.append("log")
 w.ok("leadglass-keyd", "--init", "--keyring", w.path("keyring"), "--passphrase-file", w.passphrase, "--scrypt-ms", "20")
 keyd()
+sec, ret = Desk(w).two()
 w.init()
 m = w.mount("vault", "mnt", "-o", "audit=off")
 write(m + "/s", dicom_slice(0, 3000))
 w.umount()
-w.cli("study", "revoke", UID, "--reason", "asked for")
-assert "destroy-approved" in w.cli("study", "show", UID)
-w.cli("study", "hold", UID, "--reason", "a lawyer called")
+a = ret.act("study", "revoke", UID, "--reason", "asked for")
+assert sec.act("study", "approve", a["id"])["state"] == "waiting"
+sec.act("study", "hold", UID, "--reason", "a lawyer called")
 assert kept() == []
 
 # ---- it falls due; the record is held on its way to the disk, and never gets there
@@ -79,6 +89,9 @@ for pid in subprocess.run(["pgrep", "-f", "gatefs.*" + w.dir], stdout=subprocess
 wait_for(lambda: not w.keyd_pids())
 subprocess.run(["umount", "-l", w.path("log")], check=True)
 os.unlink(w.path("gates", "write.held"))
+rings = glob.glob("/dev/shm/leadglass-audit-%d-%s*" % (os.geteuid(), rows()[0]["chain"]))  # what outlives a process, and no power cut
+assert len(rings) == 1, rings
+os.unlink(rings[0])
 assert kept() == [], kept()
 
 # ---- power is back

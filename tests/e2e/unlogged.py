@@ -107,8 +107,8 @@ with open(below, "r+b") as f:
     f.write(bytes([old[0] ^ 1]))
 r = w.run("leadglass", "scrub", "--salvage", w.path("out2"), vault)
 assert r.returncode == 10, r
-named = [r["key_id"] for r in query("--event", "file.open") if r["how"] == "salvage"]
-assert sorted(named[-2:]) == sorted(w.asked("study", "show", "1.2.826.0.1.%d" % i)["key_id"] for i in (1, 2)), named
+named = [r["key_id"] for r in query("--event", "file.open") if r["how"] == "salvage" and r["key_id"] != found[0]["key_id"]]  # the first file is damaged still
+assert sorted(named) == sorted(w.asked("study", "show", "1.2.826.0.1.%d" % i)["key_id"] for i in (1, 2)), named
 
 # ---- tail: the last of every chain; with --follow what comes, as it comes
 mnt = w.mount()
