@@ -161,6 +161,10 @@ static int shortened(struct lg_chase *c, const char *dir, int dirfd)
     unsigned last = last_segment(dirfd);
     int rc = 0;
     segment_close(c);
+    if (c->quiet) { /* while its end is looked for: this is the end, for now */
+        c->dry = true;
+        return 0;
+    }
     c->p.seq = 0;
     c->p.hashed = false;
     c->p.gone = last == 0;
@@ -183,6 +187,8 @@ static int relocate(struct lg_chase *c, const char *dir, int dirfd)
         return 0;
     }
     if (!c->p.seq || c->p.gone) /* nothing was ever there, or that it is gone was told */
+        return 0;
+    if (!c->p.offset && last_segment(dirfd) == c->p.segment - 1) /* the one before could not be read to its end, which was told, and this one is yet to come */
         return 0;
     return shortened(c, dir, dirfd);
 }

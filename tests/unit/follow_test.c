@@ -575,6 +575,31 @@ static void damaged(void **state)
 
 /* ---- the position ------------------------------------------------------------------------------------------------------------------ */
 
+/* The newest segment there is, compressed, cannot be read to its end: it is told once, and what comes behind it is read when it comes. From its end, too. */
+static void damaged_last(void **state)
+{
+    (void)state;
+    char path[256];
+    struct writer w = begin("mount-1", 7);
+    put(&w, 10);
+    w.segment = 2;
+    put(&w, 10);
+    compress(&w, 1);
+    compress(&w, 2);
+    segment_path(&w, 2, LG_AUDIT_PACKED, path);
+    assert_int_equal(truncate(path, 100), 0);
+    struct lg_follow *f = follow(true, 0);
+    gives(f, 1, 10);
+    finds(f, LG_AUDIT_UNREADABLE, 11, 11);
+    nothing(f);
+    w.segment = 3;
+    put(&w, 10);
+    finds(f, LG_AUDIT_MISSING, 11, 20);
+    gives(f, 21, 30);
+    nothing(f);
+    stop(f);
+}
+
 static void position_file(void **state)
 {
     (void)state;
@@ -615,7 +640,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(lines_being_written, fresh, clean), cmocka_unit_test_setup_teardown(segments, fresh, clean),
         cmocka_unit_test_setup_teardown(pruned_beneath, fresh, clean), cmocka_unit_test_setup_teardown(chains_appear, fresh, clean),
         cmocka_unit_test_setup_teardown(tampered, fresh, clean),       cmocka_unit_test_setup_teardown(shortened, fresh, clean),
-        cmocka_unit_test_setup_teardown(vanished, fresh, clean),       cmocka_unit_test_setup_teardown(damaged, fresh, clean),
+        cmocka_unit_test_setup_teardown(vanished, fresh, clean),       cmocka_unit_test_setup_teardown(damaged, fresh, clean), cmocka_unit_test_setup_teardown(damaged_last, fresh, clean),
         cmocka_unit_test_setup_teardown(position_file, fresh, clean),
     };
     if (lg_secret_init(true) || lg_crypto_init())
