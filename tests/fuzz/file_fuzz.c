@@ -15,12 +15,13 @@
 #include <unistd.h>
 
 #include "internal.h"
+#include "../../fs/file/internal.h"
 #include "leadglass/file.h"
 #include "leadglass/keys.h"
 
 #define MUST(x) do { if (!(x)) { fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #x); abort(); } } while (0)
 
-enum { CS = 4096, PIECES = 12, RAWS = 8, MOST = 9000, COUNTED = 600, WRITTEN = 0x5a };
+enum { CS = 4096, PIECES = 12, RUN = 70, RAWS = 8, MOST = 9000, COUNTED = 600, WRITTEN = 0x5a };
 static const uint8_t kid_of[] = "gpsrn"; /* general, provisional, study; revoked; a keyring that cannot be asked */
 enum { KEYS = 3, KIDS = 5 };
 
@@ -79,6 +80,8 @@ static int trip(void)
 static ssize_t f_pwritev(void *arg, int fd, const struct iovec *v, int n, off_t off) { return trip() ? -EIO : lg_sys_posix.pwritev(arg, fd, v, n, off); }
 static int f_fdatasync(void *arg, int fd) { return trip() ? -EIO : lg_sys_posix.fdatasync(arg, fd); }
 static int f_ftruncate(void *arg, int fd, off_t len) { return trip() ? -EIO : lg_sys_posix.ftruncate(arg, fd, len); }
+static bool cold; /* nothing of it is in memory below */
+static ssize_t f_pread_cached(void *arg, int below, void *b, size_t len, off_t off) { return cold ? -EAGAIN : lg_sys_posix.pread_cached(arg, below, b, len, off); }
 
 /* ---- the world, made once ----------------------------------------------------------------------------------------------------------------------------- */
 static struct lg_sys sys;
@@ -88,6 +91,7 @@ static struct lg_filekey *filekey[KIDS];
 static uint8_t vault_id[LG_ID_LEN], file_id[LG_ID_LEN], s0[LG_SECTOR];
 static char dir[64];
 static int dirfd, fd; /* fd: the file below, one for all inputs */
+static struct lg_pool *pool;
 
 static void gone(void)
 {
@@ -105,6 +109,7 @@ static void begin(void)
     sys.pwritev = f_pwritev;
     sys.fdatasync = f_fdatasync;
     sys.ftruncate = f_ftruncate;
+    sys.pread_cached = f_pread_cached;
     memset(vault_id, 'v', sizeof vault_id);
     memset(file_id, 'f', sizeof file_id);
     struct lg_s0 s = { .version = LG_FORMAT_VERSION, .suite = LG_SUITE_1, .chunk_size = CS };
@@ -123,6 +128,7 @@ static void begin(void)
     snprintf(dir, sizeof dir, "%s/lgfile.XXXXXX", access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp");
     MUST(mkdtemp(dir) && (dirfd = open(dir, O_RDONLY | O_DIRECTORY)) >= 0 && !mkdirat(dirfd, "root", 0700));
     MUST(!lg_journal_create(&lg_sys_posix, dirfd, vault_id) && !lg_journal_open(&sys, dirfd, vault_id, false, &journal));
+    MUST(!lg_pool_new(2, &pool));
     MUST((fd = openat(dirfd, "root/f", O_RDWR | O_CREAT, 0600)) >= 0);
     atexit(gone);
 }
@@ -140,7 +146,7 @@ struct piece { /* the last one of a chunk counts */
     unsigned key;
     uint8_t fill, entry[LG_ENTRY_LEN], cipher[CS];
 };
-static struct piece piece[PIECES];
+static struct piece piece[PIECES + RUN];
 static unsigned n_piece;
 struct made { /* a slot */
     bool there, ok; /* decodes; is right in itself: wrap, MAC, accumulator */
@@ -196,6 +202,23 @@ static void make_piece(void)
     }
     put(p->cipher, len, lg_format_chunk_off(CS, p->i));
     put(p->entry, LG_ENTRY_LEN, lg_format_entry_off(CS, p->i));
+}
+
+/* Whole ones in a row, long enough to be read in parts. */
+static void make_run(void)
+{
+    uint8_t plain[CS];
+    uint64_t from = u8();
+    unsigned key = u8() % KEYS, fill = u8();
+    for (unsigned k = 0; k < RUN; k++) {
+        struct piece *p = &piece[n_piece++];
+        *p = (struct piece){ .i = from + k, .len = CS, .key = key, .fill = (uint8_t)fill };
+        for (uint32_t j = 0; j < CS; j++)
+            plain[j] = byte_of(p, j);
+        MUST(!lg_chunk_seal(filekey[key], file_id, p->i, plain, CS, p->cipher, p->entry));
+        put(p->cipher, CS, lg_format_chunk_off(CS, p->i));
+        put(p->entry, LG_ENTRY_LEN, lg_format_entry_off(CS, p->i));
+    }
 }
 
 /* Does a later one stand at the same place? */
@@ -288,7 +311,7 @@ static void make_s0(void)
 }
 
 /* Returns the number of the newest slot that decodes, or -1; *whole: everything about the file is as that slot says. */
-static int make(bool *whole)
+static int make(bool *whole, bool run)
 {
     bool exact;
     MUST(!ftruncate(fd, 0));
@@ -297,6 +320,8 @@ static int make(bool *whole)
     make_s0();
     for (unsigned n = u8() % (PIECES + 1); n; n--)
         make_piece();
+    if (run)
+        make_run();
     unsigned shape = u8(), older = shape & 1;
     memset(slot, 0, sizeof slot);
     make_slot(&slot[older], &slot[1 - older]);
@@ -445,8 +470,10 @@ static void write_one(struct lg_file *f, uint64_t size, unsigned key, unsigned h
         MUST((rc == -EBADMSG || rc == -EIO) && (findings > before || failed));
         return;
     }
-    lg_file_look(f, &l);
-    MUST(l.size >= size && l.dirty);
+    if (!(how & 128)) { /* a time that nobody has seen may become that of the file below */
+        lg_file_look(f, &l);
+        MUST(l.size >= size && l.dirty);
+    }
     rc = lg_file_commit(f);
     MUST(!rc || failed || ((rc == -EIO || rc == -EBADMSG) && findings > before));
     if (rc)
@@ -468,22 +495,27 @@ static void write_one(struct lg_file *f, uint64_t size, unsigned key, unsigned h
     if (grown == size || !(size % CS))
         read_some(f, grown, key, i);
     lg_file_look(f, &l);
-    MUST(l.size == grown);
+    MUST(l.size == grown && !l.mtime_below);
 }
 
-static void keyed(unsigned how, bool whole)
+static void keyed(unsigned how, unsigned more, bool whole)
 {
     static const uint64_t unclean[] = { 1, 2 };
-    struct lg_suspects *suspects = lg_suspects_new();
-    MUST(suspects);
+    struct lg_suspects *suspects = more & 8 ? NULL : lg_suspects_new();
+    MUST(suspects || more & 8);
+    if (more & 16)
+        lg_suspects_add(suspects, vault_id); /* others before it */
+    if (more & 32)
+        lg_suspects_add(suspects, file_id); /* an error below before it was closed last */
     struct lg_file_env env = { .sys = &sys, .keys = keys, .journal = journal, .chunk_size = CS, .session = 4, .unclean = unclean, .n_unclean = how & 2 ? 2 : 0,
-                               .read_only = how & 1, .accept_crash = (how & 12) == 12, .suspects = suspects, .finding = on_finding };
+                               .read_only = how & 1, .accept_crash = (how & 12) == 12, .suspects = suspects, .finding = on_finding, .pool = more & 64 ? pool : NULL };
     memcpy(env.vault_id, vault_id, LG_ID_LEN);
     struct lg_file *f;
-    bool clean = !env.n_unclean && !env.accept_crash;
+    bool clean = !env.n_unclean && !env.accept_crash && !lg_suspects_has(suspects, file_id);
     findings = 0;
     failed = false;
     fail_in = how & 16 ? u8() % 32 : 0;
+    cold = more & 4;
     int rc = lg_file_open(&env, fcntl(fd, F_DUPFD_CLOEXEC, 0), "f", &f);
     if (failed) { /* what it left is recovered by the next */
         MUST(rc == -EIO);
@@ -518,11 +550,12 @@ static void keyed(unsigned how, bool whole)
     }
     if (!env.read_only)
         write_one(f, size, key, u8());
+    MUST(!lg_suspects_has(suspects, file_id) || lg_suspects_any(suspects));
     bool broken = failed;
     fail_in = 0;
     lg_file_free(f);
     /* What was opened and closed without an error below stands there complete: a session later it opens as it is, whatever it was before. */
-    if (!env.read_only && !broken && !lg_suspects_any(suspects)) {
+    if (!env.read_only && !broken && !lg_suspects_has(suspects, file_id)) {
         env.n_unclean = 0;
         env.accept_crash = false;
         env.session = 5;
@@ -672,11 +705,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
     in_left = len;
     unsigned how = u8(), more = u8();
     bool whole;
-    int newest = make(&whole), lowest = dup(0);
+    int newest = make(&whole, more & 128), lowest = dup(0);
     close(lowest);
     keyless(how, newest, whole);
     salvage(newest, whole);
-    keyed(how & 31, whole); /* last: it may change the file */
+    keyed(how & 31, more, whole); /* last: it may change the file */
     if (more & 1)
         names_below(more >> 1);
     int again = dup(0);

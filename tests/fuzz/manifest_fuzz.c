@@ -1,15 +1,138 @@
-/* Bytes of a manifest: decoding is bounded, and what decodes encodes to the same bytes. */
+/* Bytes of a manifest: decoding is bounded, and what decodes encodes to the same bytes. The same as a whole file: one whose end and MAC are not right is not read, one
+ * whose are gives every entry, and one that was interrupted is gone on with up to where it can be read. */
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 #include "manifest.h"
+
+static char path[LG_MANIFEST_PATH_MAX + 1];
+static struct lg_secret *key;
+static const uint8_t vault[LG_ID_LEN] = { 'v' };
+static char dir[64], file[80], part[90];
+
+static void gone(void)
+{
+    unlink(file);
+    unlink(part);
+    rmdir(dir);
+}
+
+static void begin(void)
+{
+    snprintf(dir, sizeof dir, "%s/lgmanifest.XXXXXX", access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp");
+    if (lg_secret_init(true) || lg_crypto_init() || !(key = lg_secret_new()) || !mkdtemp(dir))
+        abort();
+    snprintf(file, sizeof file, "%s/m", dir);
+    snprintf(part, sizeof part, "%s.part", file);
+    atexit(gone);
+}
+
+static void as_file(const char *at, const uint8_t *p, size_t len)
+{
+    FILE *f = fopen(at, "we");
+    if (!f || fwrite(p, 1, len, f) != len || fclose(f))
+        abort();
+}
+
+static unsigned entries(void)
+{
+    struct lg_manifest_reader *r;
+    struct lg_item it;
+    const char *at;
+    unsigned n = 0;
+    int rc = lg_manifest_open(file, vault, key, &r);
+    if (rc)
+        abort();
+    while (!(rc = lg_manifest_next(r, &it, &at)))
+        n++;
+    if (rc != -ENOENT || lg_manifest_info(r)->created != 7 || lg_manifest_rewind(r))
+        abort();
+    lg_manifest_reader_free(r);
+    return n;
+}
+
+/* Whole, of the entries that the input has: added one by one; interrupted behind some, and gone on with; then a byte of it changed. */
+static void whole(const uint8_t *data, size_t len)
+{
+    struct lg_manifest_info info = { .created = 7, .session = 1 };
+    struct lg_manifest_writer *w;
+    struct lg_manifest_reader *r;
+    struct lg_item it;
+    unsigned n = 0, again = 0;
+    static char last[LG_MANIFEST_PATH_MAX + 1];
+    memcpy(info.vault_id, vault, LG_ID_LEN);
+    last[0] = 0;
+    if (lg_manifest_create(file, &info, NULL, &w))
+        abort();
+    for (size_t at = 0; len - at >= 4;) {
+        size_t k = lg_item_len(data + at);
+        if (!k || k > len - at)
+            break;
+        if (!lg_item_decode(data + at, k, &it, path) && lg_path_cmp(path, last) > 0) {
+            if (lg_manifest_add(w, path, &it))
+                abort();
+            strcpy(last, path);
+            n++;
+        }
+        at += k;
+    }
+    if (lg_manifest_flush(w))
+        abort();
+    lg_manifest_writer_free(w); /* interrupted */
+    if (len && data[0] & 1 && truncate(part, (off_t)(LG_MANIFEST_HEADER + (n ? LG_MANIFEST_FIXED / 2 : 0))))
+        abort();
+    if (len && data[0] & 1)
+        n = 0; /* torn in its first entry */
+    if (lg_manifest_create(file, &info, len && data[0] & 2 ? "" : last, &w))
+        abort();
+    if (len && data[0] & 2) /* all behind the beginning is written anew */
+        n = last[0] ? 0 : n;
+    it = (struct lg_item){ .type = LG_ITEM_DIR, .state = LG_ITEM_VERIFIED };
+    for (; again < 2; again++) {
+        snprintf(path, sizeof path, "~%u", again);
+        if (lg_manifest_add(w, path, &it))
+            abort();
+    }
+    if (lg_manifest_finish(w, key))
+        abort();
+    lg_manifest_writer_free(w);
+    if (entries() != n + again)
+        abort();
+    FILE *f = fopen(file, "r+e");
+    if (!f || fseek(f, 0, SEEK_END))
+        abort();
+    long size = ftell(f), at = len > 3 ? (data[1] | data[2] << 8) % size : 0;
+    fseek(f, at, SEEK_SET);
+    int c = fgetc(f);
+    fseek(f, at, SEEK_SET);
+    fputc(c ^ (len > 3 && data[3] ? data[3] : 1), f);
+    fclose(f);
+    if (lg_manifest_open(file, vault, key, &r) == 0)
+        abort();
+    static const uint8_t other[LG_ID_LEN] = { 'o' };
+    if (lg_manifest_open(file, other, key, &r) == 0)
+        abort();
+}
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len);
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
 {
-    static char path[LG_MANIFEST_PATH_MAX + 1];
     struct lg_manifest_info info;
+    struct lg_manifest_reader *r;
+    struct lg_manifest_writer *w;
     struct lg_item it;
+    if (!key)
+        begin();
+    as_file(file, data, len);
+    as_file(part, data, len);
+    if (lg_manifest_open(file, vault, key, &r) == 0) /* nobody sealed it */
+        abort();
+    memcpy(info.vault_id, vault, LG_ID_LEN);
+    if (lg_manifest_create(file, &info, len & 1 ? "" : "a/b", &w) == 0)
+        lg_manifest_writer_free(w);
     if (len < LG_MANIFEST_HEADER)
         return 0;
     if (!lg_manifest_header_decode(data, &info)) {
@@ -31,5 +154,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
         }
         at += n;
     }
+    whole(data + LG_MANIFEST_HEADER, len - LG_MANIFEST_HEADER);
     return 0;
 }
