@@ -63,6 +63,7 @@ lg_e2e(tamper LABEL smoke)
 lg_e2e(sweep LABEL smoke)
 lg_e2e(stall)
 lg_e2e(roundtrips LABEL smoke)
+lg_e2e(secondcopy)
 foreach(name kill stall) # daemons that die, and requests that wait: over either transport, whichever is the default here
   set_property(TEST e2e_${name} APPEND PROPERTY ENVIRONMENT LG_TRANSPORT=dev)
   lg_e2e(${name}_uring SCRIPT e2e/${name}.py)

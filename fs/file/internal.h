@@ -104,7 +104,7 @@ struct lg_file {
     uint64_t decided; /* bytes that the decision was made from */
     bool decided_reported;
 
-    _Atomic bool streamed; /* some of a large read was not in memory below */
+    _Atomic uint64_t streamed; /* where the farthest large read ended below since one was not in memory; 0: all were */
 
     struct timespec mtime;   /* tv_nsec UTIME_OMIT: the lower file's own */
     bool mtime_below;        /* the lower file's own is that of a write through this object */

@@ -26,7 +26,7 @@ struct run {
     size_t len, step, from; /* from: of the parts that are read just now */
     uint64_t cold;          /* one bit per part that is not at hand without waiting */
 };
-enum { PART = 128 * 1024, PARTS_MAX = 64, FORGET_BEFORE = 1024 * 1024 };
+enum { PART = 128 * 1024, PARTS_MAX = 64, FORGET_BEFORE = 16 * 1024 * 1024, FORGET_AFTER = 4 * 1024 * 1024 };
 
 /* The part at place at of the run has arrived, n bytes of it. */
 static int open_part(struct run *r, size_t at, size_t n)
@@ -64,16 +64,19 @@ static int cached_part(void *arg, unsigned k)
     return got < 0 ? (int)got : open_part(r, at, (size_t)got);
 }
 
-/* The kernel keeps the plaintext: what was not in memory before need not stay there as ciphertext as well. From a little before on, where a page that the last
- * large read ended in was not let go of. */
+/* The kernel keeps the plaintext: what was not in memory before need not stay there as ciphertext as well. Large reads of one reader are under way at once and end in any order,
+ * and the readahead below, set off by one that is late, brings back what was let go of on either side: so from a good way before on, and to where another has ended already. */
 static void forget(struct lg_file *f, const struct run *r)
 {
     const struct lg_sys *sys = f->env->sys;
     uint64_t before = r->off < FORGET_BEFORE ? r->off : FORGET_BEFORE;
-    if (r->cold)
-        atomic_store_explicit(&f->streamed, true, memory_order_relaxed);
-    if (sys->forget && atomic_load_explicit(&f->streamed, memory_order_relaxed)) /* by now the readahead below may be ahead of us */
-        sys->forget(sys->arg, f->fd, (off_t)(r->off - before), (off_t)(before + r->len));
+    uint64_t end = r->off + r->len, to = atomic_load_explicit(&f->streamed, memory_order_relaxed);
+    if (!sys->forget || (!r->cold && !to)) /* later ones need not be cold: by now the readahead below may be ahead of us */
+        return;
+    while (to < end && !atomic_compare_exchange_weak_explicit(&f->streamed, &to, end, memory_order_relaxed, memory_order_relaxed))
+        ;
+    to = to < end ? end : to > end + FORGET_AFTER ? end + FORGET_AFTER : to;
+    sys->forget(sys->arg, f->fd, (off_t)(r->off - before), (off_t)(to - r->off + before));
 }
 
 static int read_run(struct lg_file *f, uint64_t i, uint8_t *buf, size_t len)

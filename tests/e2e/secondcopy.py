@@ -1,0 +1,87 @@
+"""What is read cold does not stay in memory twice: the kernel keeps the plaintext above, and the ciphertext below is let go of, by one reader and by eight at once. What was in
+memory below before stays there, as others may have put it there. Counted in pages of the lower file (mincore)."""
+import ctypes, mmap, os, sys, threading
+from lib import *
+
+SIZE, READERS, PAGE = 32 << 20, 8, mmap.PAGESIZE
+libc = ctypes.CDLL(None, use_errno=True)
+libc.mmap.restype = ctypes.c_void_p
+libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long]
+libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
+libc.mincore.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_char_p]
+
+
+def resident(path):
+    """The share of its pages that are in memory."""
+    fd = os.open(path, os.O_RDONLY)
+    size = os.fstat(fd).st_size
+    at = libc.mmap(None, size, mmap.PROT_READ, mmap.MAP_SHARED, fd, 0)
+    os.close(fd)
+    assert at not in (None, ctypes.c_void_p(-1).value), os.strerror(ctypes.get_errno())
+    pages = ctypes.create_string_buffer((size + PAGE - 1) // PAGE)
+    assert libc.mincore(at, size, pages) == 0, os.strerror(ctypes.get_errno())
+    libc.munmap(at, size)
+    return sum(b & 1 for b in pages.raw[:(size + PAGE - 1) // PAGE]) / ((size + PAGE - 1) // PAGE)
+
+
+def forget(path):
+    fd = os.open(path, os.O_RDONLY)
+    os.fsync(fd)
+    os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+    os.close(fd)
+
+
+def stored():
+    return sorted(p for p in (os.path.join(d, n) for d, _, names in os.walk(w.path("vault", "root")) for n in names) if os.lstat(p).st_size > SIZE)
+
+
+def below(when):
+    shares = [resident(p) for p in stored()]
+    print("%-34s %s" % (when, " ".join("%.2f" % s for s in shares)), flush=True)
+    return shares
+
+
+w = World(under=os.environ.get("LG_DISK", "/var/tmp"))
+w.init()
+m = w.mount()
+body = [random.Random(i).randbytes(SIZE) for i in range(READERS)]
+for i in range(READERS):
+    write(m + "/%d" % i, body[i])
+w.umount()
+assert len(stored()) == READERS
+
+
+def read_all(which):
+    """Cold above, by a thread each; the mount goes on until what is below was counted."""
+    w.mount()
+    got = {}
+    threads = [threading.Thread(target=lambda i=i: got.update({i: read(m + "/%d" % i) == body[i]})) for i in which]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join(600)
+    assert got == {i: True for i in which}, got
+
+
+for p in stored():
+    forget(p)
+if max(below("let go of by hand")) > 0.05:
+    skip("the filesystem of %s keeps everything in memory; LG_DISK=DIR names another" % w.dir)
+for who in ([0], range(READERS)):
+    for p in stored():
+        forget(p)
+    read_all(who)
+    after = below("read cold by %d" % len(who))
+    assert max(after) <= 0.1, ("ciphertext stays in memory beside the plaintext", after)
+    w.umount()
+for _ in range(20):  # another program on the machine may drop all caches meanwhile; then once more
+    for p in stored():
+        assert len(read(p)) > SIZE
+    kept = min(below("read below, by others")) == 1
+    read_all(range(READERS))
+    kept = min(below("read again through the mount")) == 1 and kept
+    w.umount()
+    if kept:
+        break
+assert kept, "what others have below in memory was taken from them"
+print("ok")
