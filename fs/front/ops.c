@@ -86,7 +86,9 @@ static void op_init(void *user, struct fuse_conn_info *c)
     c->max_background = f->ring ? (unsigned)get_nprocs_conf() * LG_RING_DEPTH / 2 : 64;
     c->congestion_threshold = c->max_background * 3 / 4;
     c->time_gran = 1;
-    f->direct_writes = lg_kernel_forgets();
+#ifdef FUSE_CAP_HANDLE_KILLPRIV_V2
+    f->direct_writes = c->want & FUSE_CAP_HANDLE_KILLPRIV_V2 && lg_kernel_forgets(); /* without, nobody would take set-id bits away for them */
+#endif
 }
 
 static struct fuse_entry_param entry_param(struct lg_front *f, const struct lg_entry *e)
@@ -276,8 +278,9 @@ static void opened(const struct lg_front *f, struct fuse_file_info *fi, struct l
 {
     fi->fh = (uintptr_t)o;
     fi->keep_cache = 1;
-    /* What is only written goes past the kernel's pages: a copy less. Not with O_DIRECT, whose asynchronous writes the kernel looks after only without this. */
-    fi->direct_io = o->direct = f->direct_writes && (fi->flags & (O_ACCMODE | O_DIRECT)) == O_WRONLY;
+    /* What is only written goes past the kernel's pages: a copy less. Not with O_DIRECT, whose asynchronous writes the kernel looks after only without this,
+     * nor with O_DSYNC, which would have each request made durable by itself. */
+    fi->direct_io = o->direct = f->direct_writes && (fi->flags & (O_ACCMODE | O_DIRECT | O_DSYNC)) == O_WRONLY;
     fi->noflush = (fi->flags & O_ACCMODE) == O_RDONLY; /* nothing to commit */
 }
 
@@ -385,22 +388,20 @@ static void op_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t siz
 #else
     bool setid = false; /* the kernel does it by itself */
 #endif
-    /* For a handle past its pages the kernel leaves it to us to make a write durable that is to be so, as it hands on the flags. */
+    /* For a handle past its pages the kernel leaves it to us to make a write durable that is to be so (RWF_DSYNC, RWF_SYNC), as it hands on the flags. */
     bool sync = open_of(fi)->direct && fi->flags & O_DSYNC;
     if (sync && lg_ring_put_off())
         return;
     ssize_t n = kill_privileges(req, ino, fi, setid);
     if (!n)
         n = lg_volume_write(handle(fi), buf, size, (uint64_t)off);
-    int rc = n >= 0 && sync ? lg_volume_fsync(handle(fi), true) : 0;
+    if (n > 0)
+        atomic_fetch_add_explicit(&open_of(fi)->written, (uint64_t)n, memory_order_relaxed);
+    int rc = n < 0 ? (int)n : sync ? lg_volume_fsync(handle(fi), (fi->flags & O_SYNC) != O_SYNC) : 0;
     if (rc)
-        n = rc;
-    if (n < 0) {
-        done(req, (int)n);
-        return;
-    }
-    atomic_fetch_add_explicit(&open_of(fi)->written, (uint64_t)n, memory_order_relaxed);
-    fuse_reply_write(req, (size_t)n);
+        done(req, rc);
+    else
+        fuse_reply_write(req, (size_t)n);
 }
 
 static void op_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)

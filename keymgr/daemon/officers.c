@@ -305,7 +305,9 @@ static unsigned n_due;
 static int tell_kept(struct lg_worker *w, const struct lg_kept *kept)
 {
     for (unsigned i = 0; i < kept->n; i++) {
-        const char *what = kept->study[i].why == -EBUSY ? "it is due, and a legal hold keeps it" : "it is due, and its retention keeps it";
+        const char *what = kept->study[i].why == -EBUSY  ? "it is due, and a legal hold keeps it" :
+                           kept->study[i].why == -EDOM ? "it is due, and its retention keeps it" :
+                                                         "it is due, and what the keyring has of its patient is damaged: revoke it --before-due, or restore the keyring";
         lg_log(LOG_WARNING, "a study is not destroyed: %s", what);
         lg_keyd_audit(w, "key.destroy", geteuid(), getpid(), kept->study[i].why, kept->study[i].kid, what);
     }

@@ -66,13 +66,13 @@ struct lg_patient_looked;
 int lg_may_destroy(struct lg_keyring *k, const struct lg_record *r, const struct lg_time *t, bool exception, struct lg_patient_looked *looked) LG_MUST;
 
 /* ---- patient.c ---- */
-#define LG_PATIENT_STUDIES_MAX 16384u /* what has more is nobody, and nothing of it is due by a rule */
+#define LG_PATIENT_STUDIES_MAX 1024u /* what has more is nobody, and nothing of it is due by a rule; all of one patient destroyed at once cost its square */
 /* Both in the transaction that makes a study, learns its patient, or begins to destroy it. patient may be "". */
 int lg_patient_add(struct lg_keyring *k, const uint8_t kid[LG_ID_LEN], const char *patient) LG_MUST;
 int lg_patient_forget(struct lg_keyring *k, const struct lg_record *r) LG_MUST;
-/* -EDOM, -EINPROGRESS: as lg_may_destroy. looked (NULL, or begun with zeros): what was last found to keep nothing, good until the transaction ends. */
+/* -EDOM, -EINPROGRESS: as lg_may_destroy. looked (NULL, or begun with zeros): what was last found, good until the transaction ends. */
 struct lg_patient_looked {
-    bool any;
+    bool any, kept;
     unsigned rule;
     char patient[LG_PATIENT_ID_MAX + 1];
 };

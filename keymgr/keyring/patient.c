@@ -100,7 +100,7 @@ static int info_of(struct lg_keyring *k, const struct lg_record *r, struct lg_st
     return rc;
 }
 
-int lg_patient_forget(struct lg_keyring *k, const struct lg_record *r)
+static int forget(struct lg_keyring *k, const struct lg_record *r)
 {
     struct lg_study_info info;
     struct row first, last, x;
@@ -124,6 +124,13 @@ int lg_patient_forget(struct lg_keyring *k, const struct lg_record *r)
     if (!rc)
         rc = row_del(k, info.patient_id, --first.n);
     return rc || !first.n ? rc : row_put(k, info.patient_id, 0, &first);
+}
+
+/* A row that stays because others are damaged keeps nothing: its study is destroyed. */
+int lg_patient_forget(struct lg_keyring *k, const struct lg_record *r)
+{
+    int rc = forget(k, r);
+    return rc == -EPROTO || rc == -EBADMSG ? 0 : rc;
 }
 
 /* -EDOM: this one of the patient's studies keeps those that follow the rule. */
@@ -150,8 +157,10 @@ int lg_patient_keeps(struct lg_keyring *k, const struct lg_record *r, uint64_t w
     rc = info_of(k, r, &info);
     if (rc || lg_policy_last(&p, rule, 0, rule, info.date, r->created) > wall)
         return rc ? rc : -EDOM;
-    if (!info.patient_id[0] || (looked && looked->any && looked->rule == rule && strcmp(looked->patient, info.patient_id) == 0))
+    if (!info.patient_id[0])
         return 0;
+    if (looked && looked->any && looked->rule == rule && strcmp(looked->patient, info.patient_id) == 0)
+        return looked->kept ? -EDOM : 0;
     if (k->gather.phase != LG_GATHERED)
         return -EINPROGRESS;
     rc = row_get(k, info.patient_id, 0, &first);
@@ -162,8 +171,9 @@ int lg_patient_keeps(struct lg_keyring *k, const struct lg_record *r, uint64_t w
         if (!rc)
             rc = keeps(k, i ? x.kid : first.kid, &p, rule, info.patient_id, wall);
     }
-    if (!rc && looked) {
+    if ((!rc || rc == -EDOM) && looked) {
         looked->any = true;
+        looked->kept = rc;
         looked->rule = rule;
         memcpy(looked->patient, info.patient_id, sizeof looked->patient);
     }

@@ -151,9 +151,12 @@ int lg_keyring_due(struct lg_keyring *k, unsigned max, uint8_t (*ret)[LG_ID_LEN]
         if (rc)
             return rc == -ENOENT ? -EPROTO : rc;
         rc = lg_may_destroy(k, &r, &t, a.number & 1, &looked);
-        if (rc == -EINPROGRESS)
+        if (rc == -EINPROGRESS) {
+            rc = 0;
             continue;
-        if (rc == -EBUSY || rc == -EDOM) { /* placed while it waited: it stays unreadable, and stays */
+        }
+        /* Placed while it waited, or what tells of its patient is damaged: it stays unreadable, and stays; the others are not held up. */
+        if (rc == -EBUSY || rc == -EDOM || rc == -EPROTO || rc == -EBADMSG) {
             rc = keep(k, &r, &act, &t, rc, ret_kept);
             continue;
         }

@@ -114,6 +114,13 @@ static void rule(struct lg_keyring *k, const char *uid, uint64_t number)
     assert_int_equal(rc ? rc : approve(k, &a, &sam), 0);
 }
 
+static enum lg_key_state state_of(struct lg_keyring *k, const char *uid)
+{
+    struct lg_study s;
+    assert_int_equal(lg_keyring_study_show(k, uid, &s), 0);
+    return s.state;
+}
+
 /* It is 2027: a study of 2010 is due after fifteen years, one of 2020 is not. */
 static void test_last_study(void **state)
 {
@@ -272,9 +279,30 @@ static void test_from_before(void **state)
     gather_all(k, 1);
     assert_int_equal(rows(k), 44);
     assert_int_equal(asks(k, "1.24", false, &a), -EDOM);
-    /* Whoever takes rows away makes nothing due. */
+    /* What waits is kept meanwhile, and holds up no exception behind it. */
+    arrives(k, "2.1", "P21", "20100101"), arrives(k, "2.2", "P22", "20100101"), arrives(k, "2.3", "P22", "20200101"), arrives(k, "2.4", "P23", "20200101");
+    assert_int_equal(asks(k, "2.1", false, &a), 0);
+    assert_int_equal(approve(k, &a, &sam), 0);
+    pass_time(1);
+    assert_int_equal(asks(k, "2.3", true, &a), 0);
+    assert_int_equal(approve(k, &a, &sam), 0);
+    week(k);
+    forget_rows(k, true);
+    lg_keyring_close(k);
+    k = unlocked();
+    assert_int_equal(falls_due(k), 1);
+    assert_int_equal(state_of(k, "2.1"), LG_KEY_DESTROY_APPROVED);
+    assert_int_equal(state_of(k, "2.3"), LG_KEY_DESTROYED);
+    gather_all(k, 64);
+    assert_int_equal(asks(k, "2.4", true, &a), 0);
+    assert_int_equal(approve(k, &a, &sam), 0);
+    week(k);
+    /* Whoever takes rows away makes nothing due, and holds up no exception either. */
     forget_rows(k, false);
     assert_int_equal(asks(k, "1.20", false, &a), -EPROTO);
+    assert_int_equal(falls_due(k), 1);
+    assert_int_equal(state_of(k, "2.1"), LG_KEY_DESTROY_APPROVED);
+    assert_int_equal(state_of(k, "2.4"), LG_KEY_DESTROYED);
     lg_keyring_close(k);
 }
 
