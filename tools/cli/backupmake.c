@@ -47,6 +47,7 @@ struct making {
     size_t pass_len;
     unsigned shares[2];
     uint8_t id[LG_ID_LEN];
+    bool shared; /* its shares are written or printed */
     bool all; /* the key manager has given its last part */
 };
 
@@ -54,7 +55,7 @@ static int frames_write(struct making *m)
 {
     unsigned long long bytes = 0;
     uint8_t *buf = malloc(LG_BACKUP_FRAME_MAX), head[4];
-        int rc = buf ? 0 : -ENOMEM;
+    int rc = buf ? 0 : -ENOMEM;
     while (!rc && !m->all) {
         size_t len;
         rc = lg_client_backup_next(m->k, buf, LG_BACKUP_FRAME_MAX, &len, &m->all);
@@ -88,17 +89,18 @@ static int create_in(struct making *m)
         rc = m->shares[0] ? lg_backup_header_make_shares(m->id, key, m->shares[0], m->shares[1], header, share) : lg_backup_header_make(m->id, key, m->pass, m->pass_len, BACKUP_SCRYPT_MS, header);
     if (!rc)
         rc = write_all(m->fd, header, sizeof header);
+    if (!rc && m->shares[0]) { /* before all of it is handed out and it counts as one: without them it opens for nobody */
+        char title[64] = "keyring backup ";
+        cli_hex(m->id, title + strlen(title));
+        rc = shares_put(m->c, share, title) ? -ECANCELED : 0;
+        m->shared = !rc;
+    }
     if (!rc)
         rc = frames_write(m);
     if (!rc && fsync(m->fd))
         rc = -errno;
     if (!rc)
         rc = sync_dir(m->file);
-    if (!rc && m->shares[0]) { /* before it counts as one: without them it opens for nobody */
-        char title[64] = "keyring backup ";
-        cli_hex(m->id, title + strlen(title));
-        rc = shares_put(m->c, share, title) ? -ECANCELED : 0;
-    }
     return rc ? rc : lg_client_backup_done(m->k, m->id);
 }
 
@@ -108,7 +110,7 @@ static int not_made(const struct making *m, int rc)
     char hex[2 * LG_ID_LEN + 1];
     int code;
     switch (rc) {
-    case -ECANCELED: code = m->shares[0] ? CLI_FAILED : cli_explain(m->c, rc, "backup create"); break;
+    case -ECANCELED: code = m->shares[0] && !m->shared ? CLI_FAILED : cli_explain(m->c, rc, "backup create"); break;
     case -EBUSY: code = cli_fail(CLI_BUSY, "another keyring backup is being made"); break;
     case -ESTALE: code = cli_fail(CLI_BUSY, "the backup was given up, as the keyring was locked or a study's key destroyed while it was being made; nothing is left of it. Make it again"); break;
     default: code = cli_explain(m->c, rc, "backup create");
@@ -117,6 +119,8 @@ static int not_made(const struct making *m, int rc)
         cli_hex(m->id, hex);
         cli_fail(code, "all of keyring backup %s had been handed out: it counts as outstanding although %s was removed, until `leadglass backup void %s`. Make another one", hex, m->file, hex);
     }
+    if (m->shared)
+        cli_fail(code, "the shares open nothing: throw them away");
     return code;
 }
 
