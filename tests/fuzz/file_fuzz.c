@@ -554,8 +554,9 @@ static void keyed(unsigned how, unsigned more, bool whole)
     bool broken = failed;
     fail_in = 0;
     lg_file_free(f);
-    /* What was opened and closed without an error below stands there complete: a session later it opens as it is, whatever it was before. */
-    if (!env.read_only && !broken && !lg_suspects_has(suspects, file_id)) {
+    /* What was opened and closed without an error below stands there complete: a session later it opens as it is, whatever it was before. Without a list
+     * to be put on nobody knows whether it was. */
+    if (!env.read_only && !broken && suspects && !lg_suspects_has(suspects, file_id)) {
         env.n_unclean = 0;
         env.accept_crash = false;
         env.session = 5;

@@ -124,7 +124,7 @@ void lg_alerts_save_silence(const struct lg_alerts *x, struct lg_wr *w);
 int lg_alerts_load_silence(struct lg_alerts *x, struct lg_rd *r) LG_MUST;
 
 void lg_alert_encode(const struct lg_alert *a, struct lg_wr *w);
-void lg_alert_decode(struct lg_rd *r, struct lg_alert *ret); /* sets r->bad */
+void lg_alert_decode(struct lg_rd *r, struct lg_alert *ret); /* sets r->bad; texts are clean */
 
 /* ---- text (text.c) ------------------------------------------------------------------------------------------------------------------------------ */
 
@@ -133,7 +133,7 @@ char *lg_alert_json(const struct lg_alert *a);
 struct cJSON *lg_alert_object(const struct lg_alert *a);
 /* One line for syslog: name=value pairs. */
 void lg_alert_line(const struct lg_alert *a, char *out, size_t cap);
-/* Copies what is printable ASCII; everything else becomes '?'. */
+/* Copies what is printable ASCII; everything else becomes '?'. out may be s. */
 void lg_alert_clean(const char *s, char *out, size_t cap);
 
 #endif

@@ -484,6 +484,9 @@ void lg_alert_decode(struct lg_rd *r, struct lg_alert *ret)
     lg_rd_str(r, a->text, LG_ALERT_TEXT);
     if (a->rule >= LG_ALERT_RULES || a->grade >= LG_ALERT_GRADES || outcome > 4095 || has > 3 || a->time_us < 0 || a->time_us > INT64_MAX / 32)
         r->bad = true;
+    char *told[] = { a->id, a->subject, a->chain, a->event, a->user, a->exe, a->text };
+    for (unsigned i = 0; i < sizeof told / sizeof *told; i++)
+        lg_alert_clean(told[i], told[i], strlen(told[i]) + 1);
     a->outcome = -(int)(outcome & 4095);
     a->has_user = has & 1;
     a->has_study = has & 2;
