@@ -11,8 +11,13 @@ def query(*args):
     return json.loads(w.cli("audit", "query", "--json", *args))
 
 
+HEARD = os.path.exists(os.path.join(BIN, "saylog.so"))  # not in sanitizer builds
+if not HEARD:
+    left_out("what daemons say to syslog", "it is caught by a library that sanitizer builds do not have")
+
+
 def daemons():
-    return read(w.path("daemons")).decode(errors="replace").splitlines()
+    return read(w.path("daemons")).decode(errors="replace").splitlines() if HEARD else []
 
 
 mnt = w.mount()
@@ -51,7 +56,7 @@ assert len(off) == 1 and mnt in off[0]["text"] and off[0]["outcome"] == "ok" and
 s = w.status()
 assert [m["audit"] for m in s["mounts"]] == ["off"] and "/keyd/" in s["audit"]["log"] and not [x for x in s["audit"]["logs"] if "/mount-" in x], s
 assert "NONE is kept of " + mnt in w.cli("status")
-assert [x for x in daemons() if "NO ACCESS LOG" in x] or os.environ.get("LG_VALGRIND")
+assert [x for x in daemons() if "NO ACCESS LOG" in x] or os.environ.get("LG_VALGRIND") or not HEARD
 w.umount()
 assert sum(r["count"] for r in query("--event", "file.open")) == opens
 
@@ -75,8 +80,8 @@ found = query("--event", "file.tampered")
 assert len(found) <= 4 and sum(r["count"] for r in found) >= 3000 and max(r["count"] for r in found) >= 2900, found
 assert all(r["outcome"] == "EIO" and "key_id" in r for r in found) and "file" in found[0], found
 lines = [x for x in daemons() if re.search(r"bytes \d+ to \d+: ", x)]
-assert 1 <= len(lines) <= 4 * (took / 10 + 2), (len(lines), took)
-assert sum(int(m.group(1)) if (m := re.search(r"found (\d+) times more", x)) else 1 for x in lines) == sum(r["count"] for r in found), (lines, found)
+assert not HEARD or 1 <= len(lines) <= 4 * (took / 10 + 2), (len(lines), took)
+assert not HEARD or sum(int(m.group(1)) if (m := re.search(r"found (\d+) times more", x)) else 1 for x in lines) == sum(r["count"] for r in found), (lines, found)
 
 # ---- plaintext salvaged from it: as much on record as if it had been opened through a mount; the rest of what the run may do stands in its beginning
 os.mkdir(w.path("out"))
@@ -194,7 +199,7 @@ try:
     w.ok("leadglass-keyd", "--keyring", w.path("keyring"), "--audit", "off")
     w.unlock()
     assert w.status()["audit"].get("on") is False and "NONE is kept" in w.cli("status")
-    assert [x for x in daemons() if "--audit off" in x] or os.environ.get("LG_VALGRIND")
+    assert [x for x in daemons() if "--audit off" in x] or os.environ.get("LG_VALGRIND") or not HEARD
     w.stop_keyd()
 finally:
     subprocess.run(["umount", "-l", small])
