@@ -550,23 +550,47 @@ static void vanished(void **state)
     assert_int_equal(lg_follow_open(&o, &f), -ENOENT); /* the log as a whole: not an empty one */
 }
 
-static void damaged(void **state)
+/* Segments of ten records, as many as newest says: the first two compressed, the second of them cut in the middle. */
+static struct writer second_cut(unsigned newest)
 {
-    (void)state;
     char path[256];
     struct writer w = begin("mount-1", 7);
     put(&w, 10);
-    w.segment = 2;
-    put(&w, 10);
-    w.segment = 3;
-    put(&w, 10);
+    while (w.segment < newest) {
+        w.segment++;
+        put(&w, 10);
+    }
     compress(&w, 1);
     compress(&w, 2);
     segment_path(&w, 2, LG_AUDIT_PACKED, path);
     assert_int_equal(truncate(path, 100), 0);
+    return w;
+}
+
+static void damaged(void **state)
+{
+    (void)state;
+    second_cut(3);
     struct lg_follow *f = follow(true, 0);
     gives(f, 1, 10);
     finds(f, LG_AUDIT_UNREADABLE, 11, 11);
+    finds(f, LG_AUDIT_MISSING, 11, 20);
+    gives(f, 21, 30);
+    nothing(f);
+    stop(f);
+}
+
+/* The newest segment there is, compressed, cannot be read to its end: it is told once, and what comes behind it is read when it comes. From its end, too. */
+static void damaged_last(void **state)
+{
+    (void)state;
+    struct writer w = second_cut(2);
+    struct lg_follow *f = follow(true, 0);
+    gives(f, 1, 10);
+    finds(f, LG_AUDIT_UNREADABLE, 11, 11);
+    nothing(f);
+    w.segment = 3;
+    put(&w, 10);
     finds(f, LG_AUDIT_MISSING, 11, 20);
     gives(f, 21, 30);
     nothing(f);
@@ -574,31 +598,6 @@ static void damaged(void **state)
 }
 
 /* ---- the position ------------------------------------------------------------------------------------------------------------------ */
-
-/* The newest segment there is, compressed, cannot be read to its end: it is told once, and what comes behind it is read when it comes. From its end, too. */
-static void damaged_last(void **state)
-{
-    (void)state;
-    char path[256];
-    struct writer w = begin("mount-1", 7);
-    put(&w, 10);
-    w.segment = 2;
-    put(&w, 10);
-    compress(&w, 1);
-    compress(&w, 2);
-    segment_path(&w, 2, LG_AUDIT_PACKED, path);
-    assert_int_equal(truncate(path, 100), 0);
-    struct lg_follow *f = follow(true, 0);
-    gives(f, 1, 10);
-    finds(f, LG_AUDIT_UNREADABLE, 11, 11);
-    nothing(f);
-    w.segment = 3;
-    put(&w, 10);
-    finds(f, LG_AUDIT_MISSING, 11, 20);
-    gives(f, 21, 30);
-    nothing(f);
-    stop(f);
-}
 
 static void position_file(void **state)
 {
