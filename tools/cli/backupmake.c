@@ -112,7 +112,7 @@ static int not_made(const struct making *m, int rc)
     switch (rc) {
     case -ECANCELED: code = m->shares[0] && !m->shared ? CLI_FAILED : cli_explain(m->c, rc, "backup create"); break;
     case -EBUSY: code = cli_fail(CLI_BUSY, "another keyring backup is being made"); break;
-    case -ESTALE: code = cli_fail(CLI_BUSY, "the backup was given up, as the keyring was locked or a study's key destroyed while it was being made; nothing is left of it. Make it again"); break;
+    case -ESTALE: code = cli_fail(CLI_BUSY, "the backup was given up, as the keyring was locked or a study's key destroyed while it was being made; nothing is left of it, unless `leadglass backup list` shows it. Make it again"); break;
     default: code = cli_explain(m->c, rc, "backup create");
     }
     if (m->all) {
