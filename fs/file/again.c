@@ -45,8 +45,8 @@ static int chunks_again(struct lg_file *f)
     uint64_t n = lg_n_chunks(f, f->size);
     uint8_t *buf = malloc(2 * (size_t)cs);
     int rc = buf ? 0 : -ENOMEM;
-    for (uint64_t i = first(f); !rc && i < n; i++)
-        if (!lg_o_find(f, i) && !lg_entry_empty(lg_entry_get(f, i)))
+    for (uint64_t i = first(f); !rc && (i = lg_entry_next(f, i, n)) < n; i++)
+        if (!lg_o_find(f, i))
             rc = chunk_again(f, i, buf, buf + cs);
     if (buf)
         lg_wipe(buf + cs, cs);
@@ -65,9 +65,8 @@ int lg_write_again(struct lg_file *f)
     }
     if (!rc && f->key)
         rc = chunks_again(f);
-    for (size_t p = lg_page_of(first(f)); !rc && p < f->n_page; p++)
-        if (f->page[p])
-            rc = sectors_again(f, lg_format_entry_off(f->env->chunk_size, lg_page_first(p)), f->page[p]->e, lg_page_count(p) * LG_ENTRY_LEN, f->page[p]->dirty);
+    for (size_t p = lg_page_of(first(f)); !rc && (p = lg_page_next(f, p)) < f->n_page; p++)
+        rc = sectors_again(f, lg_format_entry_off(f->env->chunk_size, lg_page_first(p)), f->page[p]->e, lg_page_count(p) * LG_ENTRY_LEN, f->page[p]->dirty);
     if (!rc && f->newest >= 0) {
         uint8_t head[3 * LG_SECTOR];
         memcpy(head, f->s0_raw, LG_SECTOR);

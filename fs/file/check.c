@@ -50,8 +50,7 @@ int lg_file_verify(struct lg_file *f, int (*pace)(void *arg, size_t n), void *ar
         if (rc)
             break;
         uint64_t n = lg_n_chunks(f, f->size), m = 0;
-        while (i < n && lg_entry_empty(lg_entry_get(f, i)))
-            i++;
+        i = lg_entry_next(f, i, n);
         size_t len = 0;
         for (uint64_t most = i < n ? lg_format_run(i) : 0; m < most && i + m < n && len + cs <= CHECK_STEP && !lg_entry_empty(lg_entry_get(f, i + m)); m++)
             len += lg_chunk_len(f, i + m);

@@ -129,8 +129,8 @@ static size_t pages_used(const struct lg_file *f)
 static int pages_in_place(struct lg_file *f, size_t from)
 {
     int rc = 0;
-    for (size_t p = from; !rc && p < pages_used(f); p++)
-        if (f->page[p] && f->page[p]->dirty && lg_in_place(f, lg_page_first(p))) {
+    for (size_t p = from; !rc && (p = lg_page_next(f, p)) < pages_used(f); p++)
+        if (f->page[p]->dirty && lg_in_place(f, lg_page_first(p))) {
             rc = dirty_sectors(f, p, sector_write, NULL);
             if (!rc)
                 f->page[p]->dirty = 0;
@@ -241,8 +241,8 @@ static int commit_in_place(struct lg_file *f)
     uint64_t end = lg_format_cipher_size(f->env->chunk_size, f->size);
     unsigned target = slot_target(f);
     int rc = 0;
-    for (size_t p = 1; !rc && p < pages_used(f); p++)
-        if (f->page[p] && f->page[p]->dirty) {
+    for (size_t p = 1; !rc && (p = lg_page_next(f, p)) < pages_used(f); p++)
+        if (f->page[p]->dirty) {
             rc = dirty_sectors(f, p, sector_write, NULL);
             if (!rc)
                 f->page[p]->dirty = 0;
@@ -346,8 +346,8 @@ static int commit_journaled(struct lg_file *f)
         rc = holes(f, hole_op, &o);
     if (!rc)
         rc = seal_into(f, &o);
-    for (size_t p = 0; !rc && p < pages_used(f); p++)
-        if (f->page[p] && f->page[p]->dirty) {
+    for (size_t p = 0; !rc && (p = lg_page_next(f, p)) < pages_used(f); p++)
+        if (f->page[p]->dirty) {
             loose |= lg_page_first(p) >= top(f);
             rc = dirty_sectors(f, p, sector_op, &o);
         }
@@ -373,9 +373,8 @@ static int commit_journaled(struct lg_file *f)
         f->durable_size = was_durable;
         return rc;
     }
-    for (size_t p = 0; p < f->n_page; p++)
-        if (f->page[p])
-            f->page[p]->dirty = 0;
+    for (size_t p = 0; (p = lg_page_next(f, p)) < f->n_page; p++)
+        f->page[p]->dirty = 0;
     for (size_t k = 0; k < f->n_o; k++)
         if (f->o[k].dirty) {
             f->o[k].dirty = false;

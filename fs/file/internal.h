@@ -16,6 +16,7 @@
 #define LG_SEAL_MAX (1024u * 1024u)
 #define LG_SIZE_NONE UINT64_MAX
 
+#define LG_PAGE_GROUP 1024u
 /* 128 consecutive entries (80 in the first), contiguous below as well. */
 struct lg_tpage {
     uint8_t dirty; /* one bit per sector */
@@ -89,8 +90,9 @@ struct lg_file {
     uint32_t key_version;
     bool provisional;
 
-    struct lg_tpage **page;
-    size_t n_page;
+    struct lg_tpage **page; /* NULL: nothing but empty entries. A thousand million entries may be so: who looks for others goes by lg_page_next */
+    size_t n_page, n_live;  /* how many may be there, and how many are */
+    uint16_t *live;         /* the same of each LG_PAGE_GROUP of them */
     uint64_t n_full; /* entries that are not empty */
     bool reserved;   /* space was set aside beyond what is written */
     struct lg_ranges zero; /* pages dropped since the last commit and non-empty below */
@@ -140,6 +142,10 @@ static inline size_t lg_page_of(uint64_t i) { return i < LG_HEAD_ENTRIES ? 0 : 1
 static inline uint64_t lg_page_first(size_t p) { return p ? LG_HEAD_ENTRIES + (uint64_t)(p - 1) * LG_REGION_ENTRIES : 0; }
 static inline uint32_t lg_page_count(size_t p) { return p ? LG_REGION_ENTRIES : LG_HEAD_ENTRIES; }
 const uint8_t *lg_entry_get(const struct lg_file *f, uint64_t i);
+/* The first page from p on that is there, or n_page. */
+size_t lg_page_next(const struct lg_file *f, size_t p);
+/* The first chunk from i on, before n, whose entry is not empty, or n. */
+uint64_t lg_entry_next(const struct lg_file *f, uint64_t i, uint64_t n);
 /* May chunk i? A committed hole too: whatever stands below, it reads as zeros until its entry, which goes through the journal, says otherwise. */
 static inline bool lg_chunk_in_place(struct lg_file *f, uint64_t i)
 {
@@ -156,6 +162,8 @@ int lg_table_load(struct lg_file *f, uint64_t n, const uint8_t *head, uint8_t ac
 
 /* ---- overlay.c ---- */
 struct lg_ochunk *lg_o_find(const struct lg_file *f, uint64_t i);
+/* The first chunk from i on, before n, that has bytes, here or below; n: the rest is a hole. */
+uint64_t lg_data_next(const struct lg_file *f, uint64_t i, uint64_t n);
 struct lg_ochunk *lg_o_add(struct lg_file *f, uint64_t i) LG_MUST; /* zeroed, not dirty; NULL: no memory */
 void lg_o_dirty(struct lg_file *f, struct lg_ochunk *c);
 void lg_o_drop(struct lg_file *f, uint64_t from, uint64_t to); /* chunks from .. to-1 */

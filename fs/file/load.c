@@ -100,9 +100,8 @@ static int verify_tail(struct lg_file *f, uint64_t durable_size)
     uint8_t *buf = malloc(f->env->chunk_size);
     int rc = buf ? 0 : -ENOMEM;
     f->trying = true;
-    for (uint64_t i = durable_size / f->env->chunk_size; !rc && i < n; i++)
-        if (!lg_entry_empty(lg_entry_get(f, i)))
-            rc = lg_chunk_load(f, i, buf);
+    for (uint64_t i = durable_size / f->env->chunk_size; !rc && (i = lg_entry_next(f, i, n)) < n; i++)
+        rc = lg_chunk_load(f, i, buf);
     f->trying = false;
     free(buf);
     return rc;

@@ -10,11 +10,9 @@ static uint64_t blocks(struct lg_file *f)
     uint32_t cs = f->env->chunk_size;
     if (!f->dirty && !lg_jfile_unretired(&f->j))
         return LG_BLOCKS_BELOW;
-    uint64_t n = lg_n_chunks(f, f->size), full = f->n_full, pages = 0;
+    uint64_t n = lg_n_chunks(f, f->size), full = f->n_full, pages = f->n_live - (f->n_page && f->page[0]);
     for (size_t k = 0; k < f->n_o; k++)
         full += f->o[k].i < n && lg_entry_empty(lg_entry_get(f, f->o[k].i));
-    for (size_t p = 1; p < f->n_page; p++)
-        pages += f->page[p] != NULL;
     bool tail = n && (lg_o_find(f, n - 1) || !lg_entry_empty(lg_entry_get(f, n - 1)));
     uint64_t bytes = LG_HEADER_LEN + pages * LG_HEADER_LEN + full * cs - (tail ? (cs - lg_chunk_len(f, n - 1)) / PAGE * PAGE : 0);
     return bytes / BLOCK;

@@ -23,6 +23,12 @@ struct lg_ochunk *lg_o_find(const struct lg_file *f, uint64_t i)
     return k < f->n_o && f->o[k].i == i ? &f->o[k] : NULL;
 }
 
+uint64_t lg_data_next(const struct lg_file *f, uint64_t i, uint64_t n)
+{
+    size_t k = at_or_after(f, i);
+    return lg_entry_next(f, i, k < f->n_o && f->o[k].i < n ? f->o[k].i : n);
+}
+
 struct lg_ochunk *lg_o_add(struct lg_file *f, uint64_t i)
 {
     if (f->n_o == f->cap_o) {

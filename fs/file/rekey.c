@@ -21,12 +21,9 @@ static int copy_run(struct lg_file *f, struct lg_file *g, uint64_t i, uint8_t *b
         most = lg_format_run(i);
     if (most > RUN / cs)
         most = RUN / cs;
-    while (n < most && hole(f, i + n))
-        n++;
-    if (n) {
-        *ret_n = n;
+    *ret_n = lg_data_next(f, i, lg_n_chunks(g, g->size)) - i;
+    if (*ret_n)
         return 0;
-    }
     for (; n < most && !hole(f, i + n); n++) {
         int rc = lg_chunk_load(f, i + n, buf + len);
         if (rc)

@@ -470,11 +470,11 @@ int lg_file_seek(struct lg_file *f, uint64_t off, int whence, uint64_t *ret)
         pthread_rwlock_unlock(&f->lock);
         return -ENXIO;
     }
-    for (; i < n; i++) {
-        bool data = lg_o_find(f, i) || !lg_entry_empty(lg_entry_get(f, i));
-        if (data == (whence == SEEK_DATA))
-            break;
-    }
+    if (whence == SEEK_DATA)
+        i = lg_data_next(f, i, n);
+    else
+        while (i < n && (lg_o_find(f, i) || !lg_entry_empty(lg_entry_get(f, i))))
+            i++;
     uint64_t at = i * cs < off ? off : i * cs;
     if (i == n && whence == SEEK_DATA)
         rc = -ENXIO;

@@ -14,6 +14,28 @@ const uint8_t *lg_entry_get(const struct lg_file *f, uint64_t i)
     return f->page[p]->e + (i - lg_page_first(p)) * LG_ENTRY_LEN;
 }
 
+size_t lg_page_next(const struct lg_file *f, size_t p)
+{
+    while (p < f->n_page && !f->page[p])
+        p += p % LG_PAGE_GROUP || f->live[p / LG_PAGE_GROUP] ? 1 : LG_PAGE_GROUP;
+    return p < f->n_page ? p : f->n_page;
+}
+
+uint64_t lg_entry_next(const struct lg_file *f, uint64_t i, uint64_t n)
+{
+    while (i < n) {
+        size_t p = lg_page_of(i), there = lg_page_next(f, p);
+        if (there == f->n_page)
+            return n;
+        if (there > p)
+            i = lg_page_first(there);
+        for (uint64_t end = lg_page_first(there) + lg_page_count(there); i < end; i++)
+            if (i >= n || !lg_entry_empty(lg_entry_get(f, i)))
+                return i < n ? i : n;
+    }
+    return n;
+}
+
 static uint64_t full(const uint8_t *entries, size_t n)
 {
     uint64_t count = 0;
@@ -26,16 +48,28 @@ static int page_get(struct lg_file *f, size_t p, struct lg_tpage **ret)
 {
     if (p >= f->n_page) {
         size_t n = f->n_page * 2 > p + 1 ? f->n_page * 2 : p + 1;
-        struct lg_tpage **page = reallocarray(f->page, n, sizeof(struct lg_tpage *));
-        if (!page)
+        struct lg_tpage **page = calloc(n, sizeof(struct lg_tpage *)); /* zeros that nobody touches take no memory */
+        uint16_t *live = calloc(n / LG_PAGE_GROUP + 1, sizeof *live);
+        if (!page || !live) {
+            free(page);
+            free(live);
             return -ENOMEM;
-        memset(page + f->n_page, 0, (n - f->n_page) * sizeof(struct lg_tpage *));
+        }
+        for (size_t q = 0; (q = lg_page_next(f, q)) < f->n_page; q++) {
+            page[q] = f->page[q];
+            live[q / LG_PAGE_GROUP]++;
+        }
+        free(f->page);
+        free(f->live);
         f->page = page;
+        f->live = live;
         f->n_page = n;
     }
     if (!f->page[p]) {
         if (!(f->page[p] = calloc(1, sizeof *f->page[p])))
             return -ENOMEM;
+        f->n_live++;
+        f->live[p / LG_PAGE_GROUP]++;
         f->page[p]->dirty = (uint8_t)((1u << lg_page_count(p) / LG_ENTRIES_PER_SECTOR) - 1); /* whatever stands below */
     }
     *ret = f->page[p];
@@ -105,31 +139,36 @@ int lg_entries_clear(struct lg_file *f, uint64_t from, uint64_t to)
     int rc = 0;
     while (!rc && from < to) {
         size_t p = lg_page_of(from), at = (size_t)(from - lg_page_first(p)), m = lg_page_count(p) - at;
-        if (p >= f->n_page)
+        size_t there = lg_page_next(f, p);
+        if (there == f->n_page)
             break;
+        if (there > p) {
+            from = lg_page_first(there);
+            continue;
+        }
         if (m > to - from)
             m = (size_t)(to - from);
         struct lg_tpage *pg = f->page[p];
-        if (pg) {
-            rc = f->key ? lg_acc_xor(f->key, from, pg->e + at * LG_ENTRY_LEN, m, f->acc) : 0;
-            if (!rc)
-                rc = range_add(&f->hole, from, from + m);
-            uint64_t gone = full(pg->e + at * LG_ENTRY_LEN, m);
-            if (!rc && p && m == lg_page_count(p)) {
-                rc = range_add(&f->zero, p, p + 1);
-                if (!rc) {
-                    free(pg);
-                    f->page[p] = NULL;
-                }
-            } else if (!rc) {
-                memset(pg->e + at * LG_ENTRY_LEN, 0, m * LG_ENTRY_LEN);
-                mark(pg, at, m);
+        rc = f->key ? lg_acc_xor(f->key, from, pg->e + at * LG_ENTRY_LEN, m, f->acc) : 0;
+        if (!rc)
+            rc = range_add(&f->hole, from, from + m);
+        uint64_t gone = full(pg->e + at * LG_ENTRY_LEN, m);
+        if (!rc && p && m == lg_page_count(p)) {
+            rc = range_add(&f->zero, p, p + 1);
+            if (!rc) {
+                free(pg);
+                f->page[p] = NULL;
+                f->n_live--;
+                f->live[p / LG_PAGE_GROUP]--;
             }
-            if (!rc)
-                f->n_full -= gone;
-            if (from < f->committed_n)
-                f->committed_changed = f->cleared = true;
+        } else if (!rc) {
+            memset(pg->e + at * LG_ENTRY_LEN, 0, m * LG_ENTRY_LEN);
+            mark(pg, at, m);
         }
+        if (!rc)
+            f->n_full -= gone;
+        if (from < f->committed_n)
+            f->committed_changed = f->cleared = true;
         from += m;
     }
     return rc;
@@ -137,11 +176,13 @@ int lg_entries_clear(struct lg_file *f, uint64_t from, uint64_t to)
 
 void lg_table_free(struct lg_file *f)
 {
-    for (size_t p = 0; p < f->n_page; p++)
+    for (size_t p = 0; (p = lg_page_next(f, p)) < f->n_page; p++)
         free(f->page[p]);
     free(f->page);
+    free(f->live);
     f->page = NULL;
-    f->n_page = 0;
+    f->live = NULL;
+    f->n_page = f->n_live = 0;
     f->n_full = 0;
     range_free(&f->zero);
     range_free(&f->hole);
