@@ -20,7 +20,7 @@ struct lg_front {
     struct lg_gone *gone; /* names that the kernel is still to be told of */
     bool direct_writes; /* handles that only write go past the kernel's pages */
     struct lg_ring *ring; /* NULL: every request comes from /dev/fuse */
-    enum lg_ring_lack lack; /* why; LG_RING_TRIED: they are to come over io_uring */
+    enum lg_ring_lack lack; /* why; LG_RING_TRIED: they are to come over io_uring; LG_RING_RUNS: they do */
 };
 
 extern const struct fuse_lowlevel_ops lg_front_ops; /* userdata: struct lg_front */
@@ -41,6 +41,7 @@ bool lg_mount_device(const char *mountpoint, char device[LG_DEVICE_MAX]); /* "ma
 int lg_gone_start(struct lg_front *f) LG_MUST;
 void lg_gone_stop(struct lg_front *f);
 void lg_gone_tell(struct lg_front *f, fuse_ino_t parent, const char *name);
+void lg_gone_settled(const struct lg_front *f); /* its thread is the one whose name tells of the mount, below: once lack is settled */
 
 /* For `leadglass status`, by names of threads (tell.c): how the calling thread's process reads what is not in memory; whether there is an access log, and what
  * keeps requests from coming over io_uring. */

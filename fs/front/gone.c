@@ -58,8 +58,6 @@ int lg_gone_start(struct lg_front *f)
     pthread_mutex_init(&g->mu, NULL);
     pthread_cond_init(&g->some, NULL);
     int rc = -pthread_create(&g->thread, NULL, telling, g);
-    if (!rc)
-        lg_front_tell_mount(f, g->thread);
     if (rc) {
         free(g);
         return rc;
@@ -67,6 +65,8 @@ int lg_gone_start(struct lg_front *f)
     f->gone = g;
     return 0;
 }
+
+void lg_gone_settled(const struct lg_front *f) { lg_front_tell_mount(f, f->gone->thread); }
 
 void lg_gone_stop(struct lg_front *f)
 {

@@ -519,6 +519,23 @@ static int fuse_begin(struct program *p)
     return 0;
 }
 
+/* Answers the kernel's first request, which it makes by mounting: who waits for the mount finds it agreed what the two do, over the ring or not. Nothing else can come
+ * before. That the mount is gone again, serve finds as well. */
+static void settle(struct program *p)
+{
+    struct lg_front *f = &p->front;
+    struct fuse_buf first = { .mem = NULL };
+    int n;
+    while ((n = fuse_session_receive_buf(f->session, &first)) == -EINTR && !fuse_session_exited(f->session))
+        ;
+    if (n > 0)
+        fuse_session_process_buf(f->session, &first);
+    free(first.mem);
+    if (n > 0 && lg_ring_running(f))
+        f->lack = LG_RING_RUNS;
+    lg_gone_settled(f);
+}
+
 static int serve(struct program *p)
 {
     int uring = lg_uring_state();
@@ -606,6 +623,7 @@ static int run(struct program *p, int ready)
             (void)!lg_client_session_end(p->client, p->session);
         return fail(p, EXIT_FAILED, "cannot start threads");
     }
+    settle(p);
     raise_readahead(p->mountpoint);
     if (ready >= 0) {
         uint8_t ok = EXIT_OK;

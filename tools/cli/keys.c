@@ -131,17 +131,19 @@ static void backups(const struct lg_keyd_status *s)
         puts("RESTORED      from a backup: nothing is destroyed until `leadglass backup confirm`");
 }
 
-/* What a mount's process tells by the names of its threads: how requests arrive (libfuse's ring threads), how it reads what is not in memory, and, where either is not
- * over io_uring, why. Empty: cannot be told (gone, or in another container). */
+/* What a mount's process tells by the names of its threads: how requests arrive, how it reads what is not in memory, and, where either is not over io_uring, why.
+ * Empty: cannot be told (gone, or in another container). A version from before it was told reads as `unknown`, or by libfuse's ring threads. */
 struct ways {
     char transport[8], reads[8], why[96];
     const char *no_ring;
-    bool logged, unlogged; /* unlogged: mounted with audit=off; neither: by a version that does not tell */
+    bool logged, unlogged; /* unlogged: mounted with audit=off; neither: not yet told */
 };
 static struct ways ways_of(uint32_t pid)
 {
     struct ways w = { .transport = "", .no_ring = "" };
     char path[300], name[32];
+    int lack = LG_RING_LACKS;
+    bool any = false, ring = false;
     snprintf(path, sizeof path, "/proc/%u/task", pid);
     DIR *d = opendir(path);
     for (struct dirent *e; d && (e = readdir(d));) {
@@ -149,14 +151,14 @@ static struct ways ways_of(uint32_t pid)
         FILE *f = e->d_name[0] == '.' ? NULL : fopen(path, "re");
         if (f && fgets(name, sizeof name, f)) {
             name[strcspn(name, "\n")] = 0;
-            if (strncmp(name, "fuse-ring-", 10) == 0 || !w.transport[0])
-                snprintf(w.transport, sizeof w.transport, "%s", strncmp(name, "fuse-ring-", 10) == 0 ? "uring" : "dev");
+            any = true;
+            ring = ring || strncmp(name, "fuse-ring-", 10) == 0;
             w.unlogged = w.unlogged || strncmp(name, "lg-unlogged", 11) == 0;
             w.logged = w.logged || strncmp(name, "lg-logged", 9) == 0;
             const char *word = strncmp(name, "lg-unlogged-", 12) == 0 ? name + 12 : strncmp(name, "lg-logged-", 10) == 0 ? name + 10 : NULL;
             for (int i = 0; word && i < LG_RING_LACKS; i++)
                 if (strcmp(word, lg_ring_reason((enum lg_ring_lack)i)->word) == 0)
-                    w.no_ring = lg_ring_reason((enum lg_ring_lack)i)->why;
+                    lack = i;
             if (strncmp(name, "lg-reads-", 9) == 0) {
                 long error = strtol(name + 9, NULL, 10);
                 snprintf(w.reads, sizeof w.reads, "%s", strcmp(name + 9, "ring") == 0 ? "uring" : "pread");
@@ -171,8 +173,12 @@ static struct ways ways_of(uint32_t pid)
     }
     if (d)
         closedir(d);
-    if (strcmp(w.transport, "dev") != 0)
-        w.no_ring = "";
+    if (!any)
+        return w;
+    bool over = ring || lack == LG_RING_RUNS, told = w.logged || w.unlogged;
+    snprintf(w.transport, sizeof w.transport, "%s", over ? "uring" : told ? "dev" : "unknown");
+    if (!over)
+        w.no_ring = !told ? "the mount is not ready yet" : lack < LG_RING_LACKS ? lg_ring_reason((enum lg_ring_lack)lack)->why : "";
     return w;
 }
 
