@@ -1,4 +1,4 @@
-/* What stands below: file headers, journal records, the root-slot file, and names. */
+/* What stands below: file headers, journal records, and names. */
 #include <stdlib.h>
 #include <string.h>
 
