@@ -59,7 +59,7 @@ struct lg_node {
     int fd;        /* O_PATH; -1: none kept. Directories keep one while there are not too many. Under table */
     _Atomic uint32_t traits;      /* of a directory, LG_DIR_*; above these bits a count of changes */
     _Atomic uint32_t dirty_since; /* seconds of time(), until 2106; 0: not. Also read without the lock */
-    _Atomic uint32_t read_at;     /* the same: when a read was last shown below; 0: not since it was changed */
+    _Atomic uint32_t read_at;     /* the same: when a read was last shown below; 0: not since it was changed (lg_nodes_unread) */
     uint16_t type;                /* S_IFMT bits */
     bool locked;   /* under lg_node_wait: the lock */
     uint8_t was_open; /* under lg_node_wait: how often, 1 to 255 and round again; 0: never. A stat made before f was seen to be NULL may be older than the last close */
@@ -132,6 +132,8 @@ void lg_node_lock(struct lg_volume *v, struct lg_node *n);
 void lg_node_file_set(struct lg_volume *v, struct lg_node *n, struct lg_file *f);
 bool lg_node_trylock(struct lg_volume *v, struct lg_node *n);
 void lg_node_unlock(struct lg_volume *v, struct lg_node *n);
+/* That lower inode has been changed, if only its time of change: whoever reads it next is shown below, which decides anew whether that moves the access time. */
+void lg_nodes_unread(struct lg_volume *v, const struct stat *st);
 /* The node of a lower name just seen; counts one lookup if so asked, and one reference. */
 int lg_node_at(struct lg_volume *v, const struct lg_node *parent, int dirfd, const char *lower, const char *name, bool count, struct lg_node **ret,
                struct stat *st) LG_MUST;

@@ -47,10 +47,13 @@ int lg_volume_unlink(struct lg_volume *v, uint64_t parent, const char *name, str
         return lg_errno(rc);
     rc = lg_place_get(v, parent, name, LG_HOLD_CHANGE, &p);
     int half = rc ? -1 : half_begin(v, &p);
-    if (!rc && ret_of && fstatat(p.fd, p.lower, &st, AT_SYMLINK_NOFOLLOW) == 0)
+    bool seen = !rc && fstatat(p.fd, p.lower, &st, AT_SYMLINK_NOFOLLOW) == 0;
+    if (seen && ret_of)
         n = lg_node_named(v, &st, parent, name);
     if (!rc && unlinkat(p.fd, p.lower, 0))
         rc = -errno;
+    if (!rc && seen) /* it may have other names */
+        lg_nodes_unread(v, &st);
     if (!rc)
         lg_sidecar_drop(p.fd, p.lower);
     lg_place_done(v, &p);
@@ -210,6 +213,9 @@ int lg_volume_rename(struct lg_volume *v, uint64_t parent, const char *name, uin
             bool same = a.dir == b.dir && strcmp(a.lower, b.lower) == 0;
             if (!same && !(flags & RENAME_EXCHANGE) && lg_name_is_long(a.lower) && lg_name_exists(a.fd, a.lower) == 0) /* two links to one inode stay both */
                 lg_sidecar_drop(a.fd, a.lower);
+            atomic_store(&n->read_at, 0);
+            if (m)
+                atomic_store(&m->read_at, 0);
             lg_node_moved(v, n, new_parent, new_name);
             lg_sweep_moved(v, n);
             if (flags & RENAME_EXCHANGE) {

@@ -100,6 +100,15 @@ struct lg_node *lg_node_named(struct lg_volume *v, const struct stat *st, uint64
     return n;
 }
 
+void lg_nodes_unread(struct lg_volume *v, const struct stat *st)
+{
+    pthread_mutex_lock(&v->table);
+    for (struct lg_node *n = v->by_key[key_hash(st->st_dev, st->st_ino) % v->n_buckets]; n; n = n->next_key)
+        if (n->dev == st->st_dev && n->ino == st->st_ino)
+            atomic_store(&n->read_at, 0);
+    pthread_mutex_unlock(&v->table);
+}
+
 struct lg_node *lg_node_ref(struct lg_volume *v, uint64_t id)
 {
     pthread_mutex_lock(&v->table);

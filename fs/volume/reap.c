@@ -27,6 +27,7 @@ static int take_away(struct lg_volume *v, struct lg_place *p, const char *name, 
         rc = -ESTALE;
     if (!rc && unlinkat(p->fd, p->lower, 0))
         rc = -errno;
+    atomic_store(&n->read_at, 0);
     lg_node_unlock(v, n);
     if (fd >= 0)
         close(fd);

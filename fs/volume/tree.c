@@ -278,6 +278,7 @@ int lg_volume_link(struct lg_volume *v, uint64_t node, uint64_t new_parent, cons
             rc = -errno;
             lg_sidecar_drop(p.fd, p.lower);
         }
+        atomic_store(&n->read_at, 0);
         lg_node_unlock(v, n);
     }
     if (!rc) {

@@ -1,5 +1,5 @@
 """Access times: whatever is done on the mount and on the filesystem below moves them on both or on neither; what Leadglass reads for itself moves none."""
-import errno, json, mmap, os, shutil, signal, subprocess, threading, time
+import ctypes, errno, json, mmap, os, shutil, signal, subprocess, threading, time
 from lib import *
 
 w = World(under=os.environ.get("LG_POSIX_UNDER", "/dev/shm"))
@@ -80,6 +80,67 @@ DIRS = {
 }
 
 
+# What changes a file after it was read, if only its ctime, has the next read count once more; nothing else does. Each says where the file is then.
+def to(p, f, *a):
+    f(*a)
+    return p
+
+
+AGAIN = {
+    "nothing": lambda p, other: p,
+    "seen": lambda p, other: to(p, lambda: (os.stat(p), os.listxattr(p), os.listdir(os.path.dirname(p)), through(p, os.O_RDWR, nothing))),
+    "other's name": lambda p, other: to(p, os.link, other, p + "_"),
+    "name": lambda p, other: to(p + "_", os.rename, p, p + "_"),
+    "name of another": lambda p, other: to(other, os.rename, p, other),
+    "names": lambda p, other: to(other, exchange, p, other),
+    "names, the other": lambda p, other: to(other, exchange, other, p),
+    "directory": lambda p, other: to(os.path.join(os.path.dirname(p), "sub", "it"), os.rename, p, os.path.join(os.path.dirname(p), "sub", "it")),
+    "link": lambda p, other: to(p, os.link, p, p + "_"),
+    "link, read by it": lambda p, other: to(p + "_", os.link, p, p + "_"),
+    "link removed": lambda p, other: to(p, os.unlink, p + "-"),
+    "link replaced": lambda p, other: to(p, os.rename, other, p + "-"),
+    "mode": lambda p, other: to(p, os.chmod, p, 0o600),
+    "owner": lambda p, other: to(p, os.chown, p, 7, 7),
+    "times": lambda p, other: to(p, lambda: os.utime(p, ns=(os.stat(p).st_atime_ns, OLD))),
+    "attribute": lambda p, other: to(p, os.setxattr, p, "user.x", b"y"),
+    "attribute removed": lambda p, other: to(p, os.removexattr, p, "user.was"),
+    "length": lambda p, other: to(p, os.truncate, p, 5000 + 16384),
+    "bytes": lambda p, other: to(p, through, p, os.O_WRONLY, put),
+    "space": lambda p, other: to(p, through, p, os.O_RDWR, lambda fd: os.posix_fallocate(fd, SIZE, 1000)),
+}
+
+
+def exchange(a, b):
+    assert ctypes.CDLL(None, use_errno=True).renameat2(-100, a.encode(), -100, b.encode(), 2) == 0, os.strerror(ctypes.get_errno())
+
+
+def tick(paths):
+    """Whatever is stamped from here on is later than what these have."""
+    stamps = [max(st.st_atime_ns, st.st_ctime_ns, st.st_mtime_ns) for st in map(os.stat, paths)]
+    wait_for(lambda: time.clock_gettime_ns(COARSE) > max(stamps))
+
+
+def read_again(base):
+    os.mkdir(os.path.join(base, "a"))
+    os.mkdir(os.path.join(base, "a", "sub"))
+    file, other = ({n: os.path.join(base, "a", n + x) for n in AGAIN} for x in ("", ", other"))
+    for p in [*file.values(), *other.values()]:
+        write(p, b"\0" * SIZE)
+        os.setxattr(p, "user.was", b"here")
+    os.link(file["link removed"], file["link removed"] + "-")
+    os.link(file["link replaced"], file["link replaced"] + "-")
+    tick([*file.values(), *other.values()])
+    for p in file.values():
+        through(p, os.O_RDONLY, get)
+    tick(file.values())
+    was = {n: os.stat(p).st_atime_ns for n, p in file.items()}
+    now = {n: f(file[n], other[n]) for n, f in AGAIN.items()}
+    tick(now.values())
+    for p in now.values():
+        through(p, os.O_RDONLY, get)
+    return {n: os.stat(p).st_atime_ns != was[n] for n, p in now.items()}
+
+
 def make(base):
     os.mkdir(os.path.join(base, "t"))
     for n in FILES:
@@ -137,6 +198,11 @@ make(lower)
 # What the kernel answers from memory comes to nobody: an open for reading alone counts as a read, one for both does not.
 compare(True, but=("read and written",))
 
+
+a, b = read_again(m), read_again(lower)
+assert a == b, {n: {"mount": a[n], "below": b[n]} for n in a if a[n] != b[n]}
+assert b["name"] and b["link"], b
+shutil.rmtree(os.path.join(m, "a"))
 
 # ---- what Leadglass reads for itself moves nothing, above or below
 def stand(what, *tops):
