@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "chase.h"
+#include "leadglass/write.h"
 
 enum { SCAN_MS = 1000, ROUND = 4096 }; /* records after which chains that were dry are asked again */
 
@@ -77,13 +78,8 @@ static int write_whole(const char *path, const uint8_t *p, size_t len)
     if (slash)
         slash[slash == dir] = 0;
     int fd = open(tmp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600), rc = fd < 0 ? -errno : 0;
-    for (size_t at = 0; !rc && at < len;) {
-        ssize_t n = write(fd, p + at, len - at);
-        if (n < 0 && errno != EINTR)
-            rc = -errno;
-        else if (n > 0)
-            at += (size_t)n;
-    }
+    if (!rc)
+        rc = lg_write_all(fd, p, len);
     if (!rc && fsync(fd))
         rc = -errno;
     if (fd >= 0)

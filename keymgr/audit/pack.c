@@ -1,4 +1,5 @@
 #include "pack.h"
+#include "leadglass/write.h"
 
 #include <stdint.h>
 #include <stdlib.h>
@@ -6,20 +7,6 @@
 #include <zstd.h>
 
 enum { LEVEL = 3, PIECE = 256 * 1024 };
-
-static int write_all(int fd, const char *p, size_t n)
-{
-    while (n) {
-        ssize_t k = write(fd, p, n);
-        if (k < 0 && errno == EINTR)
-            continue;
-        if (k <= 0)
-            return k ? -errno : -EIO;
-        p += k;
-        n -= (size_t)k;
-    }
-    return 0;
-}
 
 int lg_pack(int in, int out)
 {
@@ -41,7 +28,7 @@ int lg_pack(int in, int out)
         while (!rc && (last ? left != 0 : i.pos < i.size)) {
             ZSTD_outBuffer o = { to, PIECE, 0 };
             left = ZSTD_compressStream2(c, &o, &i, last ? ZSTD_e_end : ZSTD_e_continue);
-            rc = ZSTD_isError(left) ? -EIO : write_all(out, to, o.pos);
+            rc = ZSTD_isError(left) ? -EIO : lg_write_all(out, to, o.pos);
         }
     }
     ZSTD_freeCCtx(c);

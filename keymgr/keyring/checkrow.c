@@ -332,10 +332,16 @@ static int on_pending(struct lg_checking *x, const uint8_t *key, size_t key_len,
 static const char *state_purpose(const uint8_t *key, size_t len)
 {
     static const struct { const char *name, *purpose; } by_name[] = { { "anchor", "anchor.." }, { "officers", "offmode." }, { "officers dirty", "offdirty" }, { "policy", "policy.." }, { "signkey", "signkey." }, { "time", "time...." }, { "patients", "gathered" }, { "line", "rollback" } };
+    static const struct { uint8_t letter, len; const char *purpose; } by_letter[] = { /* and what it is about */
+        { 'r', 1 + LG_SIGN_PUB_LEN, "suspends" }, { 'w', 1 + 8 + LG_ID_LEN, "waiting." },    { 't', 1 + LG_ID_LEN, "trimwait" },
+        { 'f', 1 + 2 * LG_ID_LEN, "reaped.." },   { 'g', 1 + 2 * LG_ID_LEN, "reapwant" },    { 'p', 1 + 16, "patient." } };
     for (size_t i = 0; i < sizeof by_name / sizeof *by_name; i++)
         if (len == strlen(by_name[i].name) && memcmp(key, by_name[i].name, len) == 0)
             return by_name[i].purpose;
-    return begins(key, len, "r", 1 + LG_SIGN_PUB_LEN) ? "suspends" : begins(key, len, "w", 1 + 8 + LG_ID_LEN) ? "waiting." : begins(key, len, "t", 1 + LG_ID_LEN) ? "trimwait" : begins(key, len, "f", 1 + 2 * LG_ID_LEN) ? "reaped.." : begins(key, len, "g", 1 + 2 * LG_ID_LEN) ? "reapwant" : begins(key, len, "p", 1 + 16) ? "patient." : NULL;
+    for (size_t i = 0; i < sizeof by_letter / sizeof *by_letter; i++)
+        if (len == by_letter[i].len && key[0] == by_letter[i].letter)
+            return by_letter[i].purpose;
+    return NULL;
 }
 
 static int sign_key(struct lg_checking *x, const uint8_t *b, size_t len)

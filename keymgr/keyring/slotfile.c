@@ -6,6 +6,7 @@
 
 #include "internal.h"
 #include "leadglass/bytes.h"
+#include "leadglass/write.h"
 
 static const char magic[8] = "LGSLOTS";
 enum { V1 = 1 }; /* what version 0.1 wrote: passphrase slots only, numbered by their place */
@@ -239,20 +240,6 @@ int lg_slotfile_dir_sync(const char *path)
     return rc;
 }
 
-static int write_all(int fd, const uint8_t *p, size_t len)
-{
-    while (len) {
-        ssize_t n = write(fd, p, len);
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n < 0)
-            return -errno;
-        p += n;
-        len -= (size_t)n;
-    }
-    return fsync(fd) ? -errno : 0;
-}
-
 int lg_slotfile_write(const char *path, const struct lg_slotfile *s, const struct lg_secret *newest, bool fresh)
 {
     uint8_t bytes[LG_SLOTFILE_MAX];
@@ -270,7 +257,9 @@ int lg_slotfile_write(const char *path, const struct lg_slotfile *s, const struc
     int fd = open(tmp, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
     if (fd < 0)
         return -errno;
-    rc = write_all(fd, bytes, len);
+    rc = lg_write_all(fd, bytes, len);
+    if (!rc && fsync(fd))
+        rc = -errno;
     if (close(fd) && !rc)
         rc = -errno;
     if (!rc && renameat2(AT_FDCWD, tmp, AT_FDCWD, path, fresh ? RENAME_NOREPLACE : 0))

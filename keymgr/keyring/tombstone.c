@@ -9,6 +9,7 @@
 
 #include "govern.h"
 #include "leadglass/certificate.h"
+#include "leadglass/write.h"
 
 static const char key_purpose[8] = "signkey.", key_name[] = "signkey", purpose[8] = "tombston";
 enum { TOMB_KEY = LG_MAC_LEN + LG_ID_LEN, VERSION_KEY = TOMB_KEY + 4, PENDING_LEN = 4 + 4 + 8 };
@@ -165,20 +166,6 @@ enum { SET_HEAD = sizeof set_magic + LG_ID_LEN };
 
 static int set_path(const char *slot, const char *suffix, char out[PATH_MAX]) { return snprintf(out, PATH_MAX, "%s.tombstones%s", slot, suffix) >= PATH_MAX ? -ENAMETOOLONG : 0; }
 
-static int write_all(int fd, const void *bytes, size_t len)
-{
-    for (const uint8_t *p = bytes; len;) {
-        ssize_t n = write(fd, p, len);
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n <= 0)
-            return n ? -errno : -EIO;
-        p += n;
-        len -= (size_t)n;
-    }
-    return 0;
-}
-
 static int set_walk(struct lg_keyring *k, int fd)
 {
     uint8_t key[64], b[LG_TOMBSTONE_LEN];
@@ -187,7 +174,7 @@ static int set_walk(struct lg_keyring *k, int fd)
     while (!rc) {
         rc = lg_sealed_next(k, LG_T_TOMBSTONES, purpose, key_len != 0, key, &key_len, b, sizeof b, &len);
         if (!rc)
-            rc = len == sizeof b ? write_all(fd, b, sizeof b) : -EPROTO;
+            rc = len == sizeof b ? lg_write_all(fd, b, sizeof b) : -EPROTO;
     }
     return rc == -ENOENT ? 0 : rc;
 }
@@ -203,9 +190,9 @@ static int set_rewrite(struct lg_keyring *k, const char *slot)
     if (!rc && (fd = open(tmp, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600)) < 0)
         rc = -errno;
     if (!rc)
-        rc = write_all(fd, set_magic, sizeof set_magic);
+        rc = lg_write_all(fd, set_magic, sizeof set_magic);
     if (!rc)
-        rc = write_all(fd, k->meta.keyring_id, LG_ID_LEN);
+        rc = lg_write_all(fd, k->meta.keyring_id, LG_ID_LEN);
     if (!rc)
         rc = set_walk(k, fd);
     if (!rc && fsync(fd))
@@ -237,7 +224,7 @@ static int set_append(struct lg_keyring *k, const char *slot, uint64_t all, cons
         tomb_key(r->lookup, r->kid, key);
         rc = lg_sealed_get(k, LG_T_TOMBSTONES, purpose, key, sizeof key, b, sizeof b, &len);
         if (!rc)
-            rc = len == sizeof b ? write_all(fd, b, sizeof b) : -EPROTO;
+            rc = len == sizeof b ? lg_write_all(fd, b, sizeof b) : -EPROTO;
     }
     if (!rc && fsync(fd))
         rc = -errno;

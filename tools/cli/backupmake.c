@@ -11,20 +11,7 @@
 #include "backup.h"
 #include "leadglass/bytes.h"
 #include "leadglass/crypto.h"
-
-static int write_all(int fd, const void *p, size_t len)
-{
-    for (const uint8_t *at = p; len;) {
-        ssize_t n = write(fd, at, len);
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n <= 0)
-            return n ? -errno : -EIO;
-        at += n;
-        len -= (size_t)n;
-    }
-    return 0;
-}
+#include "leadglass/write.h"
 
 static int sync_dir(const char *file)
 {
@@ -63,9 +50,9 @@ static int frames_write(struct making *m)
             break;
         struct lg_wr w = lg_wr(head, sizeof head);
         lg_wr_u32(&w, (uint32_t)len);
-        rc = write_all(m->fd, head, sizeof head);
+        rc = lg_write_all(m->fd, head, sizeof head);
         if (!rc)
-            rc = write_all(m->fd, buf, len);
+            rc = lg_write_all(m->fd, buf, len);
         bytes += len;
         if (isatty(STDERR_FILENO))
             fprintf(stderr, "\r%llu KiB ", bytes / 1024);
@@ -88,7 +75,7 @@ static int create_in(struct making *m)
     if (!rc)
         rc = m->shares[0] ? lg_backup_header_make_shares(m->id, key, m->shares[0], m->shares[1], header, share) : lg_backup_header_make(m->id, key, m->pass, m->pass_len, BACKUP_SCRYPT_MS, header);
     if (!rc)
-        rc = write_all(m->fd, header, sizeof header);
+        rc = lg_write_all(m->fd, header, sizeof header);
     if (!rc && m->shares[0]) { /* before all of it is handed out and it counts as one: without them it opens for nobody */
         char title[64] = "keyring backup ";
         cli_hex(m->id, title + strlen(title));
