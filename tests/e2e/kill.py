@@ -3,7 +3,7 @@ what was fsynced or closed is there, what was not is old, new or absent but neve
 
 An operation that fails was not acknowledged, and must not fail before a daemon was killed: writers note when. EIO is as good an answer of the kernel as
 ENOTCONN then: it gives it to a request that a dying process was just taking in (fs/fuse/dev.c, fuse_dev_do_read and its ring likewise: copying to memory
-that is going away fails).
+that is going away fails). What a ring gives besides stands at World.cut.
 
 LG_KILL_ROUNDS (default 15; long mode 200) and LG_KILL_SEED repeat a run as far as chance in the kernel allows."""
 import copy, errno, os, pickle, random, shutil, signal, sys, time

@@ -3,7 +3,7 @@ every byte that a write has returned for, and O_DSYNC and RWF_DSYNC still mean t
 import mmap, os, signal, threading
 from lib import *
 
-w = World()
+w = World(under=os.environ.get("LG_POSIX_UNDER", "/dev/shm"))
 w.init()
 m = w.mount()
 SIZE = 1 << 20

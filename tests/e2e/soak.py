@@ -103,6 +103,7 @@ def run(cmds, end):
     return spent, cut is not None
 
 
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # told to end, it leaves nothing behind
 w = World(under=a.under)
 os.mkdir(w.path("fsxlog"))
 w.init()
