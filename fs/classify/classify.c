@@ -164,18 +164,3 @@ enum lg_class lg_classifier_feed(struct lg_classifier *c, const void *data, size
     }
     return c->what;
 }
-
-enum lg_class lg_classify(const void *data, size_t len, bool final, struct lg_study_info *ret_info, const char **ret_how)
-{
-    struct lg_classifier *c;
-    if (lg_classifier_new(&c)) {
-        *ret_how = "out of memory";
-        return LG_CLASS_GENERAL;
-    }
-    enum lg_class what = lg_classifier_feed(c, data, len, final);
-    if (what == LG_CLASS_STUDY)
-        *ret_info = c->info;
-    *ret_how = c->how;
-    lg_classifier_free(c);
-    return what;
-}

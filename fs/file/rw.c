@@ -328,21 +328,6 @@ int lg_file_write(struct lg_file *f, const void *buf, size_t len, uint64_t off)
     return rc ? rc : relieve(f);
 }
 
-int lg_file_append(struct lg_file *f, const void *buf, size_t len, uint64_t *ret_off)
-{
-    int rc = lg_lock_exclusive(f);
-    if (rc)
-        return rc;
-    uint64_t off = f->size;
-    rc = write_locked(f, buf, len, off);
-    lg_unlock_exclusive(f);
-    if (!rc)
-        rc = relieve(f);
-    if (!rc)
-        *ret_off = off;
-    return rc;
-}
-
 /* ---- sizes and holes ------------------------------------------------------------------------------------------------------------ */
 
 /* Zeros from .. to-1, within the size, in memory; whole chunks become holes. */

@@ -260,17 +260,6 @@ int lg_filekey_make_with(struct lg_siv *wrap, const uint8_t kid[LG_ID_LEN], uint
     return 0;
 }
 
-int lg_filekey_make(const struct lg_secret *study_key, const uint8_t kid[LG_ID_LEN], uint32_t key_version, const struct lg_s0 *s0, struct lg_filekey **ret)
-{
-    struct lg_siv *wrap;
-    int rc = lg_filekey_wrap(study_key, &wrap);
-    if (rc)
-        return rc;
-    rc = lg_filekey_make_with(wrap, kid, key_version, s0, ret);
-    lg_siv_free(wrap);
-    return rc;
-}
-
 int lg_filekey_open(const struct lg_secret *study_key, const struct lg_slot *slot, const struct lg_s0 *s0, struct lg_filekey **ret)
 {
     struct lg_siv *wrap;

@@ -101,8 +101,6 @@ int lg_volume_open(const char *dir, const struct lg_volume_options *opt, struct 
     return 0;
 }
 
-const struct lg_vault_info *lg_volume_info(const struct lg_volume *v) { return &v->info; }
-
 const struct lg_file_env *lg_volume_env(const struct lg_volume *v) { return &v->env; }
 int lg_volume_rootfd(const struct lg_volume *v) { return v->rootfd; }
 

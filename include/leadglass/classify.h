@@ -36,7 +36,4 @@ const struct lg_study_info *lg_classifier_info(const struct lg_classifier *c);
  * "no DICOM: starts like a PNG", "damaged: length beyond the end". Static storage. */
 const char *lg_classifier_how(const struct lg_classifier *c);
 
-/* All at once. */
-enum lg_class lg_classify(const void *data, size_t len, bool final, struct lg_study_info *ret_info, const char **ret_how);
-
 #endif

@@ -74,8 +74,6 @@ void lg_file_drop(struct lg_file *f);
 ssize_t lg_file_read(struct lg_file *f, void *buf, size_t len, uint64_t off) LG_MUST;
 /* Writes all of it, or fails with nothing changed in what was committed. */
 int lg_file_write(struct lg_file *f, const void *buf, size_t len, uint64_t off) LG_MUST;
-/* Appends atomically with regard to other writers; *ret_off is where. */
-int lg_file_append(struct lg_file *f, const void *buf, size_t len, uint64_t *ret_off) LG_MUST;
 int lg_file_truncate(struct lg_file *f, uint64_t size) LG_MUST;
 /* FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE|KEEP_SIZE, FALLOC_FL_ZERO_RANGE[|KEEP_SIZE], 0. -EOPNOTSUPP otherwise. */
 int lg_file_fallocate(struct lg_file *f, int mode, uint64_t off, uint64_t len) LG_MUST;

@@ -78,11 +78,9 @@ struct lg_filekey {
     uint8_t wrapped[LG_WRAPPED_LEN];
     uint8_t commitment[32];
 };
-/* A fresh random file key, wrapped under the study key. */
-int lg_filekey_make(const struct lg_secret *study_key, const uint8_t kid[LG_ID_LEN], uint32_t key_version, const struct lg_s0 *s0,
-                    struct lg_filekey **ret) LG_MUST;
-/* The same for a study key that wraps many: what wraps is made once, and may be used by several threads at a time. The caller frees it. */
+/* What wraps file keys under a study key: made once for many, and may be used by several threads at a time. The caller frees it. */
 int lg_filekey_wrap(const struct lg_secret *study_key, struct lg_siv **ret) LG_MUST;
+/* A fresh random file key, wrapped by it. */
 int lg_filekey_make_with(struct lg_siv *wrap, const uint8_t kid[LG_ID_LEN], uint32_t key_version, const struct lg_s0 *s0, struct lg_filekey **ret) LG_MUST;
 /* The one that a slot names. -EBADMSG: the wrap or the commitment does not verify. */
 int lg_filekey_open(const struct lg_secret *study_key, const struct lg_slot *slot, const struct lg_s0 *s0, struct lg_filekey **ret) LG_MUST;

@@ -24,7 +24,6 @@ struct lg_tpm;
 int lg_tpm_new(const char *tcti, struct lg_tpm **ret) LG_MUST;
 void lg_tpm_free(struct lg_tpm *t); /* NULL is fine */
 const char *lg_tpm_why(const struct lg_tpm *t); /* what the chip or the library said at the last failure; empty: nothing */
-const char *lg_tpm_tcti(const struct lg_tpm *t);
 
 /* Is one there that all of this can be done with? */
 int lg_tpm_look(struct lg_tpm *t) LG_MUST;
@@ -40,8 +39,6 @@ int lg_tpm_pcrs_parse(const char *untrusted, size_t len, struct lg_tpm_pcrs *ret
 /* Seals a secret so that this TPM alone gives it out, and only while the PCRs are as they are now. */
 int lg_tpm_seal(struct lg_tpm *t, const struct lg_tpm_pcrs *pcrs, const struct lg_secret *secret, uint8_t *ret, size_t cap, size_t *ret_len) LG_MUST;
 int lg_tpm_unseal(struct lg_tpm *t, const uint8_t *untrusted_sealed, size_t len, struct lg_secret *ret) LG_MUST;
-/* Is this what seal made? Pure, bounded; what it was bound to. -EPROTO. */
-int lg_tpm_sealed_check(const uint8_t *untrusted_sealed, size_t len, struct lg_tpm_pcrs *ret) LG_MUST;
 
 /* Values in the chip's own memory. make defines two places, nv and nv + 1, that nobody used, and leaves them empty; each then holds a value, an epoch
  * and whose (id) it is. write never overwrites what is another's, and has read back what it wrote. free overwrites a place and takes it away.

@@ -59,7 +59,6 @@ int lg_volume_open(const char *dir, const struct lg_volume_options *opt, struct 
 int lg_volume_anchor(struct lg_volume *v, const uint8_t *anchor, size_t len) LG_MUST;
 /* Commits and syncs everything, retires the journal. 0 only if all of it succeeded: then the session has ended cleanly. */
 int lg_volume_close(struct lg_volume *v) LG_MUST;
-const struct lg_vault_info *lg_volume_info(const struct lg_volume *v);
 
 /* Who asks: owner of what is created. */
 struct lg_cred {

@@ -147,7 +147,6 @@ void lg_store_break(struct lg_store *s); /* nothing more is written: -EIO */
 /* Copies in step: what is written goes to each, what is read comes from the first that lives. */
 #define LG_COPIES 2u
 void lg_store_join(struct lg_store *s, struct lg_store *mirror); /* takes over the mirror, which is in step */
-bool lg_store_live(const struct lg_store *s, unsigned i);
 int lg_store_clone(struct lg_store *s, int fd) LG_MUST; /* the whole file, synced */
 int lg_store_commits(struct lg_store *s, uint64_t *ret) LG_MUST; /* how many there have been: tells which copy is ahead */
 /* The last commit, unchanged by later ones; freed before the store is closed. Otherwise as lg_store_next. */

@@ -132,8 +132,6 @@ void lg_store_join(struct lg_store *s, struct lg_store *mirror)
     free(mirror);
 }
 
-bool lg_store_live(const struct lg_store *s, unsigned i) { return s->c[i].live; }
-
 void lg_store_set_hook(struct lg_store *s, lg_store_hook hook, void *arg)
 {
     s->hook = hook;

@@ -96,12 +96,3 @@ int lg_sealed_decode(const uint8_t *untrusted, size_t len, struct lg_sealed *ret
     *ret = s;
     return 0;
 }
-
-int lg_tpm_sealed_check(const uint8_t *untrusted_sealed, size_t len, struct lg_tpm_pcrs *ret)
-{
-    struct lg_sealed s;
-    int rc = lg_sealed_decode(untrusted_sealed, len, &s);
-    if (!rc)
-        *ret = s.pcrs;
-    return rc;
-}

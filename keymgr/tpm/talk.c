@@ -28,7 +28,6 @@ void lg_tpm_free(struct lg_tpm *t)
 }
 
 const char *lg_tpm_why(const struct lg_tpm *t) { return t->why; }
-const char *lg_tpm_tcti(const struct lg_tpm *t) { return t->tcti; }
 
 int lg_talk_rc(struct lg_talk *k, TSS2_RC rc)
 {

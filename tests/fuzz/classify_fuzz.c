@@ -7,13 +7,12 @@
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len);
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
 {
-    struct lg_study_info info;
-    const char *how;
-    struct lg_classifier *c;
+    struct lg_classifier *whole, *c;
     uint32_t x = len > 4 ? data[len - 1] * 2654435761u + data[len / 2] : 7;
-    memset(&info, 0, sizeof info);
-    enum lg_class a = lg_classify(data, len, true, &info, &how), b = LG_CLASS_MORE;
-    if (a == LG_CLASS_MORE || lg_classifier_new(&c))
+    if (lg_classifier_new(&whole) || lg_classifier_new(&c))
+        abort();
+    enum lg_class a = lg_classifier_feed(whole, data, len, true), b = LG_CLASS_MORE;
+    if (a == LG_CLASS_MORE)
         abort();
     for (size_t at = 0; b == LG_CLASS_MORE;) {
         x = x * 1664525u + 1013904223u;
@@ -26,8 +25,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
         free(piece);
         at += n;
     }
-    if (a != b || (a == LG_CLASS_STUDY && strcmp(info.uid, lg_classifier_info(c)->uid) != 0))
+    if (a != b || (a == LG_CLASS_STUDY && strcmp(lg_classifier_info(whole)->uid, lg_classifier_info(c)->uid) != 0))
         abort();
+    lg_classifier_free(whole);
     lg_classifier_free(c);
     return 0;
 }

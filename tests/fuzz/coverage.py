@@ -68,7 +68,7 @@ PARSERS = [
     ("file of tombstones", "keymgr/keyring/tombstone.c", "lg_tombstones_(check|next)"),
     ("tombstones at a restore", "keymgr/keyring/restore.c", "import_tombstones|retired|quarantine"),
     ("root-slot file", "keymgr/keyring/slotfile.c", "lg_slotfile_decode|.*decode.*"),
-    ("sealed by a TPM", "keymgr/tpm/blob.c", "(?!lg_pcrs_selection|lg_tpm_sealed_check).*"),
+    ("sealed by a TPM", "keymgr/tpm/blob.c", "(?!lg_pcrs_selection).*"),
     ("alerts: configuration", "tools/alert/config.c", "(?!lg_alert_facility).*"),
     ("alerts: state", "tools/alert/rules.c", "lg_alert_decode|load_counts|lg_alerts_load.*"),
     ("alerts: counts in it", "tools/alert/window.c", "lg_pairs_load"),

@@ -122,7 +122,9 @@ static void begin(void)
         MUST(key);
         memset(key->b, kid_of[k], LG_KEY_LEN);
         memset(kid, kid_of[k], LG_ID_LEN);
-        MUST(!lg_filekey_make(key, kid, 1, &s, &filekey[k]));
+        struct lg_siv *wrap;
+        MUST(!lg_filekey_wrap(key, &wrap) && !lg_filekey_make_with(wrap, kid, 1, &s, &filekey[k]));
+        lg_siv_free(wrap);
     }
     MUST(!lg_keys_new(&source, vault_id, &keys));
     snprintf(dir, sizeof dir, "%s/lgfile.XXXXXX", access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp");

@@ -38,10 +38,12 @@ static void slots_make(void)
     lg_s0_encode(&s0, raw);
     for (unsigned i = 0; i < 2; i++) {
         struct lg_slot s = { .seq = 3 + i, .session = 1 };
+        struct lg_siv *wrap;
         struct lg_filekey *k;
-        if (!key || lg_filekey_make(key, kid, 1, &s0, &k) || lg_slot_encode(&s, k, acc, raw, none, slot[i]))
+        if (!key || lg_filekey_wrap(key, &wrap) || lg_filekey_make_with(wrap, kid, 1, &s0, &k) || lg_slot_encode(&s, k, acc, raw, none, slot[i]))
             abort();
         lg_filekey_free(k);
+        lg_siv_free(wrap);
     }
 }
 

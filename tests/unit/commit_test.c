@@ -403,7 +403,6 @@ static struct plain want;
 static void write_at(uint64_t off, uint64_t len, bool append)
 {
     static uint8_t buf[MAX];
-    uint64_t at = off;
     if (append)
         off = now.size;
     if (off + len > MAX)
@@ -413,7 +412,7 @@ static void write_at(uint64_t off, uint64_t len, bool append)
         memcpy(buf + i, &r, len - i < 8 ? len - i : 8);
     }
     say("%s %llu+%llu of %llu", append ? "append" : "write", (unsigned long long)off, (unsigned long long)len, (unsigned long long)now.size);
-    int rc = append ? lg_file_append(f, buf, len, &at) : lg_file_write(f, buf, len, off);
+    int rc = lg_file_write(f, buf, len, off);
     copy(&want, &now);
     memcpy(want.b + off, buf, len);
     if (len && off + len > want.size)
