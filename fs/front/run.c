@@ -538,6 +538,8 @@ static void settle(struct program *p)
 
 static int serve(struct program *p)
 {
+    if (p->front.lack != LG_RING_RUNS && p->front.lack != LG_RING_UNASKED)
+        say(p, LOG_NOTICE, "requests come over /dev/fuse: %s", lg_ring_reason(p->front.lack)->why);
     int uring = lg_uring_state();
     if (uring && uring != -ECANCELED)
         say(p, LOG_NOTICE, "ciphertext is read with pread: the system refuses io_uring (%s)", strerror(-uring));

@@ -17,7 +17,7 @@ static inline const struct lg_ring_reason *lg_ring_reason(enum lg_ring_lack lack
         [LG_RING_TRIED] = { "try", "the kernel offered FUSE over io_uring, and did not take it up" },
         [LG_RING_UNASKED] = { "ask", "as the mount's options say" },
         [LG_RING_OLD_KERNEL] = { "old", "FUSE over io_uring needs Linux 6.14" },
-        [LG_RING_SWITCHED_OFF] = { "off", "the kernel has FUSE over io_uring switched off: write Y to /sys/module/fuse/parameters/enable_uring, or load the module with enable_uring=1" },
+        [LG_RING_SWITCHED_OFF] = { "off", "the kernel has FUSE over io_uring switched off: write Y to /sys/module/fuse/parameters/enable_uring and mount again; for every boot see OPERATIONS.md, \"FUSE over io_uring\"" },
         [LG_RING_REFUSED] = { "sys", "the system refuses io_uring to this process (kernel.io_uring_disabled, or a container's filter)" },
         [LG_RING_NOT_BUILT] = { "lib", "this program was built with the system's libfuse" },
         [LG_RING_RUNS] = { "run", "" }, /* they do */

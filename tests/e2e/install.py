@@ -1,8 +1,9 @@
 """What is installed is complete and fits together: programs, man pages, units and configuration below DESTDIR, for two prefixes."""
 import os, re, shutil, subprocess, sys, tempfile
-from lib import left_out, need_fuse, wait_for
+from lib import RING, left_out, need_fuse, wait_for
 
 BUILD, CMAKE = sys.argv[1:3]
+SOURCE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..")
 need_fuse()
 top = tempfile.mkdtemp(prefix="lg-install-")
 
@@ -26,9 +27,9 @@ try:
     units = {"leadglass-keyd", "leadglass-mount@", "leadglass-watch", "leadglass-export"}
     want = {"usr/bin/leadglass", "usr/sbin/leadglass-keyd", "usr/sbin/leadglass-fs", "etc/leadglass/audit.conf", "usr/share/man/man1/leadglass.1", "usr/share/man/man8/leadglass-keyd.8",
             "usr/share/man/man8/leadglass-fs.8", "usr/share/man/man5/leadglass-audit.conf.5", "usr/share/doc/leadglass/README.md", "usr/share/doc/leadglass/LICENSE",
-            "usr/share/doc/leadglass/AUDIT.md", "usr/share/doc/leadglass/examples/audit.conf"} | {"usr/lib/systemd/system/%s.service" % u for u in units}
+            "usr/share/doc/leadglass/AUDIT.md", "usr/share/doc/leadglass/examples/audit.conf", "usr/lib/modprobe.d/leadglass.conf", "usr/lib/tmpfiles.d/leadglass.conf"} | {"usr/lib/systemd/system/%s.service" % u for u in units}
     assert want <= files, want - files
-    strange = {f for f in files if not re.match(r"usr/s?bin/leadglass|usr/lib/systemd/system/leadglass|usr/share/man/man[158]/leadglass|usr/share/doc/leadglass/|etc/leadglass/", f)}
+    strange = {f for f in files if not re.match(r"usr/s?bin/leadglass|usr/lib/systemd/system/leadglass|usr/lib/(modprobe|tmpfiles).d/leadglass\.conf$|usr/share/man/man[158]/leadglass|usr/share/doc/leadglass/|etc/leadglass/", f)}
     assert not strange, strange
 
     # Units name programs that are there, and options that these have.
@@ -45,6 +46,34 @@ try:
         assert "leadglass" not in out or "Unknown" not in out, out
     else:
         left_out("systemd's own look at the units", "systemd-analyze is not installed")
+
+    # FUSE over io_uring is switched on at boot, as a module's option and where it is built in: by the name that leadglass-fs looks at.
+    module, parameter = re.fullmatch(r"/sys/module/(\w+)/parameters/(\w+)", RING).groups()
+
+    def lines(f):
+        with open(os.path.join(dest, "usr/lib", f)) as t:
+            return [l.split() for l in t if l.strip() and not l.startswith("#")]
+
+    assert lines("modprobe.d/leadglass.conf") == [["options", module, parameter + "=1"]] and lines("tmpfiles.d/leadglass.conf") == [["w", RING, "-", "-", "-", "-", "Y"]]
+    with open(os.path.join(SOURCE, "fs/front/ring.c")) as f:
+        assert RING in f.read()
+    if shutil.which("systemd-tmpfiles"):
+        for knows in (True, False):
+            switch = dest + RING
+            os.makedirs(os.path.dirname(switch), exist_ok=True)
+            if knows:
+                with open(switch, "w") as f:
+                    f.write("N\n")
+            r = run("systemd-tmpfiles", "--root=" + dest, "--create", "leadglass.conf")
+            assert r.returncode == 0, r
+            if knows:
+                with open(switch) as f:
+                    assert f.read().strip()[:1] == "Y"
+                os.unlink(switch)
+            else:  # an older kernel
+                assert not os.path.exists(switch)
+    else:
+        left_out("what systemd makes of tmpfiles.d", "systemd-tmpfiles is not installed")
 
     # The configuration is the one that holds without it; the command finds the others beside it.
     assert run(dest + "/usr/bin/leadglass", "audit", "watch", "--check", "--config", dest + "/etc/leadglass/audit.conf").returncode == 0

@@ -41,7 +41,7 @@ def chosen(w, transports, missing):
     if "uring" not in transports or not os.path.exists(shim):
         left_out("what auto takes elsewhere", missing or "nothing is preloaded into a sanitizer's build")
         return
-    off = "the kernel has FUSE over io_uring switched off: write Y to /sys/module/fuse/parameters/enable_uring, or load the module with enable_uring=1"
+    off = 'the kernel has FUSE over io_uring switched off: write Y to /sys/module/fuse/parameters/enable_uring and mount again; for every boot see OPERATIONS.md, "FUSE over io_uring"'
     refused = "the system refuses io_uring to this process (kernel.io_uring_disabled, or a container's filter)"
     w.env["LD_PRELOAD"] = shim
     came(w, "auto", "dev", refused)
