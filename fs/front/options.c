@@ -14,14 +14,17 @@ static const char usage_text[] =
     "  --socket PATH             the key manager's socket (or LEADGLASS_SOCKET)\n"
     "  --foreground, -f          stay in the foreground, log to stderr\n"
     "  --allow-unlocked-memory   go on when key memory cannot be locked\n"
-    "  -o opt,...                ro, allow_other, noallow_other, default_permissions, nodefault_permissions, nonempty,\n"
+    "  --debug, -d               stay in the foreground and print every request, names of files among them\n"
+    "  -o opt,...                ro, allow_other, noallow_other, default_permissions, nodefault_permissions, nonempty, noatime,\n"
     "                            entry_timeout=S, attr_timeout=S, threads=N, path_rules=FILE, cold_reads=auto|pread\n"
     "                            (how ciphertext that is not in memory is read: many pieces at a time through io_uring,\n"
     "                            or with pread(2)), transport=auto|dev|uring (how requests arrive:\n"
-    "                            over io_uring where the kernel offers it, or /dev/fuse), and options of mount(8)\n"
+    "                            over io_uring where the kernel offers it, or /dev/fuse),\n"
     "                            audit=DIR|off (default: where the key manager keeps its own), audit_window=S, audit_names, audit_sync=MS,\n"
-    "                            audit_keep=DAYS, audit_segment=MIB, audit_on_failure=refuse|continue\n"
-    "  --help, --version\n"
+    "                            audit_keep=DAYS, audit_segment=MIB, audit_on_failure=refuse|continue;\n"
+    "                            of mount(8) and FUSE: suid, nosuid, dev, nodev, exec, noexec, sync, dirsync, fsname=NAME;\n"
+    "                            accepted, to no effect here: rw, defaults, auto, noauto, nofail, _netdev, guard, x-...\n"
+    "  --help, -h, --version, -V\n"
     "\n"
     "Exit status: 0 mounted (in the foreground: unmounted cleanly), 1 failed, 2 usage, 4 the keyring is locked, 5 no key manager answers.\n";
 
@@ -116,8 +119,7 @@ static int parse_mount_option(struct lg_front_options *o, char *opt)
                strcmp(opt, "noauto") == 0 || strcmp(opt, "nofail") == 0 || strncmp(opt, "x-", 2) == 0) {
         /* for mount(8) and systemd */
     } else if (strcmp(opt, "nosuid") == 0 || strcmp(opt, "suid") == 0 || strcmp(opt, "nodev") == 0 || strcmp(opt, "dev") == 0 || strcmp(opt, "noexec") == 0 ||
-               strcmp(opt, "exec") == 0 || strcmp(opt, "noatime") == 0 || strcmp(opt, "sync") == 0 || strcmp(opt, "dirsync") == 0 || strcmp(opt, "fsname") == 0 ||
-               strcmp(opt, "max_read") == 0) {
+               strcmp(opt, "exec") == 0 || strcmp(opt, "noatime") == 0 || strcmp(opt, "sync") == 0 || strcmp(opt, "dirsync") == 0 || strcmp(opt, "fsname") == 0) {
         o->noatime |= strcmp(opt, "noatime") == 0; /* the kernel leaves access times to us */
         size_t at = strlen(o->extra);
         int n = snprintf(o->extra + at, sizeof o->extra - at, ",%s%s%s", opt, value ? "=" : "", value ? value : "");

@@ -498,7 +498,7 @@ static int fuse_begin(struct program *p)
     if (uring)
         snprintf(ring, sizeof ring, ",io_uring,io_uring_q_depth=%d", LG_RING_DEPTH);
     snprintf(opts, sizeof opts, "-osubtype=leadglass%s%s%s%s%s%s%s", ring, strstr(p->o.extra, "fsname=") ? "" : ",fsname=leadglass", p->o.read_only ? ",ro" : "", p->o.allow_other ? ",allow_other" : "",
-             p->o.default_permissions ? ",default_permissions" : "", p->o.extra, geteuid() == 0 && !strstr(p->o.extra, "suid") ? ",suid,dev" : "");
+             p->o.default_permissions ? ",default_permissions" : "", geteuid() == 0 ? ",suid,dev" : "", p->o.extra); /* the last that is said of a thing holds */
     char *argv[] = { (char[]){ "leadglass-fs" }, opts, p->o.debug ? (char[]){ "-d" } : NULL, NULL };
     struct fuse_args args = FUSE_ARGS_INIT(p->o.debug ? 3 : 2, argv);
     f->session = fuse_session_new(&args, &lg_front_ops, sizeof lg_front_ops, f);

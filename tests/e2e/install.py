@@ -119,6 +119,42 @@ try:
         for other, s in re.findall(r"^\.BR (leadglass[a-z.-]*) \((\d)\)", text, re.M):
             assert "usr/share/man/man%s/%s.%s" % (s, other, s) in files, (p, "refers to", other, s)
 
+    # What --help names is in the man page, and what the program takes is in its --help.
+    def option(name, text):
+        return re.search(r"(?<![\w-])%s(?![\w-])" % re.escape(name), text)
+
+    def man(*names):
+        return " ".join(re.sub(r"\\f.|\\&|\"", "", open(os.path.join(dest, "usr/share/man/man" + n[-1], n)).read()).replace("\\-", "-") for n in names)
+
+    def own(help):
+        """The options at the beginning of their lines, with what stands beside them there."""
+        return {o for line in re.findall(r"^  (-.*?)(?:  |$)", help, re.M) for o in re.findall(r"(?<![\w-])--?[a-z][a-z-]*", line)}
+
+    OTHERS = {"study": "leadglass-study.1", "scrub": "leadglass-scrub.1", "officer": "leadglass-officer.1", "request": "leadglass-officer.1", "policy": "leadglass-officer.1",
+              "clock": "leadglass-officer.1", "audit": "leadglass-audit.conf.5"}
+    helps = {(): (run(lg, "--help").stdout, man("leadglass.1"))}
+    for c in re.findall(r"^  ([a-z]+) ", helps[()][0], re.M):
+        helps[(c,)] = run(lg, c, "--help").stdout, man("leadglass.1", *([OTHERS[c]] if c in OTHERS else []))
+    assert set(OTHERS) <= {c[0] for c in helps if c}, set(OTHERS) - {c[0] for c in helps if c}
+    helps["keyd"], helps["fs"] = (run(dest + "/usr/away/leadglass-keyd", "--help").stdout, man("leadglass-keyd.8")), (run(dest + "/usr/away/leadglass-fs", "--help").stdout, man("leadglass-fs.8"))
+    missing, seen = [], 0
+    for who, (help, page) in helps.items():
+        names = own(help)
+        if who == "fs":  # -o's words as well
+            words = re.search(r"^  -o opt,\.\.\.(.*?)^  --", help, re.M | re.S).group(1)
+            names |= set(re.findall(r"(?<![\w(|=])[a-z_]+(?==)|(?<= )_?[a-z_]+(?=[,;.\n])", re.sub(r"\([^)]*\)", "", words)))
+        seen += len(names)
+        missing += [(who, n) for n in sorted(names) if not option(n, page)]
+    assert not missing, ("not in the man page", missing)
+    for program, file in (("fs", "fs/front/options.c"), ("keyd", "keymgr/daemon/supervisor.c")):
+        with open(os.path.join(SOURCE, file)) as f:
+            code = f.read()
+        takes = ["--" + o for o in re.findall(r"\{ \"([a-z-]+)\", [01], NULL, ", code) if not o.startswith("worker")] + re.findall(r"(?<=strcmp\(opt, \")\w+(?=\")|(?<=\{ \")audit_\w+(?=\")", code) * (program == "fs")
+        assert len(takes) > (40 if program == "fs" else 10), (program, takes)
+        unsaid = [o for o in takes if not option(o, helps[program][0])]
+        assert not unsaid, (file, "takes", unsaid, "and --help does not say so")
+    assert seen > 150, seen
+
     for tool in ("mandoc", "groff"):
         if not shutil.which(tool):
             left_out("man pages through " + tool, "not installed")

@@ -212,4 +212,10 @@ late = os.path.join(m, "privileges", "late")
 m = w.remount()
 assert sh("getfacl -cnp %s" % p) == acl and os.getxattr(late, "security.capability") == CAP and os.stat(late).st_mode & 0o7777 == 0o4755
 w.umount()
+
+# Of set-id bits and devices a mount by root takes what its options say, each by itself.
+for opt, without in (("rw", 0), ("nosuid", os.ST_NOSUID), ("nodev", os.ST_NODEV), ("noexec,nodev", os.ST_NOEXEC | os.ST_NODEV), ("nosuid,suid", 0)):
+    m = w.mount("vault", "mnt", "-o", opt)
+    assert os.statvfs(m).f_flag & (os.ST_NOSUID | os.ST_NODEV | os.ST_NOEXEC) == without, (opt, os.statvfs(m))
+    w.umount()
 print("ok")
