@@ -43,9 +43,9 @@ void lg_gone_stop(struct lg_front *f);
 void lg_gone_tell(struct lg_front *f, fuse_ino_t parent, const char *name);
 void lg_gone_settled(const struct lg_front *f); /* its thread is the one whose name tells of the mount, below: once lack is settled */
 
-/* For `leadglass status`, by names of threads (tell.c): how the calling thread's process reads what is not in memory; whether there is an access log, and what
+/* For `leadglass status`, by names of threads (tell.c): how this process reads what is not in memory, and whether there are file handles below; whether there is an access log, and what
  * keeps requests from coming over io_uring. */
-void lg_front_tell_reads(void);
+void lg_front_tell_reads(const struct lg_front *f, pthread_t thread);
 void lg_front_tell_mount(const struct lg_front *f, pthread_t thread);
 
 /* Whether this kernel, after a write that went past its pages, drops what a reader put there meanwhile (kernel.c). */

@@ -296,7 +296,6 @@ static void *ticking(void *arg)
 {
     struct program *p = arg;
     unsigned n = 0;
-    lg_front_tell_reads();
     pthread_mutex_lock(&p->mu);
     while (!p->stop) {
         struct timespec t;
@@ -312,7 +311,7 @@ static void *ticking(void *arg)
             atomic_store(&p->ask_due, !ask_anew(p));
         if (n % EXPIRE_S == 0) {
             lg_keys_expire(p->front.keys);
-            lg_front_tell_reads();
+            lg_front_tell_reads(&p->front, pthread_self());
         }
         if (n % (p->anchor_rc ? ANCHOR_AGAIN_S : ANCHOR_S) == 0 || atomic_exchange(&p->anchor_due, false)) {
             anchor_ask(p);
@@ -536,6 +535,15 @@ static void settle(struct program *p)
     lg_gone_settled(f);
 }
 
+static void warn_of_descriptors(const struct program *p)
+{
+    struct rlimit r;
+    if (!lg_volume_handles(p->front.volume) && !getrlimit(RLIMIT_NOFILE, &r))
+        say(p, LOG_WARNING, "the filesystem below the vault gives no file handles (most overlayfs), or this process may not open them (CAP_DAC_READ_SEARCH): each file and directory that the kernel "
+            "remembers keeps a descriptor open here, and once there are %llu, the limit of open files, others fail with \"Too many open files\". See OPERATIONS.md, \"File handles below\"",
+            (unsigned long long)r.rlim_cur);
+}
+
 static int serve(struct program *p)
 {
     if (p->front.lack != LG_RING_RUNS && p->front.lack != LG_RING_UNASKED)
@@ -626,9 +634,11 @@ static int run(struct program *p, int ready)
         return fail(p, EXIT_FAILED, "cannot start threads");
     }
     settle(p);
+    lg_front_tell_reads(&p->front, p->ticker); /* before anybody asks */
     raise_readahead(p->mountpoint);
     if (ready >= 0) {
         uint8_t ok = EXIT_OK;
+        warn_of_descriptors(p); /* who waits for the mount; the log has it as well */
         (void)!chdir("/"); /* hold no other filesystem busy */
         int null = open("/dev/null", O_RDWR);
         openlog("leadglass-fs", LOG_PID, LOG_DAEMON);
@@ -647,6 +657,7 @@ static int run(struct program *p, int ready)
     say(p, LOG_NOTICE, "vault %s mounted at %s, session %llu%s", p->vault, p->mountpoint, (unsigned long long)p->session, p->n_unclean ? " (an earlier one ended uncleanly)" : "");
     if (p->o.audit.off)
         say(p, LOG_WARNING, "audit=off: NO ACCESS LOG of this mount is kept");
+    warn_of_descriptors(p);
     p->sweeping = p->n_unclean && !p->o.read_only && pthread_create(&p->sweeper, NULL, sweeping, p) == 0;
     int rc = serve(p);
     return end(p, rc < 0 ? EXIT_FAILED : EXIT_OK);

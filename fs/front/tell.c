@@ -6,15 +6,16 @@
 #include "front.h"
 #include "leadglass/sys.h"
 
-void lg_front_tell_reads(void)
+void lg_front_tell_reads(const struct lg_front *f, pthread_t thread)
 {
     char name[24];
+    const char *what = lg_volume_handles(f->volume) ? "reads" : "files"; /* files: each has a descriptor */
     int rc = lg_uring_state();
     if (rc && rc != -ECANCELED)
-        snprintf(name, sizeof name, "lg-reads-%d", -rc);
+        snprintf(name, sizeof name, "lg-%s-%d", what, -rc);
     else
-        snprintf(name, sizeof name, "lg-reads-%s", rc ? "off" : "ring");
-    (void)pthread_setname_np(pthread_self(), name);
+        snprintf(name, sizeof name, "lg-%s-%s", what, rc ? "off" : "ring");
+    (void)pthread_setname_np(thread, name);
 }
 
 void lg_front_tell_mount(const struct lg_front *f, pthread_t thread)

@@ -420,7 +420,7 @@ int lg_node_open_read(struct lg_volume *v, const struct lg_node *n, int flags)
     } else {
         char path[32];
         lg_fd_path(n->fd, path);
-        fd = open(path, flags);
+        fd = open(path, flags & ~O_NOFOLLOW); /* this link is to be followed; what it leads to is no name that could be another */
     }
     return fd < 0 ? -errno : fd;
 }

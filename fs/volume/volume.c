@@ -101,6 +101,8 @@ int lg_volume_open(const char *dir, const struct lg_volume_options *opt, struct 
     return 0;
 }
 
+bool lg_volume_handles(const struct lg_volume *v) { return v->handles; }
+
 const struct lg_file_env *lg_volume_env(const struct lg_volume *v) { return &v->env; }
 int lg_volume_rootfd(const struct lg_volume *v) { return v->rootfd; }
 

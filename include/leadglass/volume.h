@@ -1,7 +1,7 @@
 /* volume.h: a mounted vault without FUSE: nodes, names, directories and open files, in POSIX terms. The FUSE front maps each request to
  * one call here; tests call it directly.
  *
- * Node ids are 64-bit counters never reused; 1 is the root. A node lives while its lookup count is above zero. No descriptor is kept per node.
+ * Node ids are 64-bit counters never reused; 1 is the root. A node lives while its lookup count is above zero. No descriptor is kept per node, but see lg_volume_handles.
  * All calls are thread-safe and return 0 or -errno as the POSIX call of that name would; -ENOKEY when locked, -EKEYREVOKED, -EIO when
  * something below was tampered with or damaged. */
 #ifndef LEADGLASS_VOLUME_H
@@ -59,6 +59,9 @@ int lg_volume_open(const char *dir, const struct lg_volume_options *opt, struct 
 int lg_volume_anchor(struct lg_volume *v, const uint8_t *anchor, size_t len) LG_MUST;
 /* Commits and syncs everything, retires the journal. 0 only if all of it succeeded: then the session has ended cleanly. */
 int lg_volume_close(struct lg_volume *v) LG_MUST;
+
+/* False: there are no file handles below that may be opened, so a descriptor is kept for each node, and the limit of open files is one of nodes: -EMFILE. */
+bool lg_volume_handles(const struct lg_volume *v);
 
 /* Who asks: owner of what is created. */
 struct lg_cred {

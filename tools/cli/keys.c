@@ -137,6 +137,7 @@ struct ways {
     char transport[8], reads[8], why[96];
     const char *no_ring;
     bool logged, unlogged; /* unlogged: mounted with audit=off; neither: not yet told */
+    bool descriptors;      /* one for each file that the kernel remembers, as there are no file handles below */
 };
 static struct ways ways_of(uint32_t pid)
 {
@@ -159,7 +160,8 @@ static struct ways ways_of(uint32_t pid)
             for (int i = 0; word && i < LG_RING_LACKS; i++)
                 if (strcmp(word, lg_ring_reason((enum lg_ring_lack)i)->word) == 0)
                     lack = i;
-            if (strncmp(name, "lg-reads-", 9) == 0) {
+            if (strncmp(name, "lg-reads-", 9) == 0 || strncmp(name, "lg-files-", 9) == 0) {
+                w.descriptors = name[3] == 'f';
                 long error = strtol(name + 9, NULL, 10);
                 snprintf(w.reads, sizeof w.reads, "%s", strcmp(name + 9, "ring") == 0 ? "uring" : "pread");
                 if (error > 0)
@@ -256,6 +258,8 @@ static int run_status(struct cli *c)
                 cJSON_AddStringToObject(m, "cold_reads", w.reads);
             if (w.why[0])
                 cJSON_AddStringToObject(m, "cold_reads_why", w.why);
+            if (w.reads[0])
+                cJSON_AddBoolToObject(m, "file_handles", !w.descriptors);
             if (w.transport[0])
                 cJSON_AddStringToObject(m, "audit", w.unlogged ? "off" : w.logged ? "on" : "unknown");
             cJSON_AddItemToArray(ms, m);
@@ -294,8 +298,8 @@ static int run_status(struct cli *c)
             char away[32] = "";
             if (s->mounts[i].away)
                 cli_time(s->mounts[i].away, away);
-            printf("mounted       %s (process %u, session %llu%s%s%s%s%s%s%s%s)%s%s%s\n", s->mounts[i].mountpoint, s->mounts[i].pid, (unsigned long long)s->mounts[i].session,
-                   w.transport[0] ? ", transport " : "", w.transport, w.no_ring[0] ? ": " : "", w.no_ring, w.reads[0] ? ", cold reads " : "", w.reads, w.why[0] ? ": " : "", w.why, away[0] ? " AWAY from " : "", away, away[0] ? " on: it is not told of revocations until it comes back" : "");
+            printf("mounted       %s (process %u, session %llu%s%s%s%s%s%s%s%s%s)%s%s%s\n", s->mounts[i].mountpoint, s->mounts[i].pid, (unsigned long long)s->mounts[i].session,
+                   w.transport[0] ? ", transport " : "", w.transport, w.no_ring[0] ? ": " : "", w.no_ring, w.reads[0] ? ", cold reads " : "", w.reads, w.why[0] ? ": " : "", w.why, w.descriptors ? ", NO FILE HANDLES below: a descriptor for each file that is remembered (OPERATIONS.md)" : "", away[0] ? " AWAY from " : "", away, away[0] ? " on: it is not told of revocations until it comes back" : "");
         }
         cli_audit_status(k, s, NULL);
         cli_audit_services(c, NULL);
