@@ -1,4 +1,4 @@
-"""soak.py [--fsx PATH] [--fsstress PATH] [--minutes N] [--under DIR] [--seed S] [--ops N]: the public fsx and fsstress on a mount, in turn, four processes each.
+"""soak.py [--fsx PATH] [--fsstress PATH] [--minutes N] [--under DIR] [--seed S] [--ops N] [--stress=OPTIONS]: the public fsx and fsstress on a mount, in turn, four processes each.
 After every round names, owners, modes, times, attributes and contents are compared before and after a remount. All that a round does follows from its seed, which
 is printed: --seed S begins with that round. What is found ends it, and is left as it is. Not a test of ctest: the suites are not ours (docs/TESTING.md, Public suites)."""
 import argparse, atexit, hashlib, stat
@@ -16,6 +16,7 @@ a.add_argument("--minutes", type=float, default=10)
 a.add_argument("--under", default="/dev/shm")
 a.add_argument("--seed", type=int, default=random.randrange(1 << 28) * PROCESSES)
 a.add_argument("--ops", type=int, help="operations of each process: 3,000 of fsx and 1,500 of fsstress unless told")
+a.add_argument("--stress", default="", help="further options of fsstress: with \"-f unlink=12 -f rmdir=6\" and many operations the tree stays small")
 a = a.parse_args()
 kinds = [k for k in ("fsx", "fsstress") if getattr(a, k)]
 if not kinds:
@@ -65,7 +66,7 @@ def commands(seed):
         d = os.path.join(m, "s")
         shutil.rmtree(d, ignore_errors=True)
         os.mkdir(d)
-        return kind, [[a.fsstress, "-d", d, "-p", str(PROCESSES), "-n", str(a.ops or 1500), "-s", str(seed), *STRESS.split()]]
+        return kind, [[a.fsstress, "-d", d, "-p", str(PROCESSES), "-n", str(a.ops or 1500), "-s", str(seed), *STRESS.split(), *a.stress.split()]]
     modes = [MODES[(n // 2 + k) % len(MODES)] if n % 2 else MODES[n // 2 % len(MODES)] for k in range(PROCESSES)]  # by turns mixed and all the same
     return kind, [[a.fsx, "-q", "-N", str(a.ops or 3000), "-S", str(seed + k), "-P", w.path("fsxlog"), *mode.split(), os.path.join(m, "f%d" % k)] for k, mode in enumerate(modes)]
 
