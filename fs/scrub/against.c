@@ -59,13 +59,18 @@ int lg_against_begin(struct scrub *s, const char *manifest, const struct lg_secr
     int rc = a && (a->x = calloc(STRANGE_MAX, sizeof *a->x)) ? 0 : -ENOMEM;
     if (!rc) {
         a->s = s;
-        rc = lg_manifest_open(manifest, s->vault_id, vault_key, &a->r);
+        rc = lg_manifest_open(manifest, s->vault_id, vault_key, s->o->signer, &a->r);
     }
     if (!rc)
-        rc = lg_manifest_open(manifest, s->vault_id, vault_key, &a->again);
+        rc = lg_manifest_open(manifest, s->vault_id, vault_key, s->o->signer, &a->again);
+    if (!rc) {
+        s->st.against_version = lg_manifest_info(a->r)->version;
+        if (lg_manifest_info(a->again)->version != s->st.against_version) /* exchanged meanwhile */
+            rc = -EBADMSG;
+    }
     if (!rc)
         rc = next(a);
-    while (!rc && resume && a->cur_path && lg_path_cmp(a->cur_path, resume) <= 0)
+    while (!rc && resume && a->cur_path && lg_path_done(a->cur_path, resume))
         rc = next(a);
     if (rc)
         lg_against_free(a);

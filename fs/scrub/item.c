@@ -3,14 +3,13 @@
 #include "manifest.h"
 
 #define MAGIC "LGMANIF\n"
-enum { VERSION = 1 };
 
 void lg_manifest_header_encode(const struct lg_manifest_info *i, uint8_t out[LG_MANIFEST_HEADER])
 {
     memset(out, 0, LG_MANIFEST_HEADER);
     struct lg_wr w = lg_wr(out, LG_MANIFEST_HEADER);
     lg_wr_bytes(&w, MAGIC, 8);
-    lg_wr_u32(&w, VERSION);
+    lg_wr_u32(&w, i->version);
     lg_wr_u32(&w, 0);
     lg_wr_bytes(&w, i->vault_id, LG_ID_LEN);
     lg_wr_u64(&w, i->created);
@@ -25,8 +24,9 @@ int lg_manifest_header_decode(const uint8_t in[LG_MANIFEST_HEADER], struct lg_ma
     uint32_t version = lg_rd_u32(&r);
     if (memcmp(magic, MAGIC, 8) != 0)
         return -EPROTO;
-    if (version != VERSION)
-        return version > VERSION ? -EPROTONOSUPPORT : -EPROTO;
+    if (version < LG_MANIFEST_MAC_ONLY || version > LG_MANIFEST_SIGNED)
+        return version > LG_MANIFEST_SIGNED ? -EPROTONOSUPPORT : -EPROTO;
+    i.version = version;
     uint32_t zero = lg_rd_u32(&r);
     lg_rd_copy(&r, i.vault_id, LG_ID_LEN);
     i.created = lg_rd_u64(&r);
@@ -105,4 +105,10 @@ int lg_path_cmp(const char *a, const char *b)
         ;
     int x = *a == '/' ? 1 : *a ? (unsigned char)*a + 1 : 0, y = *b == '/' ? 1 : *b ? (unsigned char)*b + 1 : 0;
     return x - y;
+}
+
+bool lg_path_done(const char *path, const char *at)
+{
+    size_t n = strlen(at);
+    return lg_path_cmp(path, at) <= 0 || (n && strncmp(path, at, n) == 0 && path[n] == '/');
 }

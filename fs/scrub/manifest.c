@@ -4,10 +4,11 @@
 #include <unistd.h>
 
 #include "leadglass/bytes.h"
+#include "leadglass/scrub.h"
 
 #include "manifest.h"
 
-enum { BUF = 512 * 1024, ENTRY_MAX = LG_MANIFEST_FIXED + LG_MANIFEST_PATH_MAX };
+enum { BUF = 512 * 1024, END_ALL = LG_MANIFEST_END + LG_MANIFEST_SIG_LEN, ENTRY_MAX = LG_MANIFEST_FIXED + LG_MANIFEST_PATH_MAX };
 #define END_MAGIC 0x454d474cu /* "LGME" */
 
 /* Hashes entry by entry; the MAC is over the header, the number of entries and the last hash. */
@@ -105,6 +106,39 @@ static int stream_entry(struct stream *s, struct chain *c, struct lg_item *it, c
     return rc;
 }
 
+/* All of it from its beginning, and its end, in place: what needs no key. path: room for one. */
+static int stream_all(struct stream *s, struct chain *c, struct lg_manifest_info *ret, char *path, const uint8_t **ret_end)
+{
+    struct lg_item it;
+    const uint8_t *p = NULL;
+    size_t n = 0;
+    int rc = stream_begin(s, ret, c);
+    while (!rc)
+        rc = stream_entry(s, c, &it, path);
+    if (rc == -ENOENT)
+        rc = stream_need(s, END_ALL + 1, &p, &n);
+    if (rc)
+        return rc;
+    bool is_signed = ret->version >= LG_MANIFEST_SIGNED;
+    if (n != (is_signed ? END_ALL : LG_MANIFEST_END))
+        return is_signed && n == LG_MANIFEST_END ? -ENODATA : -EPROTO;
+    struct lg_rd e = lg_rd(p, LG_MANIFEST_END);
+    bool right = lg_rd_u32(&e) == 0 && lg_rd_u32(&e) == END_MAGIC && lg_rd_u64(&e) == c->count && lg_equal(lg_rd_bytes(&e, LG_MAC_LEN), c->h, LG_MAC_LEN);
+    *ret_end = p;
+    return right ? 0 : -EBADMSG;
+}
+
+/* What a signature has to speak of; of one in end, if that is given, the rest too. */
+static struct lg_manifest_sig sig_of(const struct lg_manifest_info *i, const struct chain *c, const uint8_t *end)
+{
+    struct lg_manifest_sig s = { .begun = i->created, .entries = c->count };
+    memcpy(s.vault_id, i->vault_id, LG_ID_LEN);
+    memcpy(s.hash, c->h, LG_MAC_LEN);
+    if (end)
+        lg_manifest_sig_decode(end + LG_MANIFEST_END, &s);
+    return s;
+}
+
 /* ---- writing ---------------------------------------------------------------------------------------------------------------------------------- */
 
 struct lg_manifest_writer {
@@ -132,18 +166,21 @@ static int keep_until(struct lg_manifest_writer *w, const struct lg_manifest_inf
     struct lg_item it;
     char *path = malloc(LG_MANIFEST_PATH_MAX + 1);
     int rc = path ? stream_begin(&w->f, &i, &w->c) : -ENOMEM;
+    bool begun = !rc; /* without its header it is nothing to go on with */
     uint64_t off = LG_MANIFEST_HEADER;
     struct chain before = w->c;
     if (!rc && memcmp(i.vault_id, want->vault_id, LG_ID_LEN) != 0)
         rc = -EXDEV;
+    if (!rc && i.version != want->version)
+        rc = -EALREADY;
     while (!rc) {
         before = w->c;
         rc = stream_entry(&w->f, &w->c, &it, path);
-        if (rc || lg_path_cmp(path, resume) > 0)
+        if (rc || !lg_path_done(path, resume))
             break;
         off += LG_MANIFEST_FIXED + strlen(path);
     }
-    if (rc == -ENOENT || rc == -EPROTO) /* torn where it was interrupted: position was told after what it needs was flushed */
+    if (begun && (rc == -ENOENT || rc == -EPROTO)) /* torn where it was interrupted: position was told after what it needs was flushed */
         rc = 0;
     w->c = before;
     w->f.off = off;
@@ -156,8 +193,11 @@ static int keep_until(struct lg_manifest_writer *w, const struct lg_manifest_inf
 
 int lg_manifest_create(const char *path, const struct lg_manifest_info *i, const char *resume, struct lg_manifest_writer **ret)
 {
-    struct lg_manifest_writer *w = calloc(1, sizeof *w);
+    struct lg_manifest_writer *w;
     uint8_t header[LG_MANIFEST_HEADER];
+    if (i->version != LG_MANIFEST_SIGNED)
+        return -EINVAL;
+    w = calloc(1, sizeof *w);
     if (!w)
         return -ENOMEM;
     w->f.fd = -1;
@@ -209,15 +249,27 @@ int lg_manifest_add(struct lg_manifest_writer *w, const char *path, const struct
     return rc;
 }
 
-int lg_manifest_finish(struct lg_manifest_writer *w, const struct lg_secret *vault_key)
+int lg_manifest_finish(struct lg_manifest_writer *w, const struct lg_secret *vault_key, int (*sign)(void *arg, struct lg_manifest_sig *s), void *arg)
 {
-    uint8_t end[LG_MANIFEST_END];
+    uint8_t end[END_ALL];
+    struct lg_manifest_info i;
     struct lg_wr out = lg_wr(end, sizeof end);
     lg_wr_u32(&out, 0);
     lg_wr_u32(&out, END_MAGIC);
     lg_wr_u64(&out, w->c.count);
     lg_wr_bytes(&out, w->c.h, LG_MAC_LEN);
-    int rc = chain_mac(&w->c, vault_key, end + LG_MANIFEST_END - LG_MAC_LEN);
+    int rc = lg_manifest_header_decode(w->c.header, &i); /* as it was begun, perhaps in an earlier run */
+    if (!rc)
+        rc = chain_mac(&w->c, vault_key, end + LG_MANIFEST_END - LG_MAC_LEN);
+    if (rc)
+        return rc;
+    struct lg_manifest_sig want = sig_of(&i, &w->c, NULL), s = want;
+    rc = sign(arg, &s);
+    if (!rc) {
+        lg_manifest_sig_encode(&s, end + LG_MANIFEST_END);
+        want = sig_of(&i, &w->c, end);
+        rc = lg_manifest_sig_check(&want, want.pub);
+    }
     if (!rc)
         rc = room(w, sizeof end);
     if (rc)
@@ -254,33 +306,28 @@ void lg_manifest_reader_free(struct lg_manifest_reader *r)
 const struct lg_manifest_info *lg_manifest_info(const struct lg_manifest_reader *r) { return &r->info; }
 int lg_manifest_rewind(struct lg_manifest_reader *r) { return stream_begin(&r->f, &r->info, &r->c); }
 
-static int verify(struct lg_manifest_reader *r, const uint8_t vault_id[LG_ID_LEN], const struct lg_secret *vault_key)
+static int verify(struct lg_manifest_reader *r, const uint8_t vault_id[LG_ID_LEN], const struct lg_secret *vault_key, const uint8_t pub[LG_SIGN_PUB_LEN])
 {
-    struct lg_item it;
-    const uint8_t *p = NULL;
-    size_t n = 0;
+    const uint8_t *end = NULL;
     uint8_t mac[LG_MAC_LEN];
     int rc = lg_manifest_rewind(r);
     if (!rc && memcmp(r->info.vault_id, vault_id, LG_ID_LEN) != 0)
         return -EXDEV;
-    while (!rc)
-        rc = stream_entry(&r->f, &r->c, &it, r->path);
-    if (rc == -ENOENT)
-        rc = stream_need(&r->f, LG_MANIFEST_END + 1, &p, &n);
-    if (rc)
-        return rc;
-    if (n != LG_MANIFEST_END)
-        return -EPROTO;
-    struct lg_rd e = lg_rd(p, n);
-    bool right = lg_rd_u32(&e) == 0 && lg_rd_u32(&e) == END_MAGIC && lg_rd_u64(&e) == r->c.count && lg_equal(lg_rd_bytes(&e, LG_MAC_LEN), r->c.h, LG_MAC_LEN);
-    rc = chain_mac(&r->c, vault_key, mac);
-    if (!rc && (!right || !lg_equal(mac, p + LG_MANIFEST_END - LG_MAC_LEN, LG_MAC_LEN)))
+    if (!rc)
+        rc = stream_all(&r->f, &r->c, &r->info, r->path, &end);
+    if (!rc)
+        rc = chain_mac(&r->c, vault_key, mac);
+    if (!rc && !lg_equal(mac, end + LG_MANIFEST_END - LG_MAC_LEN, LG_MAC_LEN))
         rc = -EBADMSG;
+    if (!rc && r->info.version >= LG_MANIFEST_SIGNED) {
+        struct lg_manifest_sig s = sig_of(&r->info, &r->c, end);
+        rc = lg_manifest_sig_check(&s, pub);
+    }
     memcpy(r->verified, r->c.h, LG_MAC_LEN);
     return rc;
 }
 
-int lg_manifest_open(const char *path, const uint8_t vault_id[LG_ID_LEN], const struct lg_secret *vault_key, struct lg_manifest_reader **ret)
+int lg_manifest_open(const char *path, const uint8_t vault_id[LG_ID_LEN], const struct lg_secret *vault_key, const uint8_t pub[LG_SIGN_PUB_LEN], struct lg_manifest_reader **ret)
 {
     struct lg_manifest_reader *r = calloc(1, sizeof *r);
     if (!r)
@@ -288,7 +335,7 @@ int lg_manifest_open(const char *path, const uint8_t vault_id[LG_ID_LEN], const 
     r->f.fd = open(path, O_RDONLY | O_CLOEXEC);
     r->f.buf = malloc(2 * BUF);
     r->path = malloc(LG_MANIFEST_PATH_MAX + 1);
-    int rc = r->f.fd < 0 ? -errno : r->f.buf && r->path ? verify(r, vault_id, vault_key) : -ENOMEM;
+    int rc = r->f.fd < 0 ? -errno : r->f.buf && r->path ? verify(r, vault_id, vault_key, pub) : -ENOMEM;
     if (!rc)
         rc = lg_manifest_rewind(r);
     if (rc)
@@ -305,5 +352,26 @@ int lg_manifest_next(struct lg_manifest_reader *r, struct lg_item *ret, const ch
         rc = -EBADMSG;
     if (!rc)
         *ret_path = r->path;
+    return rc;
+}
+
+int lg_manifest_look(const char *path, struct lg_manifest_look *ret)
+{
+    struct stream f = { .fd = open(path, O_RDONLY | O_CLOEXEC), .buf = malloc(2 * BUF) };
+    struct chain c = { .count = 0 };
+    struct lg_manifest_info i = { .version = 0 };
+    const uint8_t *end = NULL;
+    char *p = malloc(LG_MANIFEST_PATH_MAX + 1);
+    int rc = f.fd < 0 ? -errno : f.buf && p ? stream_all(&f, &c, &i, p, &end) : -ENOMEM;
+    bool is_signed = !rc && i.version >= LG_MANIFEST_SIGNED;
+    struct lg_manifest_look l = { .is_signed = is_signed, .sig = sig_of(&i, &c, is_signed ? end : NULL) };
+    if (is_signed)
+        rc = lg_manifest_sig_check(&l.sig, l.sig.pub);
+    if (!rc)
+        *ret = l;
+    if (f.fd >= 0)
+        close(f.fd);
+    free(f.buf);
+    free(p);
     return rc;
 }

@@ -379,6 +379,8 @@ static int keyless_begin(struct scrub *s, int dirfd)
 static int keys_begin(struct scrub *s, int dirfd)
 {
     struct lg_kref *k;
+    if ((s->o->manifest && !s->o->sign) || (s->o->against && !s->o->signer))
+        return -EINVAL;
     s->env = *lg_volume_env(s->o->volume);
     s->env.finding = on_file;
     s->env.arg = s;
@@ -392,7 +394,7 @@ static int keys_begin(struct scrub *s, int dirfd)
     if (rc)
         return rc;
     rc = lg_names_new(k->key, &s->names);
-    struct lg_manifest_info info = { .created = (uint64_t)s->o->now, .session = s->env.session };
+    struct lg_manifest_info info = { .version = LG_MANIFEST_SIGNED, .created = (uint64_t)s->o->now, .session = s->env.session };
     memcpy(info.vault_id, s->vault_id, LG_ID_LEN);
     if (!rc && s->o->against)
         rc = lg_against_begin(s, s->o->against, k->key, s->resume, &s->against);
@@ -411,7 +413,7 @@ static int finish(struct scrub *s)
     rc = lg_keys_vault(s->env.keys, &k);
     if (rc)
         return rc;
-    rc = lg_manifest_finish(s->manifest, k->key);
+    rc = lg_manifest_finish(s->manifest, k->key, s->o->sign, s->o->arg);
     lg_kref_unref(k);
     return rc;
 }

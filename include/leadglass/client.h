@@ -198,6 +198,14 @@ int lg_client_scrub_found(struct lg_client *c, uint64_t session, const char *wha
 /* Answered once it is recorded, durably, that the scrub reads this file (by its pseudonym; zeros: not known). */
 int lg_client_scrub_salvage(struct lg_client *c, uint64_t session, const uint8_t kid[LG_ID_LEN], uint32_t key_version, const uint8_t file[LG_ID_LEN]) LG_MUST;
 
+/* Has a manifest signed that the scrub of that session, which is this process's own, has written: vault_id, begun, entries and hash of s are given, the rest is filled in, and
+ * verified under pub (-EKEYREJECTED: it is not that key's). It is in the access log, durably, before. -ENOTSUP: no access log is kept, so nothing is signed. -EINVAL: the session is
+ * no scrub's. */
+struct lg_manifest_sig;
+int lg_client_manifest_sign(struct lg_client *c, uint64_t session, const uint8_t pub[32], struct lg_manifest_sig *s) LG_MUST;
+/* The public key of those signatures. */
+int lg_client_manifest_key(struct lg_client *c, uint8_t ret_pub[32]) LG_MUST;
+
 /* Has it recorded that the log is exported to target, study UIDs and all, and gets the key of the export's spool. -ENOENT: no log is kept. */
 int lg_client_audit_export(struct lg_client *c, const char *target, struct lg_secret *ret) LG_MUST;
 

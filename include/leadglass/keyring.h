@@ -454,6 +454,8 @@ int lg_keyring_audit_pub(struct lg_keyring *k, uint8_t ret_pub[32]) LG_MUST;
 /* The key under which the export of the access log keeps what its receiver has not taken yet: HKDF of the record key, "leadglass export spool". A new root does not change it.
  * -ENOKEY while locked. */
 int lg_keyring_export_key(struct lg_keyring *k, struct lg_secret *ret) LG_MUST;
+/* The seed of the Ed25519 key that signs manifests of scrub and nothing else: likewise, "leadglass manifest signature". */
+int lg_keyring_manifest_key(struct lg_keyring *k, struct lg_secret *ret_seed) LG_MUST;
 /* The last head signed for a chain, as text; reading works while locked, -ENOENT: none. put needs begin. */
 #define LG_HEAD_TEXT_MAX 640u
 int lg_keyring_head_put(struct lg_keyring *k, const uint8_t chain[LG_ID_LEN], const char *head, size_t len) LG_MUST;

@@ -3,6 +3,7 @@
 #ifndef LEADGLASS_SCRUB_H
 #define LEADGLASS_SCRUB_H
 
+#include "leadglass/manifestsig.h"
 #include "leadglass/volume.h"
 
 enum lg_scrub_class {
@@ -36,6 +37,7 @@ struct lg_scrub_stat {
     uint64_t verified; /* files of which every byte is as it was written */
     uint64_t found[LG_SCRUB_CLASSES];
     bool live; /* somebody has the vault mounted (keyless only) */
+    uint32_t against_version; /* of the manifest compared with; 1: it has a MAC alone, whoever had the vault's key could have made it. 0: none was opened */
 };
 
 struct lg_scrub_options {
@@ -49,6 +51,8 @@ struct lg_scrub_options {
     const char *manifest;     /* write one here (complete or not at all: beside it stands NAME.part meanwhile), or NULL; with keys */
     const char *against;      /* compare with this one, or NULL; with keys */
     time_t now;               /* goes into the manifest */
+    const uint8_t *signer;    /* with against: the public key that must have signed it */
+    int (*sign)(void *arg, struct lg_manifest_sig *s); /* with manifest: has it signed. vault_id, begun, entries and hash are given, the rest is to be filled in */
 
     bool repair;  /* what stands under no good name is moved to lost+found, leftovers are removed; with keys, not read-only */
     bool remove;  /* files, names, links and attributes that do not verify are removed instead; with keys, not read-only */
@@ -63,7 +67,16 @@ struct lg_scrub_options {
     int (*pace)(void *arg, const struct lg_scrub_stat *s, bool at_rest, const char *position);
     void *arg;
 };
-/* 0: looked at everything, whatever was found. -EBADMSG: the manifest to compare with does not verify; -EPROTO: is none; -ENOKEY: locked meanwhile. */
+/* 0: looked at everything, whatever was found. -EBADMSG: the manifest to compare with does not verify; -EKEYREJECTED: it is not signed by signer; -ENODATA: it is not signed at all,
+ * although its version is; -EPROTO: is none; -EALREADY: the one to be resumed was begun as another version; -ENOKEY: locked meanwhile. */
 int lg_scrub_run(const struct lg_scrub_options *o, struct lg_scrub_stat *ret) LG_MUST;
+
+/* What a manifest says of itself, read whole, without any key: that its hashes are right and, when it is signed, that the key it names has signed it; whose that is, is for the caller
+ * to know. -EPROTO: no manifest; -EPROTONOSUPPORT: a newer one; -EBADMSG, -EKEYREJECTED, -ENODATA: it was altered, the signature is no good, is missing. */
+struct lg_manifest_look {
+    bool is_signed;
+    struct lg_manifest_sig sig; /* not signed: vault_id, begun, entries and hash alone */
+};
+int lg_manifest_look(const char *path, struct lg_manifest_look *ret) LG_MUST;
 
 #endif

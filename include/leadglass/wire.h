@@ -80,6 +80,8 @@ enum lg_msg {
     LG_MSG_AUDIT_EXPORT = 101, /* record that the log is exported, and get the spool's key */
     LG_MSG_SCRUB_FOUND = 102,  /* record what a scrub found */
     LG_MSG_SCRUB_SALVAGE = 103, /* record that a scrub is about to write out what a damaged file holds */
+    LG_MSG_MANIFEST_SIGN = 104, /* sign what the scrub of a session has written down */
+    LG_MSG_MANIFEST_KEY = 105,  /* the public key of such signatures */
     LG_MSG_LAST = 127,
     LG_MSG_EVENT = 64, /* key manager to mount */
 };

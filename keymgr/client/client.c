@@ -1,5 +1,6 @@
 #include "leadglass/client.h"
 #include "leadglass/backup.h"
+#include "leadglass/manifestsig.h"
 
 #include <pthread.h>
 #include <stdio.h>
@@ -775,6 +776,43 @@ int lg_client_scrub_salvage(struct lg_client *c, uint64_t session, const uint8_t
     memcpy(q.kid, kid, LG_ID_LEN);
     memcpy(q.vault_id, file, LG_ID_LEN);
     return call(c, &q, &a, DEADLINE_MS);
+}
+
+static int to_sig(void *arg, const uint8_t *p, size_t len)
+{
+    if (len == LG_MANIFEST_SIG_LEN)
+        lg_manifest_sig_decode(p, arg);
+    return len == LG_MANIFEST_SIG_LEN ? 0 : -EPROTO;
+}
+
+int lg_client_manifest_sign(struct lg_client *c, uint64_t session, const uint8_t pub[LG_SIGN_PUB_LEN], struct lg_manifest_sig *s)
+{
+    uint8_t b[8 + 8 + LG_MAC_LEN];
+    struct lg_wr w = lg_wr(b, sizeof b);
+    lg_wr_u64(&w, s->begun);
+    lg_wr_u64(&w, s->entries);
+    lg_wr_bytes(&w, s->hash, LG_MAC_LEN);
+    struct lg_request q = { .type = LG_MSG_MANIFEST_SIGN, .session = session, .pass = b, .pass_len = w.len };
+    struct lg_manifest_sig done = *s;
+    int rc = blob_call(c, &q, NULL, DEADLINE_MS, to_sig, &done);
+    if (!rc)
+        rc = lg_manifest_sig_check(&done, pub);
+    if (!rc)
+        *s = done;
+    return rc;
+}
+
+static int to_pub(void *arg, const uint8_t *p, size_t len)
+{
+    if (len == LG_SIGN_PUB_LEN)
+        memcpy(arg, p, LG_SIGN_PUB_LEN);
+    return len == LG_SIGN_PUB_LEN ? 0 : -EPROTO;
+}
+
+int lg_client_manifest_key(struct lg_client *c, uint8_t ret_pub[LG_SIGN_PUB_LEN])
+{
+    struct lg_request q = { .type = LG_MSG_MANIFEST_KEY };
+    return blob_call(c, &q, NULL, DEADLINE_MS, to_pub, ret_pub);
 }
 
 int lg_client_audit_export(struct lg_client *c, const char *target, struct lg_secret *ret)

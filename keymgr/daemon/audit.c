@@ -75,6 +75,8 @@ static const struct {
     [LG_MSG_AUDIT_EXPORT] = { "config", false, true, false },
     [LG_MSG_SCRUB_FOUND] = { "scrub.found", false, true, true },
     [LG_MSG_SCRUB_SALVAGE] = { "file.open", false, true, false }, /* how: salvage */
+    [LG_MSG_MANIFEST_SIGN] = { "scrub.manifest", false, true, false }, /* a refused one; one that is signed is recorded before it is */
+    [LG_MSG_MANIFEST_KEY] = { NULL, false, false, true },
 };
 
 /* ---- life ------------------------------------------------------------------------------------------------------------------------ */
@@ -269,7 +271,8 @@ void lg_keyd_audit_answer(struct lg_worker *w, const struct lg_conn *c, const st
         snprintf(r.text, sizeof r.text, "%s", q ? a->type == LG_MSG_SESSION_BEGIN ? q->mountpoint : q->reason : w->asked_op ? w->asked_op->reason : "");
     if (a->type == LG_MSG_ACT_SUBMIT || a->type == LG_MSG_ACT_APPROVE)
         act(w, a, &r);
-    if (a->type == LG_MSG_SESSION_BEGIN || a->type == LG_MSG_SESSION_END || a->type == LG_MSG_SCRUB_FOUND || a->type == LG_MSG_SCRUB_SALVAGE) {
+    if (a->type == LG_MSG_SESSION_BEGIN || a->type == LG_MSG_SESSION_END || a->type == LG_MSG_SCRUB_FOUND || a->type == LG_MSG_SCRUB_SALVAGE ||
+        a->type == LG_MSG_MANIFEST_SIGN) {
         r.has |= LG_AUDIT_SESSION;
         r.session = a->type == LG_MSG_SESSION_BEGIN ? a->session : q ? q->session : 0;
     }

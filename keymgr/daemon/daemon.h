@@ -238,6 +238,10 @@ void lg_on_found(struct lg_worker *w, struct lg_conn *c, const struct lg_request
 void lg_on_watch(struct lg_worker *w, struct lg_conn *c, const struct lg_request *q);
 void lg_on_ack(struct lg_worker *w, struct lg_conn *c, const struct lg_request *q);
 
+/* ---- manifest.c ---- */
+void lg_on_manifest_sign(struct lg_worker *w, struct lg_conn *c, const struct lg_request *q);
+void lg_on_manifest_key(struct lg_worker *w, struct lg_conn *c, const struct lg_request *q);
+
 /* ---- slots.c: slots, and rotation ---- */
 void lg_slot_begin(struct lg_worker *w, struct lg_op *op);
 void lg_slot_end(struct lg_worker *w, struct lg_op *op);

@@ -77,6 +77,8 @@ static const struct {
     [LG_MSG_AUDIT_EXPORT] = { lg_on_audit_export, ADMIN, true, false },
     [LG_MSG_SCRUB_FOUND] = { lg_on_found, ADMIN, false, false },
     [LG_MSG_SCRUB_SALVAGE] = { lg_on_found, ADMIN, true, false },
+    [LG_MSG_MANIFEST_SIGN] = { lg_on_manifest_sign, ADMIN, true, false },
+    [LG_MSG_MANIFEST_KEY] = { lg_on_manifest_key, ADMIN | OFFICER, true, false },
 };
 
 static int begin(struct lg_worker *w) { return lg_keyring_in_txn(w->keyring) ? 0 : lg_keyring_begin(w->keyring); }

@@ -1,4 +1,4 @@
-/* The key that signs heads of access logs, that of their export, and the last head of every log. Heads are public: they can be read while the keyring is locked, and each vouches for itself. */
+/* The key that signs heads of access logs, that of their export, that which signs manifests of scrub, and the last head of every log. Heads are public: they can be read while the keyring is locked, and each vouches for itself. */
 #include <string.h>
 
 #include "record.h"
@@ -49,6 +49,11 @@ int lg_keyring_audit_pub(struct lg_keyring *k, uint8_t ret_pub[LG_SIGN_PUB_LEN])
 int lg_keyring_export_key(struct lg_keyring *k, struct lg_secret *ret)
 {
     return lg_keyring_unlocked(k) ? lg_derive(k->record, "leadglass export spool", k->meta.keyring_id, LG_ID_LEN, ret) : -ENOKEY;
+}
+
+int lg_keyring_manifest_key(struct lg_keyring *k, struct lg_secret *ret_seed)
+{
+    return lg_keyring_unlocked(k) ? lg_derive(k->record, "leadglass manifest signature", k->meta.keyring_id, LG_ID_LEN, ret_seed) : -ENOKEY;
 }
 
 int lg_keyring_head_put(struct lg_keyring *k, const uint8_t chain[LG_ID_LEN], const char *head, size_t len)

@@ -79,6 +79,8 @@ static const struct {
     [LG_MSG_AUDIT_EXPORT] = { R_REASON, A_KEY },
     [LG_MSG_SCRUB_FOUND] = { R_SESSION | R_REASON, 0 },
     [LG_MSG_SCRUB_SALVAGE] = { R_VAULT | R_KID | R_VERSION | R_SESSION, 0 }, /* "vault": the file's pseudonym */
+    [LG_MSG_MANIFEST_SIGN] = { R_ACT | R_SESSION, A_BLOB },
+    [LG_MSG_MANIFEST_KEY] = { NOTHING, A_BLOB },
     [LG_MSG_ROTATE_STUDIES] = { R_KID | R_AFTER, A_ROTATED },
     [LG_MSG_BACKUP_BEGIN] = { R_PASS | R_REASON, A_BLOB },
     [LG_MSG_BACKUP_NEXT] = { NOTHING, A_BLOB },

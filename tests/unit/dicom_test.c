@@ -49,6 +49,7 @@ static const struct kind {
     { "officer.act", &keyd, "", 0, 3, "110113", "110132", "E", "0" },
     { "officer.add", &keyd, "submit", 0, 0, "110113", "110136", "E", "0" },
     { "scrub.begin", &keyd, "", 0, 0, "110113", "110141", "E", "0" },
+    { "scrub.manifest", &keyd, "", 0, 0, "110113", "110132", "E", "0" },
     { "scrub.end", &keyd, "", 0, 0, "110113", "110142", "E", "0" },
     { "scrub.found", &keyd, "", 0, 0, "110113", "tampered", "E", "8" },
     { "study.returned", &keyd, "", -EKEYREVOKED, 3, "110113", "110132", "E", "4" },

@@ -414,6 +414,8 @@ static void all_of_today(struct lg_keyring *k, const char *slot)
     today(k->record, "the record key", true);
     assert_int_equal(lg_derive(k->record, "leadglass export spool", k->meta.keyring_id, LG_ID_LEN, t), 0);
     today(t, "the spool key", false);
+    assert_int_equal(lg_keyring_manifest_key(k, t), 0);
+    today(t, "the key that signs manifests", false);
     for (unsigned i = 0; i < 4; i++) {
         snprintf(uid, sizeof uid, "1.2.%u", i);
         take(k, "another study's key", lg_keyring_study_find(k, uid, &x), &x);

@@ -154,6 +154,20 @@ static int on_pace(void *arg, const struct lg_scrub_stat *s, bool at_rest, const
     }
     return 0;
 }
+/* As the key manager signs, at a time that does not pass. */
+static struct lg_secret *signer;
+static uint8_t signer_pub[LG_SIGN_PUB_LEN];
+static int sign_fails;
+static struct lg_manifest_sig asked;
+static int on_sign(void *arg, struct lg_manifest_sig *s)
+{
+    (void)arg;
+    asked = *s;
+    s->signed_at = 9;
+    memset(s->keyring_id, 'K', LG_ID_LEN);
+    return sign_fails ? sign_fails : lg_manifest_sig_make(s, signer);
+}
+
 static struct lg_scrub_stat st;
 static int scrub(bool keyed, struct lg_scrub_options o)
 {
@@ -163,6 +177,8 @@ static int scrub(bool keyed, struct lg_scrub_options o)
     o.keys = keys;
     o.finding = on_finding;
     o.pace = on_pace;
+    o.sign = o.sign ? o.sign : on_sign;
+    o.signer = o.signer ? o.signer : signer_pub;
     n_found = paces = 0;
     return lg_scrub_run(&o, &st);
 }
@@ -386,7 +402,8 @@ static void test_manifest(void **state)
         uint8_t x = want[at] ^ 4;
         assert_int_equal(pwrite(fd, &x, 1, (off_t)at), 1);
         int rc = scrub(true, (struct lg_scrub_options){ .against = path });
-        assert_true(rc == -EBADMSG || rc == -EPROTO || rc == -EXDEV || rc == -EPROTONOSUPPORT);
+        assert_true(rc == -EBADMSG || rc == -EPROTO || rc == -EXDEV || rc == -EPROTONOSUPPORT || rc == -EKEYREJECTED);
+        assert_true(at < len - LG_MANIFEST_SIG_LEN || rc == -EKEYREJECTED);
         assert_int_equal(n_found, 0);
         assert_int_equal(pwrite(fd, want + at, 1, (off_t)at), 1);
     }
@@ -404,6 +421,158 @@ static void test_manifest(void **state)
     assert_int_equal(n_found, 1);
     assert_int_equal(found[0].cls, LG_SCRUB_REVOKED);
     revoked = 0;
+    volume_close();
+}
+
+/* Interrupted just behind a directory, its contents are done: neither missing nor left out, in what is compared and in what is written. */
+static void test_behind_directory(void **state)
+{
+    enum { FILES = 255 }; /* and the directory: so many entries are written out together, and the position is told */
+    char path[100], second[100], from[4096], name[16];
+    struct lg_entry e;
+    size_t len, len2;
+    (void)state;
+    assert_int_equal(lg_volume_mkdir(v, 1, "dir", 0755, &me, &e), 0);
+    for (unsigned i = 0; i < FILES; i++) {
+        snprintf(name, sizeof name, "f%u", i);
+        file(e.node, name, 1);
+    }
+    lg_volume_forget(v, e.node, 1);
+    volume_close();
+    volume_open();
+    snprintf(path, sizeof path, "%s/m", top);
+    snprintf(second, sizeof second, "%s/m2", top);
+    clean(true, (struct lg_scrub_options){ .manifest = path, .now = 5 });
+    for (unsigned both = 0; both < 2; both++) {
+        stop_after = FILES + 1;
+        assert_int_equal(scrub(true, (struct lg_scrub_options){ .manifest = both ? second : NULL, .against = path, .now = 5 }), -EINTR);
+        stop_after = 0;
+        strcpy(from, position);
+        assert_true(*from && !strchr(from, '/'));
+        clean(true, (struct lg_scrub_options){ .manifest = both ? second : NULL, .against = path, .now = 5, .resume = from });
+    }
+    uint8_t *want = slurp(path, &len), *got = slurp(second, &len2);
+    assert_int_equal(len2, len);
+    assert_memory_equal(got, want, len);
+    free(want);
+    free(got);
+    volume_close();
+}
+
+static void spill(const char *path, const uint8_t *b, size_t len)
+{
+    int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC, 0600);
+    assert_int_equal(write(fd, b, len), len);
+    assert_int_equal(close(fd), 0);
+}
+
+/* The same as a version before signatures wrote it: another header, and with it other hashes and another MAC, and nothing behind that. Into b; how long. */
+static size_t as_version_1(uint8_t *b, size_t len)
+{
+    uint8_t in[LG_MANIFEST_HEADER + 8 + LG_MAC_LEN], *h = in + LG_MANIFEST_HEADER + 8, before[LG_MAC_LEN];
+    LG_SECRET_AUTO k = lg_secret_new();
+    struct lg_key vk, g;
+    size_t at = LG_MANIFEST_HEADER, n;
+    b[8] = 1;
+    memcpy(in, b, LG_MANIFEST_HEADER);
+    assert_int_equal(lg_sha256(b, LG_MANIFEST_HEADER, h), 0);
+    for (; (n = lg_item_len(b + at)) != 0; at += n) {
+        memcpy(before, h, sizeof before);
+        assert_int_equal(lg_sha256_2(before, sizeof before, b + at, n, h), 0);
+    }
+    assert_true(at + LG_MANIFEST_END + LG_MANIFEST_SIG_LEN == len);
+    memcpy(in + LG_MANIFEST_HEADER, b + at + 8, 8);
+    memcpy(b + at + 16, h, LG_MAC_LEN);
+    assert_int_equal(src_vault(NULL, in + 16, &vk, &g), 0);
+    assert_int_equal(lg_derive(vk.key, "leadglass manifest", NULL, 0, k), 0);
+    assert_int_equal(lg_hmac(k, in, sizeof in, b + at + 48), 0);
+    lg_secret_free(vk.key);
+    lg_secret_free(g.key);
+    return at + LG_MANIFEST_END;
+}
+
+static int on_sign_another(void *arg, struct lg_manifest_sig *s)
+{
+    s->hash[0] ^= 1;
+    return on_sign(arg, s);
+}
+
+static void test_signature(void **state)
+{
+    char path[100], part[110];
+    LG_SECRET_AUTO other = lg_secret_random();
+    uint8_t pub[LG_SIGN_PUB_LEN];
+    struct lg_manifest_look l;
+    size_t len, cut;
+    (void)state;
+    for (unsigned i = 0; i < 3; i++)
+        file(1, (const char *[]){ "one", "two", "three" }[i], 5000);
+    volume_close();
+    volume_open();
+    snprintf(path, sizeof path, "%s/m", top);
+    snprintf(part, sizeof part, "%s.part", path);
+    /* What is signed is what was written. */
+    clean(true, (struct lg_scrub_options){ .manifest = path, .now = 5 });
+    assert_int_equal(lg_manifest_look(path, &l), 0);
+    assert_true(l.is_signed && l.sig.begun == 5 && l.sig.entries == 4 && l.sig.signed_at == 9);
+    assert_memory_equal(l.sig.hash, asked.hash, LG_MAC_LEN);
+    assert_memory_equal(l.sig.pub, signer_pub, sizeof signer_pub);
+    assert_true(asked.entries == 4 && asked.begun == 5 && asked.vault_id[0] == 'V');
+    clean(true, (struct lg_scrub_options){ .against = path });
+    assert_int_equal(st.against_version, 2);
+    /* Another key's: what it says is right, and whoever looks at it alone has to look at the key. */
+    assert_int_equal(lg_sign_public(other, pub), 0);
+    assert_int_equal(scrub(true, (struct lg_scrub_options){ .against = path, .signer = pub }), -EKEYREJECTED);
+    uint8_t *good = slurp(path, &len), *b = malloc(len);
+    /* Any byte, without any key: found but for those of the MAC, which no one without the vault's key can tell. */
+    for (size_t at = 0; at < len; at++) {
+        memcpy(b, good, len);
+        b[at] ^= 4;
+        spill(path, b, len);
+        bool mac = at >= len - LG_MANIFEST_SIG_LEN - LG_MAC_LEN && at < len - LG_MANIFEST_SIG_LEN;
+        int rc = lg_manifest_look(path, &l);
+        assert_true(mac ? rc == 0 : at >= len - LG_MANIFEST_SIG_LEN ? rc == -EKEYREJECTED : rc == -EBADMSG || rc == -EPROTO || rc == -EPROTONOSUPPORT || rc == -EKEYREJECTED);
+    }
+    for (cut = 0; cut < len; cut++) {
+        spill(path, good, cut);
+        int want = cut == len - LG_MANIFEST_SIG_LEN ? -ENODATA : -EPROTO;
+        assert_int_equal(lg_manifest_look(path, &l), want);
+        assert_int_equal(scrub(true, (struct lg_scrub_options){ .against = path }), want); /* its MAC is right */
+    }
+    memcpy(b, good, len);
+    b[8] = 1; /* nor does it pass for one from before there were signatures */
+    spill(path, b, len - LG_MANIFEST_SIG_LEN);
+    assert_int_equal(scrub(true, (struct lg_scrub_options){ .against = path }), -EBADMSG);
+    assert_int_equal(lg_manifest_look(path, &l), -EBADMSG);
+    /* One that is from then opens, and does not pass for signed. */
+    cut = as_version_1(b, len);
+    spill(path, b, cut);
+    clean(true, (struct lg_scrub_options){ .against = path });
+    assert_int_equal(st.against_version, 1);
+    assert_int_equal(lg_manifest_look(path, &l), 0);
+    assert_true(!l.is_signed && l.sig.entries == 4);
+    b[cut - 1] ^= 1;
+    spill(path, b, cut);
+    assert_int_equal(scrub(true, (struct lg_scrub_options){ .against = path }), -EBADMSG);
+    b[cut - 1] ^= 1;
+    spill(path, b, cut + 1);
+    assert_int_equal(scrub(true, (struct lg_scrub_options){ .against = path }), -EPROTO);
+    /* What such a one has begun is not gone on with. */
+    spill(part, b, cut - LG_MANIFEST_END);
+    assert_int_equal(scrub(true, (struct lg_scrub_options){ .manifest = path, .resume = "zzz" }), -EALREADY);
+    spill(part, b, LG_MANIFEST_HEADER - 1);
+    assert_int_equal(scrub(true, (struct lg_scrub_options){ .manifest = path, .resume = "zzz" }), -EPROTO);
+    /* Not signed, it is not there; nor when something else was signed. */
+    unlink(path);
+    for (int i = 0; i < 2; i++) {
+        sign_fails = i ? 0 : -ENOKEY;
+        assert_int_equal(scrub(true, (struct lg_scrub_options){ .manifest = path, .sign = i ? on_sign_another : NULL }), i ? -EKEYREJECTED : -ENOKEY);
+        assert_int_equal(access(path, F_OK), -1);
+    }
+    clean(true, (struct lg_scrub_options){ .manifest = path, .now = 5 });
+    clean(true, (struct lg_scrub_options){ .against = path });
+    free(good);
+    free(b);
     volume_close();
 }
 
@@ -640,9 +809,12 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_each_byte, setup, teardown), cmocka_unit_test_setup_teardown(test_errors, setup, teardown),
         cmocka_unit_test_setup_teardown(test_manifest, setup, teardown), cmocka_unit_test_setup_teardown(test_sweep, setup, teardown),
         cmocka_unit_test_setup_teardown(test_root_id, setup, teardown),  cmocka_unit_test_setup_teardown(test_memory, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_note, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_note, setup, teardown),     cmocka_unit_test_setup_teardown(test_signature, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_behind_directory, setup, teardown),
     };
-    if (lg_secret_init(true) || lg_crypto_init())
+    if (lg_secret_init(true) || lg_crypto_init() || !(signer = lg_secret_random()) || lg_sign_public(signer, signer_pub))
         return 1;
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    int rc = cmocka_run_group_tests(tests, NULL, NULL);
+    lg_secret_free(signer);
+    return rc;
 }

@@ -35,7 +35,7 @@ static int add_head(struct sources *s, const char *line, size_t len)
     return rc;
 }
 
-static int read_key(const char *path, uint8_t pub[LG_SIGN_PUB_LEN])
+int cli_audit_read_key(const char *path, uint8_t pub[LG_SIGN_PUB_LEN])
 {
     char text[2 * LG_SIGN_PUB_LEN + 1] = "";
     FILE *f = fopen(path, "re");
@@ -49,7 +49,7 @@ static int read_key(const char *path, uint8_t pub[LG_SIGN_PUB_LEN])
 static bool own_key(const char *dir, uint8_t pub[LG_SIGN_PUB_LEN])
 {
     char path[4200];
-    return snprintf(path, sizeof path, "%s/key.pub", dir) < (int)sizeof path && read_key(path, pub) == 0;
+    return snprintf(path, sizeof path, "%s/key.pub", dir) < (int)sizeof path && cli_audit_read_key(path, pub) == 0;
 }
 
 static int read_anchor(struct sources *s, const char *path)
@@ -130,7 +130,7 @@ static int find_sources(const struct cli *c, const char *how, struct sources *s)
     snprintf(s->dir, sizeof s->dir, "%s", c->argc ? c->argv[0] : s->of_keyd);
     if (!code && !s->dir[0])
         code = cli_fail(CLI_NO_KEYD, "no key manager answers at %s: say where the log is (leadglass audit %s DIR)", c->socket ? c->socket : "its socket", how);
-    if (!code && c->audit.key && read_key(c->audit.key, s->pub))
+    if (!code && c->audit.key && cli_audit_read_key(c->audit.key, s->pub))
         code = cli_fail(CLI_FAILED, "%s: not a public key (64 hexadecimal digits, as `leadglass audit export-key` prints them)", c->audit.key);
     s->have_pub = !code && c->audit.key;
     if (!code && c->audit.against)
@@ -412,6 +412,8 @@ static int anchor(const struct cli *c)
 
 static int export_key(const struct cli *c)
 {
+    if (c->audit.manifests)
+        return cli_audit_manifest_key(c);
     struct lg_client *k = NULL;
     struct lg_audit_info *i = calloc(1, sizeof *i);
     static const uint8_t none[LG_SIGN_PUB_LEN];
@@ -487,7 +489,7 @@ static int run(struct cli *c)
         const char *name;
         int (*run)(const struct cli *c);
         int args;
-    } subs[] = { { "verify", verify, CHAINS_MAX }, { "tail", tail, 1 }, { "anchor", anchor, 0 }, { "export-key", export_key, 0 },
+    } subs[] = { { "verify", verify, CHAINS_MAX }, { "tail", tail, 1 }, { "anchor", anchor, 0 }, { "export-key", export_key, 0 }, { "manifest", cli_audit_manifest, 1 },
              { "query", cli_audit_query, 1 }, { "report", cli_audit_report, 1 }, { "export", cli_audit_export, 1 }, { "watch", cli_audit_watch, 1 } };
     for (unsigned i = 0; c->argc && i < sizeof subs / sizeof *subs; i++) {
         if (strcmp(c->argv[0], subs[i].name) != 0)
@@ -496,13 +498,14 @@ static int run(struct cli *c)
         c->argv++;
         return c->argc > subs[i].args ? cli_fail(CLI_USAGE, "too many arguments; see leadglass audit --help") : subs[i].run(c);
     }
-    return cli_fail(CLI_USAGE, "expected query, report, export, watch, verify, tail, anchor or export-key; see leadglass audit --help");
+    return cli_fail(CLI_USAGE, "expected query, report, export, watch, verify, tail, anchor, manifest or export-key; see leadglass audit --help");
 }
 
 static const struct cli_option options[] = {
-    { "key", "FILE", "verify: the public key (default: asked of the key manager, else key.pub in the log)", CLI_TEXT, CLI_INTO(audit.key), 0 },
+    { "key", "FILE", "verify, manifest: the public key (default: asked of the key manager; verify: else key.pub in the log)", CLI_TEXT, CLI_INTO(audit.key), 0 },
     { "against", "FILE", "verify: heads kept elsewhere, as `audit anchor` printed them", CLI_TEXT, CLI_INTO(audit.against), 0 },
-    { "offline", NULL, "verify, tail, export --dicom: ask no key manager", CLI_FLAG, CLI_INTO(audit.offline), 0 },
+    { "offline", NULL, "verify, tail, export --dicom, manifest: ask no key manager", CLI_FLAG, CLI_INTO(audit.offline), 0 },
+    { "manifests", NULL, "export-key: the key that signs manifests (leadglass scrub --manifest) instead", CLI_FLAG, CLI_INTO(audit.manifests), 0 },
     { "follow", NULL, "tail: go on as records come. export: send to a syslog receiver, as the configuration says", CLI_FLAG, CLI_INTO(audit.follow), 'f' },
     { "lines", "N", "tail: so many of every chain first (default 20)", CLI_NUMBER, CLI_INTO(audit.lines), 'n' },
     { NULL, NULL, NULL, CLI_FLAG, 0, 0 },
@@ -532,7 +535,7 @@ static const struct cli_option export_options[] = {
 
 const struct cli_command cli_audit = {
     .name = "audit",
-    .args = "query [DIR] | report [DIR] | export [DIR] | watch [DIR] | verify [DIR...] | tail [DIR] | anchor | export-key",
+    .args = "query [DIR] | report [DIR] | export [DIR] | watch [DIR] | verify [DIR...] | tail [DIR] | anchor | manifest FILE | export-key",
     .what = "ask the access log, report on a period, export it, raise alerts, verify it, follow it, anchor it",
     .more = "query, report and export name studies and patients through the key manager, which records that they were asked.\n"
             "DIR is the log directory (default: the key manager's; name those of mounts with a log of their own, -o audit=DIR, too). verify works on a copy on another\n"
@@ -541,7 +544,8 @@ const struct cli_command cli_audit = {
             "stands in its configuration; export --config FILE tells how that is getting on.\n"
             "watch goes on until it is stopped; SIGHUP reads its configuration anew. leadglass-audit.conf(5) has the rules.\n"
             "anchor prints the newest signed head of every chain: keep it elsewhere, and verify --against it finds a rollback of log and keyring together.\n"
-            "Exit status of verify: 0 intact, 17 not intact, 18 cannot be told (nothing signed, or no key).\n",
+            "manifest tells whether a manifest of `leadglass scrub` is as the key manager signed it, without any other key; which signatures it gave, the records scrub.manifest say.\n"
+            "Exit status of verify and manifest: 0 intact, 17 not intact, 18 cannot be told (nothing signed, or no key).\n",
     .brief = "query|report|export|...",
     .options = { query_options, export_options, cli_audit_watch_options, options, cli_json_options },
     .run = run,

@@ -35,6 +35,10 @@ int cli_audit_each(const struct cli_audit_selection *x, int (*each)(void *arg, c
 /* One field of CSV and the comma after it (RFC 4180); what a spreadsheet would take for a formula gets an apostrophe first. */
 void cli_audit_csv(FILE *f, const char *s);
 
+/* A public key, as export-key prints one. -EPROTO: it is none. */
+int cli_audit_read_key(const char *path, uint8_t pub[LG_SIGN_PUB_LEN]);
+int cli_audit_manifest(const struct cli *c);
+int cli_audit_manifest_key(const struct cli *c); /* export-key --manifests */
 int cli_audit_query(const struct cli *c);
 int cli_audit_report(const struct cli *c);
 int cli_audit_export(const struct cli *c);

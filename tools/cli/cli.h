@@ -50,7 +50,7 @@ struct cli {
     } scrub;
     struct {
         const char *key, *against;
-        bool offline, follow;
+        bool offline, follow, manifests;
         unsigned lines;
     } audit;
     struct {

@@ -104,14 +104,35 @@ static int on_salvaging(void *arg, const uint8_t kid[LG_ID_LEN], uint32_t key_ve
     return session_salvaging(r->keys, kid, key_version, file_id);
 }
 
+static int on_sign(void *arg, struct lg_manifest_sig *s) { return session_sign(arg, s); }
+
 static int exit_of(const struct lg_scrub_stat *t)
 {
     return t->found[LG_SCRUB_DAMAGE] ? CLI_DAMAGE : t->found[LG_SCRUB_DIFFERS] ? CLI_DIFFERS : t->found[LG_SCRUB_UNREADABLE] || t->found[LG_SCRUB_UNFINISHED] ? CLI_INCOMPLETE :
            t->found[LG_SCRUB_NO_KEY] ? CLI_UNKNOWN_KEYS : CLI_OK;
 }
 
+static int explain_unsigned(const struct run *r)
+{
+    const char *left = r->state ? "; go on with --resume when that is mended" : "";
+    switch (r->unsigned_why) {
+    case -ENOTSUP:
+        return cli_fail(CLI_FAILED, "manifest %s was not signed, and is not complete: the key manager keeps no access log, and signs nothing that is not on record", r->o.manifest);
+    case -ECANCELED:
+        return cli_fail(CLI_FAILED, "manifest %s was not signed, and is not complete: the key manager's access log cannot be written, and it signs nothing that is not on record%s", r->o.manifest, left);
+    case -ENOKEY:
+        return cli_fail(CLI_LOCKED, "manifest %s was not signed, and is not complete: the keyring was locked meanwhile%s", r->o.manifest, left);
+    case -EKEYREJECTED:
+        return cli_fail(CLI_FAILED, "manifest %s is not complete: what the key manager answered is not its signature%s", r->o.manifest, left);
+    default:
+        return cli_explain(r->c, r->unsigned_why, "signing the manifest, which is not complete");
+    }
+}
+
 static int explain(const struct run *r, int rc)
 {
+    if (r->unsigned_why && rc == r->unsigned_why)
+        return explain_unsigned(r);
     switch (rc) {
     case -EINTR:
         return r->state ? cli_fail(CLI_INTERRUPTED, "interrupted. Go on with: leadglass scrub %s --state %s --resume (and the same other options)", r->o.dir, r->state)
@@ -120,6 +141,12 @@ static int explain(const struct run *r, int rc)
         return cli_fail(CLI_LOCKED, "the keyring was locked meanwhile%s", r->state ? "; unlock it and go on with --resume" : "");
     case -EBADMSG:
         return cli_fail(CLI_DAMAGE, "manifest %s does not verify under this vault's key: it was changed, or is another's", r->o.against);
+    case -EKEYREJECTED:
+        return cli_fail(CLI_DAMAGE, "manifest %s is not signed by this key manager: it was forged or changed, or is of another keyring", r->o.against ? r->o.against : r->o.manifest);
+    case -ENODATA:
+        return cli_fail(CLI_DAMAGE, "manifest %s has lost its signature: it was cut off", r->o.against);
+    case -EALREADY:
+        return cli_fail(CLI_FAILED, "%s.part was begun by an earlier version of Leadglass, without signatures; begin anew, without --resume", r->o.manifest);
     case -EPROTO:
         return cli_fail(CLI_FAILED, "manifest %s is not a whole manifest", r->o.against ? r->o.against : r->o.manifest);
     case -EXDEV:
@@ -146,6 +173,8 @@ static void summary(const struct run *r, const struct lg_scrub_stat *t)
             sep = ", ";
         }
     fputs(*sep == ' ' ? nothing : ".\n", f);
+    if (t->against_version == 1)
+        fprintf(f, "Manifest %s is of version 1: it has a MAC alone and no signature, so whoever could ask the key manager for the vault's key could have made it.\n", r->o.against);
     if (t->found[LG_SCRUB_NO_KEY])
         fputs("Unknown keys: the keyring may be older than the vault; a newer copy of it may know them.\n", f);
 }
@@ -236,7 +265,7 @@ static int check(const struct run *r)
 static int run_scrub(struct cli *c)
 {
     struct run r = { .c = c, .tty = isatty(STDERR_FILENO), .keyless = c->scrub.keyless, .read_only = c->scrub.read_only, .json = c->json, .resume = c->scrub.resume, .state = c->scrub.state,
-                     .o = { .now = time(NULL), .finding = on_finding, .pace = on_pace, .salvaging = on_salvaging, .accept_crash = c->scrub.accept_crash, .manifest = c->scrub.manifest, .against = c->scrub.against,
+                     .o = { .now = time(NULL), .finding = on_finding, .pace = on_pace, .salvaging = on_salvaging, .sign = on_sign, .accept_crash = c->scrub.accept_crash, .manifest = c->scrub.manifest, .against = c->scrub.against,
                             .repair = c->scrub.repair, .remove = c->scrub.remove, .salvage = c->scrub.salvage } };
     char *end;
     if (c->argc != 1)
@@ -269,7 +298,7 @@ static const struct cli_option scrub_options[] = {
     { "read-only", NULL, "with keys, but nothing is written: what a crash left is told, not put right", CLI_FLAG, CLI_INTO(scrub.read_only), 0 },
     { "accept-crash", NULL, "take in a copy made of a live mount, or a crash image: half-committed files are recovered\nwhatever session wrote them. Logged. Whoever could change the copy could have rolled files back",
       CLI_FLAG, CLI_INTO(scrub.accept_crash), 0 },
-    { "manifest", "FILE", "write down what stands where, and which state of it, authenticated by the vault's key.\nKeep it away from the vault", CLI_TEXT, CLI_INTO(scrub.manifest), 0 },
+    { "manifest", "FILE", "write down what stands where, and which state of it, signed by the key manager.\nKeep it away from the vault; leadglass audit manifest FILE verifies it, too", CLI_TEXT, CLI_INTO(scrub.manifest), 0 },
     { "against", "FILE", "compare with such a manifest: finds what was deleted, rolled back, moved, swapped", CLI_TEXT, CLI_INTO(scrub.against), 0 },
     { "repair", NULL, "entries whose name is lost go to lost+found; what crashes left of names is removed", CLI_FLAG, CLI_INTO(scrub.repair), 0 },
     { "remove", NULL, "damaged files, names, links and attributes are removed for good", CLI_FLAG, CLI_INTO(scrub.remove), 0 },

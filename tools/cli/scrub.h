@@ -21,6 +21,8 @@ struct run {
     uint64_t begun_ns, said_ns, saved_ns;
     char found[160]; /* what the access log is told at the end */
     struct lg_session *keys; /* of a run with keys */
+    uint8_t signer[LG_SIGN_PUB_LEN]; /* the key that signs manifests, where one is written or compared with */
+    int unsigned_why;                /* why the key manager did not sign */
 };
 
 /* ---- state.c: what a run writes down, so that it can go on and tell everything at its end ---- */
@@ -41,6 +43,8 @@ int session_open(struct run *r, const char *vault);
 int session_pace(struct lg_session *s, bool at_rest);
 /* Puts it on record that the plaintext of this file is about to be written out. */
 int session_salvaging(struct lg_session *s, const uint8_t kid[LG_ID_LEN], uint32_t key_version, const uint8_t file_id[LG_ID_LEN]);
+/* Has the manifest signed. */
+int session_sign(struct run *r, struct lg_manifest_sig *s);
 /* complete: everything was recovered that crashes left, so their sessions are closed. An exit status. */
 int session_close(struct run *r, bool complete);
 

@@ -144,6 +144,14 @@ static int connect_keys(struct run *r, struct lg_session *s, const char *vault)
         code = cli_fail(CLI_FAILED, "vault %s belongs to keyring %s, but the key manager at %s holds keyring %s (%s). Start the key manager of that keyring", vault, want, r->c->socket, have, st->keyring_dir);
     }
     free(st);
+    if (!code && (r->o.manifest || r->o.against)) { /* before hours of work */
+        rc = lg_client_manifest_key(s->client, r->signer);
+        if (rc == -EPROTONOSUPPORT)
+            code = cli_fail(CLI_FAILED, "the key manager at %s is of an earlier version, which does not sign manifests; nothing was touched. Start that of this version", r->c->socket);
+        else if (rc)
+            code = cli_explain(r->c, rc, "the key that signs manifests");
+        r->o.signer = r->signer;
+    }
     rc = code ? 0 : lg_client_vault_get(s->client, info.vault_id, keyring_id, &a, &b);
     lg_secret_free(a.key);
     lg_secret_free(b.key);
@@ -200,6 +208,12 @@ int session_salvaging(struct lg_session *s, const uint8_t kid[LG_ID_LEN], uint32
         lg_kref_unref(k);
     }
     return lg_client_scrub_salvage(s->client, s->number, kid, key_version, file);
+}
+
+int session_sign(struct run *r, struct lg_manifest_sig *s)
+{
+    r->unsigned_why = lg_client_manifest_sign(r->keys->client, r->keys->number, r->signer, s);
+    return r->unsigned_why;
 }
 
 int session_close(struct run *r, bool complete)

@@ -167,6 +167,8 @@ int state_print(struct run *r, const struct lg_scrub_stat *total)
     cJSON_AddStringToObject(j, "vault", r->o.dir);
     cJSON_AddBoolToObject(j, "complete", r->complete);
     cJSON_AddBoolToObject(j, "live", total->live);
+    if (total->against_version)
+        cJSON_AddBoolToObject(j, "against_signed", total->against_version > 1);
     stat_json(j, total);
     char *text = cJSON_PrintUnformatted(j);
     cJSON_Delete(j);

@@ -89,6 +89,7 @@ static const struct rule {
     { "keyring.*", ALERT, 'E', false, &configuration },
     { "scrub.found", ALERT, 'E', false, &tampered },
     { "scrub.begin", ALERT, 'E', false, &service_start },
+    { "scrub.manifest", ALERT, 'E', false, &restricted },
     { "scrub.end", ALERT, 'E', false, &service_stop },
     { "config", ALERT, 'E', false, &configuration },
     { "*", ALERT, 'E', false, &other },
