@@ -1,3 +1,4 @@
+#include <stdlib.h>
 #include <string.h>
 
 #include "internal.h"
@@ -105,6 +106,10 @@ static int decided(struct lg_file *f, enum lg_class what)
     lg_file_slow(f); /* the key manager may have to be asked */
     if (what == LG_CLASS_STUDY && f->provisional) {
         rc = lg_keys_attach(f->env->keys, f->kid, lg_classifier_info(f->cls));
+        if (rc == -EEXIST) { /* it was, before it was opened again, to what stood there then */
+            lg_file_report(f, "bytes that decided the study were rewritten", 0, f->fed);
+            rc = 0;
+        }
     } else if (what == LG_CLASS_STUDY) {
         if (f->key)
             rc = rekey_short(f);
@@ -118,25 +123,32 @@ static int decided(struct lg_file *f, enum lg_class what)
     return rc;
 }
 
-/* Feeds what is in memory up to `to`, holes as zeros. */
-static enum lg_class feed_overlay(struct lg_file *f, struct lg_classifier *c, uint64_t *fed, uint64_t to, bool final)
+/* Feeds what the file holds up to `to`, holes as zeros. */
+static int feed(struct lg_file *f, struct lg_classifier *c, uint64_t *fed, uint64_t to, bool final, enum lg_class *ret)
 {
-    static const uint8_t hole[4096];
     enum lg_class what = LG_CLASS_MORE;
     uint32_t cs = f->env->chunk_size;
-    while (*fed < to && what == LG_CLASS_MORE && *fed < LG_CLASSIFY_MAX) {
-        uint64_t i = *fed / cs, at = *fed % cs;
+    uint8_t *chunk = *fed < to ? malloc(cs) : NULL;
+    int rc = *fed < to && !chunk ? -ENOMEM : 0;
+    while (!rc && *fed < to && what == LG_CLASS_MORE && *fed < LG_CLASSIFY_MAX) {
+        uint64_t at = *fed % cs;
         size_t n = to - *fed < cs - at ? (size_t)(to - *fed) : (size_t)(cs - at);
-        const struct lg_ochunk *o = lg_o_find(f, i);
-        if (!o && n > sizeof hole)
-            n = sizeof hole;
-        what = lg_classifier_feed(c, o ? o->data + at : hole, n, final && *fed + n == to);
+        rc = lg_chunk_load(f, *fed / cs, chunk);
+        if (rc)
+            break;
+        what = lg_classifier_feed(c, chunk + at, n, final && *fed + n == to);
         *fed += n;
     }
-    if (what == LG_CLASS_MORE && final)
+    if (chunk)
+        lg_wipe(chunk, cs);
+    free(chunk);
+    if (!rc && what == LG_CLASS_MORE && final)
         what = lg_classifier_feed(c, NULL, 0, true);
-    return what;
+    *ret = what;
+    return rc;
 }
+
+bool lg_unsettled(enum lg_key_kind kind, uint64_t size) { return kind == LG_KIND_PROVISIONAL || (kind == LG_KIND_GENERAL && size && size < TOO_SHORT); }
 
 int lg_decide_write(struct lg_file *f, const void *buf, size_t len, uint64_t off)
 {
@@ -154,21 +166,24 @@ int lg_decide_write(struct lg_file *f, const void *buf, size_t len, uint64_t off
         f->fed = 0;
         f->decided = 0;
         f->decided_reported = false;
+        f->unsettled = false;
     }
     if (rc)
         return rc;
     enum lg_class what = LG_CLASS_MORE;
     if (off <= f->fed || f->fed < f->size) {
         if (f->fed < off)
-            what = feed_overlay(f, f->cls, &f->fed, off < f->size ? off : f->size, false);
-        if (what == LG_CLASS_MORE && f->fed >= off && f->fed < off + len) {
+            rc = feed(f, f->cls, &f->fed, off < f->size ? off : f->size, false, &what);
+        if (!rc && what == LG_CLASS_MORE && f->fed >= off && f->fed < off + len) {
             what = lg_classifier_feed(f->cls, (const uint8_t *)buf + (f->fed - off), (size_t)(off + len - f->fed), false);
             f->fed = off + len;
         }
     }
     if (what == LG_CLASS_MORE && f->fed >= LG_CLASSIFY_MAX)
         what = LG_CLASS_GENERAL;
-    if (what != LG_CLASS_MORE) {
+    if (rc) {
+        ;
+    } else if (what != LG_CLASS_MORE) {
         rc = decided(f, what);
     } else if (!f->key && f->n_o_dirty * (uint64_t)f->env->chunk_size > LG_UNDECIDED_MAX) {
         lg_file_slow(f);
@@ -178,6 +193,7 @@ int lg_decide_write(struct lg_file *f, const void *buf, size_t len, uint64_t off
         lg_classifier_free(f->cls);
         f->cls = NULL;
         f->fed = 0;
+        f->unsettled = f->key != NULL;
     }
     return rc;
 }
@@ -202,13 +218,20 @@ int lg_decide_commit(struct lg_file *f)
         lg_filekey_free(f->key);
         f->key = NULL;
     }
-    enum lg_class what = f->cls ? feed_overlay(f, f->cls, &f->fed, f->size, false) : LG_CLASS_GENERAL;
+    enum lg_class what = LG_CLASS_GENERAL;
+    if (f->cls)
+        rc = feed(f, f->cls, &f->fed, f->size, false, &what);
+    if (rc)
+        return rc;
     if (f->cls && what != LG_CLASS_MORE)
         return decided(f, what);
     rc = lg_classifier_new(&probe); /* as if the file ended here */
     if (rc)
         return rc;
-    if (feed_overlay(f, probe, &fed, f->size, true) == LG_CLASS_STUDY) {
+    rc = feed(f, probe, &fed, f->size, true, &what);
+    if (rc) {
+        ;
+    } else if (what == LG_CLASS_STUDY) {
         rc = use_study(f, lg_classifier_info(probe));
         if (!rc)
             end(f);

@@ -105,6 +105,7 @@ struct lg_file {
     uint64_t fed;
     uint64_t decided; /* bytes that the decision was made from */
     bool decided_reported;
+    bool unsettled; /* the next write looks at its first bytes again: it has a key that was given while they told nothing */
 
     _Atomic uint64_t streamed; /* where the farthest large read ended below since one was not in memory; 0: all were */
 
@@ -193,6 +194,8 @@ int lg_decide_write(struct lg_file *f, const void *buf, size_t len, uint64_t off
 int lg_wrap_of(struct lg_kref *kref, struct lg_siv **ret, struct lg_siv **ret_own) LG_MUST;
 /* A file key wrapped by kref: a fresh one, or that of the empty file. */
 int lg_key_use(struct lg_file *f, struct lg_kref *kref) LG_MUST;
+/* Of that size, under a key of that kind: whether its study may still come. */
+bool lg_unsettled(enum lg_key_kind kind, uint64_t size);
 /* At a commit: gives the file a key whatever is known. */
 int lg_decide_commit(struct lg_file *f) LG_MUST;
 

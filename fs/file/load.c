@@ -66,6 +66,7 @@ static int try_slot(struct lg_file *f, unsigned n, const struct lg_slot *s, cons
         rc = lg_filekey_open_with(wrap, s, &f->s0, &f->key);
     lg_siv_free(own);
     f->provisional = kref->kind == LG_KIND_PROVISIONAL;
+    f->unsettled = lg_unsettled(kref->kind, s->size);
     lg_kref_unref(kref);
     if (!rc)
         rc = lg_slot_verify(f->slot_raw[n], s, f->key, f->s0_raw, want);

@@ -250,7 +250,7 @@ static int write_locked(struct lg_file *f, const uint8_t *buf, size_t len, uint6
         return -EFBIG;
     if (!len)
         return 0;
-    if (!f->key || f->cls || f->size == 0)
+    if (!f->key || f->cls || f->size == 0 || f->unsettled)
         rc = lg_decide_write(f, buf, len, off);
     else if (off < f->decided && !f->decided_reported) {
         f->decided_reported = true;

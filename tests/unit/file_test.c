@@ -261,9 +261,43 @@ static void test_keys(void **state)
     assert_int_equal(lg_file_read(w.f, got, 100, 0), 7);
     assert_memory_equal(got, "D STUDY", 7);
     assert_int_equal(lg_file_truncate(w.f, 0), 0);
+    assert_int_equal(lg_file_write(w.f, "D", 1, 0), 0); /* the same while the key manager gives nothing: the study is not forgotten */
+    assert_int_equal(lg_file_commit(w.f), 0);
+    w.keys.locked = -ENOKEY;
+    assert_int_equal(lg_file_write(w.f, " STUDY", 6, 1), -ENOKEY);
+    w.keys.locked = 0;
+    assert_int_equal(lg_file_write(w.f, " STUDY", 6, 1), 0);
+    assert_int_equal(kid_of(&w), 's');
+    assert_int_equal(lg_file_commit(w.f), 0);
+    assert_int_equal(reopen(&w), 0);
+    assert_int_equal(lg_file_read(w.f, got, 100, 0), 7);
+    assert_memory_equal(got, "D STUDY", 7);
+    assert_int_equal(lg_file_truncate(w.f, 0), 0);
+    assert_int_equal(lg_file_write(w.f, "D", 1, 0), 0); /* and the same when it was closed in between */
+    assert_int_equal(reopen(&w), 0);
+    assert_int_equal(kid_of(&w), 'g');
+    assert_int_equal(lg_file_write(w.f, " STUDY", 6, 1), 0);
+    assert_int_equal(kid_of(&w), 's');
+    assert_int_equal(reopen(&w), 0);
+    assert_int_equal(kid_of(&w), 's');
+    assert_int_equal(lg_file_read(w.f, got, 100, 0), 7);
+    assert_memory_equal(got, "D STUDY", 7);
+    assert_int_equal(lg_file_truncate(w.f, 0), 0);
+    assert_int_equal(lg_file_write(w.f, long_d, sizeof long_d, 0), 0); /* under a provisional key likewise */
+    assert_int_equal(reopen(&w), 0);
+    assert_int_equal(kid_of(&w), 'p');
+    w.keys.attached = 0;
+    assert_int_equal(lg_file_write(w.f, "STUDY", 5, sizeof long_d), 0);
+    assert_int_equal(w.keys.attached, 1);
+    w.keys.attached = 0;
+    assert_int_equal(lg_file_truncate(w.f, 0), 0);
     assert_int_equal(lg_file_write(w.f, long_d, sizeof long_d, 0), 0); /* undecided, must reach the disk: provisional, later attached */
     assert_int_equal(lg_file_sync(w.f), 0);
     assert_int_equal(kid_of(&w), 'p');
+    w.keys.locked = -ENOKEY;
+    assert_int_equal(lg_file_write(w.f, "STUDY", 5, sizeof long_d), -ENOKEY);
+    assert_int_equal(w.keys.attached, 0);
+    w.keys.locked = 0;
     assert_int_equal(lg_file_write(w.f, "STUDY", 5, sizeof long_d), 0);
     assert_int_equal(w.keys.attached, 1);
     assert_int_equal(kid_of(&w), 'p');

@@ -43,8 +43,8 @@ int lg_keys_provisional(struct lg_keys *k, struct lg_kref **ret) { return key_fo
 int lg_keys_attach(struct lg_keys *k, const uint8_t kid[LG_ID_LEN], const struct lg_study_info *info)
 {
     (void)kid, (void)info;
-    k->attached++;
-    return 0;
+    k->attached += !k->locked;
+    return k->locked;
 }
 int lg_keys_study(struct lg_keys *k, const struct lg_study_info *info, struct lg_kref **ret)
 {
@@ -54,7 +54,7 @@ int lg_keys_study(struct lg_keys *k, const struct lg_study_info *info, struct lg
 }
 int lg_keys_by_id(struct lg_keys *k, const uint8_t kid[LG_ID_LEN], uint32_t version, struct lg_kref **ret)
 {
-    return key_of(k, kid[0], kid[0] == 'p' ? LG_KIND_PROVISIONAL : LG_KIND_STUDY, version, ret);
+    return key_of(k, kid[0], kid[0] == 'p' ? LG_KIND_PROVISIONAL : kid[0] == 'g' ? LG_KIND_GENERAL : LG_KIND_STUDY, version, ret);
 }
 
 /* ---- a classifier that knows "STUDY" and wants 200 bytes before it gives up --------------------------------------------------- */
