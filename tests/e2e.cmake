@@ -71,6 +71,8 @@ foreach(name kill stall) # daemons that die, and requests that wait: over either
   lg_e2e(${name}_uring SCRIPT e2e/${name}.py)
   set_property(TEST e2e_${name}_uring APPEND PROPERTY ENVIRONMENT LG_TRANSPORT=uring)
 endforeach()
+lg_e2e(stall_key)
+set_property(TEST e2e_stall_key APPEND PROPERTY ENVIRONMENT LG_TRANSPORT=uring)
 lg_e2e(backupheld LABEL smoke)
 add_executable(gatefs e2e/gatefs.c)
 target_link_libraries(gatefs PRIVATE PkgConfig::FUSE)

@@ -432,6 +432,8 @@ static int sync_ahead(struct lg_file *f)
 int lg_commit(struct lg_file *f)
 {
     lg_file_settle(f);
+    if (lg_later() && (f->sync_failed || (f->dirty && ((f->durable_unknown && f->newest >= 0) || will_need_journal(f))))) /* syncs */
+        return -LG_ELATER;
     int rc = f->dirty && !f->sync_failed && !f->env->read_only ? sync_ahead(f) : 0;
     if (rc)
         return rc;

@@ -59,7 +59,7 @@ int lg_file_open(const struct lg_file_env *env, int fd, const char *path, struct
     if (rc)
         return rc;
     if (env->journal && lg_journal_has_adopted(env->journal)) /* perhaps of this file */
-        rc = lg_journal_checkpoint(env->journal);
+        rc = lg_later() ? -LG_ELATER : lg_journal_checkpoint(env->journal);
     if (!rc)
         rc = lg_file_load(f);
     if (rc) {
@@ -144,10 +144,26 @@ void lg_file_close(struct lg_file *f)
     file_end(f);
 }
 
+/* Both locks of a commit; false: a thread that must not wait would have to. */
+static bool commit_lock(struct lg_file *f)
+{
+    if (!lg_later()) {
+        pthread_mutex_lock(&f->commit_mu);
+        pthread_rwlock_wrlock(&f->lock);
+        return true;
+    }
+    if (pthread_mutex_trylock(&f->commit_mu))
+        return false;
+    if (!pthread_rwlock_trywrlock(&f->lock))
+        return true;
+    pthread_mutex_unlock(&f->commit_mu);
+    return false;
+}
+
 int lg_file_commit(struct lg_file *f)
 {
-    pthread_mutex_lock(&f->commit_mu);
-    pthread_rwlock_wrlock(&f->lock);
+    if (!commit_lock(f))
+        return -LG_ELATER;
     int rc = f->dead ? f->dead : f->loaded ? lg_commit(f) : 0;
     lg_unlock_exclusive(f);
     pthread_mutex_unlock(&f->commit_mu);
@@ -275,11 +291,23 @@ void lg_file_drop_keys(struct lg_file *f, bool discard)
 
 int lg_file_lost(struct lg_file *f, unsigned *seen)
 {
-    pthread_rwlock_rdlock(&f->lock);
+    if (!lg_later())
+        pthread_rwlock_rdlock(&f->lock);
+    else if (pthread_rwlock_tryrdlock(&f->lock))
+        return -LG_ELATER;
     int rc = f->n_lost > *seen ? f->lost : 0;
     *seen = f->n_lost;
     pthread_rwlock_unlock(&f->lock);
     return rc;
+}
+
+bool lg_file_close_waits(struct lg_file *f)
+{
+    if (pthread_rwlock_tryrdlock(&f->lock))
+        return true;
+    bool waits = f->dirty || f->sync_failed || lg_jfile_unretired(&f->j);
+    pthread_rwlock_unlock(&f->lock);
+    return waits;
 }
 
 uint64_t lg_file_plain_size(uint32_t chunk_size, uint64_t physical_size) { return lg_format_plain_size(chunk_size, physical_size); }

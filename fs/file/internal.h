@@ -8,6 +8,7 @@
 #include "leadglass/file.h"
 #include "leadglass/format.h"
 #include "leadglass/journal.h"
+#include "leadglass/later.h"
 
 /* Dirty plaintext held in memory beyond this is committed at once. */
 #define LG_OVERLAY_MAX (4u * 1024u * 1024u)

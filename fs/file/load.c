@@ -215,6 +215,8 @@ static int load_slots(struct lg_file *f, const uint8_t *head_entries)
         exact = exact && f->phys == lg_format_cipher_size((uint32_t)cs, f->size);
         if (acc_ok && exact && hash_ok && !unclean)
             return 0;
+        if (lg_later()) /* the rest is not the rule, and syncs */
+            return -LG_ELATER;
         older = unclean || accept;
         /* Under a slot that was made durable only the length and unused entries can be a crash's work: whatever else is wrong is damage, and
          * going back to an older commit would turn it into a loss. */
@@ -258,6 +260,8 @@ int lg_file_load(struct lg_file *f)
     if (f->dead)
         return f->dead;
     int rc = 0;
+    if (lg_jfile_unretired(&f->j) && lg_later())
+        return -LG_ELATER;
     if (lg_jfile_unretired(&f->j)) { /* keys were dropped before it could be put in place: below stands an older commit */
         rc = lg_journal_checkpoint(f->env->journal);
         lg_file_settle(f);
@@ -330,7 +334,10 @@ void lg_file_settle(struct lg_file *f)
 
 int lg_lock_exclusive(struct lg_file *f)
 {
-    pthread_rwlock_wrlock(&f->lock);
+    if (!lg_later())
+        pthread_rwlock_wrlock(&f->lock);
+    else if (pthread_rwlock_trywrlock(&f->lock))
+        return -LG_ELATER;
     lg_file_settle(f);
     if (!f->loaded)
         lg_file_slow(f);
@@ -343,7 +350,10 @@ int lg_lock_exclusive(struct lg_file *f)
 int lg_lock_shared(struct lg_file *f)
 {
     for (;;) {
-        pthread_rwlock_rdlock(&f->lock);
+        if (!lg_later())
+            pthread_rwlock_rdlock(&f->lock);
+        else if (pthread_rwlock_tryrdlock(&f->lock))
+            return -LG_ELATER;
         if (f->loaded && !f->dead)
             return 0;
         pthread_rwlock_unlock(&f->lock);

@@ -100,6 +100,10 @@ static int read_run(struct lg_file *f, uint64_t i, uint8_t *buf, size_t len)
                 ;
             if (!cold)
                 continue;
+            if (lg_later()) {
+                rc = -LG_ELATER;
+                break;
+            }
             r.from = k * r.step;
             size_t end = (k + n) * r.step < r.len ? (k + n) * r.step : r.len;
             ssize_t got = lg_sys_read_pieces(f->env->sys, f->fd, buf + r.from, end - r.from, r.off + r.from, r.step, arrived, &r);
@@ -308,12 +312,17 @@ static int write_locked(struct lg_file *f, const uint8_t *buf, size_t len, uint6
 /* What is held in memory is bounded: commit, and after a truncation put it in place, so that what follows can go there straight. */
 static int relieve(struct lg_file *f)
 {
-    pthread_rwlock_rdlock(&f->lock);
+    if (!lg_later())
+        pthread_rwlock_rdlock(&f->lock);
+    else if (pthread_rwlock_tryrdlock(&f->lock))
+        return -LG_ELATER;
     bool much = f->n_o_dirty * (uint64_t)f->env->chunk_size > LG_OVERLAY_MAX || f->zero.n + f->hole.n > 1024;
     bool cut = f->cut != LG_SIZE_NONE;
     pthread_rwlock_unlock(&f->lock);
     if (!much)
         return 0;
+    if (lg_later())
+        return -LG_ELATER;
     int rc = lg_file_commit(f);
     return rc || !cut ? rc : lg_journal_checkpoint(f->env->journal);
 }

@@ -16,6 +16,7 @@ struct lg_front {
     struct fuse_session *session;
     double entry_timeout, attr_timeout;
     bool read_only;
+    bool ruled; /* by path rules: a new file's study may be asked for at once */
     struct lg_front_audit *audit; /* NULL: no access log */
     struct lg_gone *gone; /* names that the kernel is still to be told of */
     bool direct_writes; /* handles that only write go past the kernel's pages */
@@ -61,6 +62,10 @@ void lg_ring_stop(struct lg_front *f);
 bool lg_ring_running(const struct lg_front *f);
 /* In a handler that is about to block and has done nothing yet: true has it return at once, without a reply; it is run again where it may block. */
 bool lg_ring_put_off(void);
+/* Before and after a call that may find out only on its way that it would wait, and then gives -LG_ELATER (later.h): tried is true if it did, and the handler returns at
+ * once, without a reply; it is run again where it may wait. Elsewhere than on a ring's thread the call just waits. */
+void lg_ring_try(void);
+bool lg_ring_tried(ssize_t rc);
 /* Where a reply of up to len bytes can be made in place, or NULL. Not in handlers that still need what came with the request. */
 char *lg_ring_buffer(fuse_req_t req, size_t len);
 

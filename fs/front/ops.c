@@ -291,7 +291,12 @@ static void op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
     int rc = o ? lg_front_ready(f) : -ENOMEM;
     if (!rc) {
         o->began_us = lg_front_now(f);
+        lg_ring_try();
         rc = lg_volume_open_file(f->volume, ino, fi->flags, &o->h);
+        if (lg_ring_tried(rc)) {
+            free(o);
+            return;
+        }
         lg_front_opened(f, req, ino, o, (fi->flags & O_ACCMODE) == O_RDONLY ? "read" : "write", rc);
     }
     if (rc) {
@@ -328,6 +333,8 @@ static void op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_
     struct lg_entry e;
     struct lg_cred c = cred(req);
     struct lg_front *f = front(req);
+    if (f->ruled && lg_ring_put_off())
+        return;
     struct lg_opened *o = calloc(1, sizeof *o);
     int rc = o ? lg_front_ready(f) : -ENOMEM;
     if (!rc) {
@@ -361,7 +368,10 @@ static void op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, stru
     if (size >= LARGE && off > 0 && lg_ring_put_off())
         return;
     void *buf = reply_buffer(req, size);
+    lg_ring_try();
     ssize_t n = buf ? lg_volume_read(handle(fi), buf, size, (uint64_t)off) : -ENOMEM;
+    if (lg_ring_tried(n))
+        return;
     if (n < 0) {
         done(req, (int)n);
         return;
@@ -393,8 +403,12 @@ static void op_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t siz
     if (sync && lg_ring_put_off())
         return;
     ssize_t n = kill_privileges(req, ino, fi, setid);
-    if (!n)
+    if (!n) {
+        lg_ring_try();
         n = lg_volume_write(handle(fi), buf, size, (uint64_t)off);
+        if (lg_ring_tried(n))
+            return;
+    }
     if (n > 0)
         atomic_fetch_add_explicit(&open_of(fi)->written, (uint64_t)n, memory_order_relaxed);
     int rc = n < 0 ? (int)n : sync ? lg_volume_fsync(handle(fi), (fi->flags & O_SYNC) != O_SYNC) : 0;
@@ -407,12 +421,17 @@ static void op_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t siz
 static void op_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
     (void)ino;
-    done(req, lg_volume_flush(handle(fi)));
+    lg_ring_try();
+    int rc = lg_volume_flush(handle(fi));
+    if (!lg_ring_tried(rc))
+        done(req, rc);
 }
 
 static void op_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
     (void)ino;
+    if (lg_volume_release_waits(handle(fi)) && lg_ring_put_off())
+        return;
     release(front(req), open_of(fi));
     done(req, 0);
 }

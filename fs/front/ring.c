@@ -1,8 +1,8 @@
 /* FUSE over io_uring: which thread runs a request.
  *
  * Each processor has a ring and one thread, and a handler that blocks there holds up every request of that processor. So a request starts on the
- * ring's thread only if it is not expected to block; one that finds out in time that it would (lg_ring_put_off), and kinds of request that were
- * seen to take long (a cold or distant lower filesystem), run in a pool of threads. Replies go back through the ring's thread: libfuse's part of this
+ * ring's thread only if it is not expected to block; one that finds out in time that it would (lg_ring_put_off, lg_ring_try), kinds of request that were
+ * seen to take long (a distant lower filesystem), and all while somebody waits for the key manager, run in a pool of threads. Replies go back through the ring's thread: libfuse's part of this
  * is tools/libfuse/uring-dispatch.patch. */
 #include <errno.h>
 #include <fcntl.h>
@@ -18,6 +18,8 @@
 #include <unistd.h>
 
 #include "front.h"
+#include "leadglass/keys.h"
+#include "leadglass/later.h"
 #include "leadglass/pool.h"
 #include "order.h"
 
@@ -60,6 +62,7 @@ struct lg_ring {
     pthread_t *threads;
     unsigned n_threads, max_threads, idle, queued; /* idle: also those that are woken and have not looked yet */
     bool stop;
+    const struct lg_keys *keys;
     atomic_uint slow[KINDS]; /* 0: run on the ring's thread; else how many quick ones it takes to come back there */
     atomic_uint watched[KINDS]; /* how many more are asked whether they waited */
 };
@@ -70,6 +73,18 @@ bool lg_ring_put_off(void)
 {
     put_off = on_ring;
     return put_off;
+}
+
+void lg_ring_try(void)
+{
+    if (on_ring)
+        lg_later_begin();
+}
+
+bool lg_ring_tried(ssize_t rc)
+{
+    lg_later_end();
+    return rc == -LG_ELATER && lg_ring_put_off();
 }
 
 static int64_t now_ns(void)
@@ -149,7 +164,7 @@ static void dispatch(void *user, struct fuse_uring_work *w)
     struct lg_ring *r = ((struct lg_front *)user)->ring;
     atomic_uint *slow = &r->slow[w->opcode % KINDS];
     LG_RING_REQUESTED();
-    if (atomic_load_explicit(slow, memory_order_relaxed)) {
+    if (atomic_load_explicit(slow, memory_order_relaxed) || lg_keys_asking(r->keys)) { /* who waits for a key may hold a lock that this one wants */
         enqueue(r, w);
         return;
     }
@@ -179,6 +194,7 @@ int lg_ring_start(struct lg_front *f, unsigned max_threads)
         return -ENOMEM;
     r->threads = calloc(max_threads, sizeof *r->threads);
     r->max_threads = max_threads;
+    r->keys = f->keys;
     for (unsigned i = 0; i < KINDS; i++) /* the disk is slow until it was seen not to be */
         r->slow[i] = QUICK_ROW;
     r->last = &r->first;
@@ -225,6 +241,8 @@ char *lg_ring_buffer(fuse_req_t req, size_t len)
 #else
 
 bool lg_ring_put_off(void) { return false; }
+void lg_ring_try(void) { }
+bool lg_ring_tried(ssize_t rc) { return (void)rc, false; }
 int lg_ring_start(struct lg_front *f, unsigned max_threads)
 {
     (void)f, (void)max_threads;

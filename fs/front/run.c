@@ -607,6 +607,7 @@ static int run(struct program *p, int ready)
         return code;
     if (p->o.rules && lg_rules_load(p->o.rules, &p->rules, error, sizeof error))
         return fail(p, EXIT_USAGE, "%s", error);
+    p->front.ruled = p->rules != NULL;
     if (lg_found_new(FOUND_MS, NULL, say_found, p, &p->found))
         return fail(p, EXIT_FAILED, "out of memory");
     if (lg_found_start(p->found))

@@ -6,6 +6,8 @@
 #include <sys/vfs.h>
 #include <unistd.h>
 
+#include "leadglass/later.h"
+
 static ssize_t sys_pread(void *arg, int fd, void *buf, size_t len, off_t off)
 {
     (void)arg;
@@ -74,11 +76,14 @@ void lg_noatime(int fd) { (void)!fcntl(fd, F_SETFL, O_NOATIME); }
 
 ssize_t lg_sys_read_full(const struct lg_sys *sys, int fd, void *buf, size_t len, uint64_t off)
 {
+    ssize_t (*pread)(void *, int, void *, size_t, off_t) = lg_later() && sys->pread_cached ? sys->pread_cached : sys->pread;
     size_t done = 0;
     while (done < len) {
-        ssize_t n = sys->pread(sys->arg, fd, (uint8_t *)buf + done, len - done, (off_t)(off + done));
+        ssize_t n = pread(sys->arg, fd, (uint8_t *)buf + done, len - done, (off_t)(off + done));
         if (n == -EINTR)
             continue;
+        if (pread == sys->pread_cached && (n == -EAGAIN || n == -EOPNOTSUPP))
+            return -LG_ELATER;
         if (n < 0)
             return n;
         if (n == 0)

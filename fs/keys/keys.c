@@ -7,6 +7,8 @@
 #include <string.h>
 #include <time.h>
 
+#include "leadglass/later.h"
+
 /* One key, or the knowledge that it is revoked. */
 struct held {
     struct held *next;     /* by key id */
@@ -26,6 +28,7 @@ struct lg_keys {
     uint8_t vault_id[LG_ID_LEN];
     pthread_mutex_t mu;
     pthread_cond_t answered;
+    atomic_uint n_asking;
     bool locked;
     unsigned epoch; /* of lock and revocation: an answer asked for before is not kept */
     struct lg_kref *vault, *general;
@@ -37,6 +40,15 @@ struct lg_keys {
         uint32_t version;
     } *asking; /* requests under way: who wants the same waits */
 };
+
+/* The key manager is asked, counted for lg_keys_asking. */
+#define ASK(k, what, ...)                                                                                                                                                     \
+    __extension__({                                                                                                                                                           \
+        atomic_fetch_add_explicit(&(k)->n_asking, 1, memory_order_relaxed);                                                                                                   \
+        int asked_ = (k)->src.what((k)->src.arg, __VA_ARGS__);                                                                                                                \
+        atomic_fetch_sub_explicit(&(k)->n_asking, 1, memory_order_relaxed);                                                                                                   \
+        asked_;                                                                                                                                                               \
+    })
 
 static time_t now(void)
 {
@@ -249,20 +261,20 @@ static int ask(struct lg_keys *k, const struct lg_study_info *info, const uint8_
     pthread_mutex_lock(&k->mu);
     for (;;) {
         rc = k->locked ? -ENOKEY : from_held(info ? find_uid(k, me.uid) : find_kid(k, me.kid, version), false, ret);
-        if (rc <= 0 || !under_way(k, &me))
+        if (rc <= 0 || lg_later() || !under_way(k, &me))
             break;
         pthread_cond_wait(&k->answered, &k->mu);
     }
-    if (rc <= 0) {
+    if (rc <= 0 || lg_later()) {
         pthread_mutex_unlock(&k->mu);
-        return rc;
+        return rc <= 0 ? rc : -LG_ELATER;
     }
     me.next = k->asking;
     k->asking = &me;
     unsigned epoch = k->epoch;
     pthread_mutex_unlock(&k->mu);
 
-    rc = info ? k->src.study(k->src.arg, info, &key, &lease) : k->src.by_id(k->src.arg, me.kid, version, &key, &lease);
+    rc = info ? ASK(k, study, info, &key, &lease) : ASK(k, by_id, me.kid, version, &key, &lease);
 
     pthread_mutex_lock(&k->mu);
     for (struct asking **p = &k->asking; *p; p = &(*p)->next)
@@ -297,10 +309,10 @@ static int vault_keys(struct lg_keys *k, bool general, struct lg_kref **ret)
 {
     struct lg_key a = { .key = NULL }, b = { .key = NULL };
     pthread_mutex_lock(&k->mu);
-    int rc = k->locked ? -ENOKEY : 0;
+    int rc = k->locked ? -ENOKEY : !k->vault && lg_later() ? -LG_ELATER : 0;
     if (!rc && !k->vault) {
         pthread_mutex_unlock(&k->mu);
-        rc = k->src.vault(k->src.arg, k->vault_id, &a, &b);
+        rc = ASK(k, vault, k->vault_id, &a, &b);
         pthread_mutex_lock(&k->mu);
         if (!rc && k->locked)
             rc = -ENOKEY;
@@ -322,6 +334,8 @@ static int vault_keys(struct lg_keys *k, bool general, struct lg_kref **ret)
     pthread_mutex_unlock(&k->mu);
     return rc;
 }
+
+bool lg_keys_asking(const struct lg_keys *k) { return atomic_load_explicit(&k->n_asking, memory_order_relaxed) > 0; }
 
 /* ---- the interface -------------------------------------------------------------------------------------------------------------------- */
 
@@ -370,7 +384,7 @@ int lg_keys_provisional(struct lg_keys *k, struct lg_kref **ret)
     int rc = k->locked ? -ENOKEY : 0;
     pthread_mutex_unlock(&k->mu);
     if (!rc)
-        rc = absent(k->src.provisional(k->src.arg, &key, &lease));
+        rc = lg_later() ? -LG_ELATER : absent(ASK(k, provisional, &key, &lease));
     if (rc)
         return rc;
     pthread_mutex_lock(&k->mu);
@@ -381,12 +395,12 @@ int lg_keys_provisional(struct lg_keys *k, struct lg_kref **ret)
 
 int lg_keys_attach(struct lg_keys *k, const uint8_t kid[LG_ID_LEN], const struct lg_study_info *info)
 {
-    return absent(k->src.attach(k->src.arg, kid, info));
+    return lg_later() ? -LG_ELATER : absent(ASK(k, attach, kid, info));
 }
 
 int lg_keys_assign(struct lg_keys *k, const uint8_t *act, const char *uid, const uint8_t from[LG_ID_LEN], const uint8_t file_id[LG_ID_LEN], bool now)
 {
-    return k->src.assign ? absent(k->src.assign(k->src.arg, act, uid, from, file_id, now)) : -EPERM;
+    return k->src.assign ? absent(ASK(k, assign, act, uid, from, file_id, now)) : -EPERM;
 }
 
 void lg_keys_lock(struct lg_keys *k)

@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include "internal.h"
+#include "leadglass/later.h"
 
 int lg_node_file(struct lg_volume *v, struct lg_node *n)
 {
@@ -73,8 +74,14 @@ int lg_volume_open_file(struct lg_volume *v, uint64_t node, int flags, struct lg
     struct lg_handle *h = n ? calloc(1, sizeof *h) : NULL;
     int rc = !n ? -ESTALE : !h ? -ENOMEM : 0;
     bool again = false;
+    unsigned lost = 0;
     if (!rc) {
-        lg_node_lock(v, n);
+        if (!lg_later())
+            lg_node_lock(v, n);
+        else if (!lg_node_trylock(v, n))
+            rc = -LG_ELATER;
+    }
+    if (!rc) {
         again = n->was_open;
         rc = lg_node_file(v, n);
         if (!rc && flags & O_TRUNC) {
@@ -84,6 +91,10 @@ int lg_volume_open_file(struct lg_volume *v, uint64_t node, int flags, struct lg
             if (rc)
                 lg_node_file_done(v, n);
         }
+        if (!rc && lg_file_lost(n->f, &lost) == -LG_ELATER) {
+            rc = -LG_ELATER;
+            lg_node_file_done(v, n);
+        }
         lg_node_unlock(v, n);
     }
     if (rc) {
@@ -91,8 +102,7 @@ int lg_volume_open_file(struct lg_volume *v, uint64_t node, int flags, struct lg
         lg_node_unref(v, n);
         return lg_errno(rc);
     }
-    *h = (struct lg_handle){ .v = v, .n = n, .flags = flags };
-    (void)!lg_file_lost(n->f, &h->lost);
+    *h = (struct lg_handle){ .v = v, .n = n, .flags = flags, .lost = lost };
     if ((flags & O_ACCMODE) == O_RDONLY)
         h->read_moved = was_read(h) && again; /* for the first time: what is read will come here */
     *ret = h;
@@ -180,6 +190,8 @@ int lg_volume_fallocate(struct lg_handle *h, int mode, uint64_t off, uint64_t le
 int lg_volume_seek(struct lg_handle *h, uint64_t off, int whence, uint64_t *ret) { return lg_errno(lg_file_seek(h->n->f, off, whence, ret)); }
 
 bool lg_volume_read_moved(const struct lg_handle *h) { return h->read_moved; }
+
+bool lg_volume_release_waits(const struct lg_handle *h) { return lg_file_close_waits(h->n->f); }
 
 void lg_volume_release(struct lg_handle *h)
 {

@@ -69,6 +69,8 @@ void lg_file_close(struct lg_file *f);
 void lg_file_hold(struct lg_file *f);
 void lg_file_drop(struct lg_file *f);
 
+/* lg_file_open, read, write, commit, lost and lg_journal's part in them: -LG_ELATER as later.h says, with nothing changed but what doing it again changes once more. */
+
 /* Reads at most len bytes into buf; returns how many (short only at the end of the file). -EBADMSG when a chunk does not verify, after
  * reporting it; -ENOKEY, -EKEYREVOKED. */
 ssize_t lg_file_read(struct lg_file *f, void *buf, size_t len, uint64_t off) LG_MUST;
@@ -117,6 +119,8 @@ void lg_file_id(const struct lg_file *f, uint8_t ret[LG_ID_LEN]); /* never chang
 void lg_file_drop_keys(struct lg_file *f, bool discard);
 /* Why bytes that were written and not committed were given up with the keys since *seen (0 at first), or 0; *seen moves on. For whoever wrote to be told once. */
 int lg_file_lost(struct lg_file *f, unsigned *seen) LG_MUST;
+/* Whether closing may make things durable first, or wait for its lock. Takes no lock for long. */
+bool lg_file_close_waits(struct lg_file *f);
 
 /* Re-encryption, in two steps, so that the file below is at every moment wholly the old one or wholly the new one. First a second ciphertext of the
  * file goes to fd (empty, O_RDWR; taken, also on error): same file id, a new file key wrapped by `as`, holes kept, seq above the old one's, durable

@@ -38,7 +38,7 @@ struct lg_key_source lg_key_source_client(struct lg_client *c);
 int lg_keys_new(const struct lg_key_source *src, const uint8_t vault_id[LG_ID_LEN], struct lg_keys **ret) LG_MUST;
 void lg_keys_free(struct lg_keys *k);
 
-/* All: -ENOKEY while locked; -EKEYREVOKED; or the source's error when it cannot be asked and no lease helps. The caller unrefs. */
+/* All: -ENOKEY while locked; -EKEYREVOKED; or the source's error when it cannot be asked and no lease helps; -LG_ELATER as later.h says. The caller unrefs. */
 int lg_keys_vault(struct lg_keys *k, struct lg_kref **ret) LG_MUST;   /* names, headers' neighbours, xattrs */
 int lg_keys_general(struct lg_keys *k, struct lg_kref **ret) LG_MUST;
 int lg_keys_study(struct lg_keys *k, const struct lg_study_info *info, struct lg_kref **ret) LG_MUST;
@@ -49,6 +49,9 @@ int lg_keys_by_id(struct lg_keys *k, const uint8_t kid[LG_ID_LEN], uint32_t vers
 int lg_keys_still(struct lg_keys *k, const uint8_t kid[LG_ID_LEN], uint32_t version, bool may_ask) LG_MUST;
 int lg_keys_provisional(struct lg_keys *k, struct lg_kref **ret) LG_MUST;
 int lg_keys_attach(struct lg_keys *k, const uint8_t kid[LG_ID_LEN], const struct lg_study_info *info) LG_MUST;
+
+/* Does anybody wait for the source just now? */
+bool lg_keys_asking(const struct lg_keys *k);
 
 /* lg_client_assign. -EPERM: not without the officers' act. */
 int lg_keys_assign(struct lg_keys *k, const uint8_t *act, const char *uid, const uint8_t from[LG_ID_LEN], const uint8_t file_id[LG_ID_LEN], bool now) LG_MUST;

@@ -39,7 +39,8 @@ extern const struct lg_sys lg_sys_posix;
 int lg_uring_state(void);
 void lg_uring_off(void); /* before the first read */
 
-/* Whole transfers over a backend: loop over short ones and EINTR. read_full returns bytes read (short only at end of file). */
+/* Whole transfers over a backend: loop over short ones and EINTR. read_full returns bytes read (short only at end of file); -LG_ELATER
+ * as later.h says, where pread_cached is there. */
 ssize_t lg_sys_read_full(const struct lg_sys *sys, int fd, void *buf, size_t len, uint64_t off) LG_MUST;
 /* pread_pieces, or one whole read and then each in order. */
 ssize_t lg_sys_read_pieces(const struct lg_sys *sys, int fd, void *buf, size_t len, uint64_t off, size_t piece, int (*each)(void *arg, size_t at, size_t n),

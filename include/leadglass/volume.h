@@ -116,6 +116,7 @@ int lg_volume_statfs(struct lg_volume *v, struct statvfs *ret) LG_MUST;
 /* Open files. open and create take open(2) flags (O_TRUNC and O_NOATIME are obeyed, O_APPEND remembered). Access times move below as the filesystem there is
  * mounted to have them moved: by reads that come here, and by an open for reading alone, as what the kernel then answers from memory never comes here. */
 struct lg_handle;
+/* open_file, read, write and flush: -LG_ELATER as later.h says. */
 int lg_volume_open_file(struct lg_volume *v, uint64_t node, int flags, struct lg_handle **ret) LG_MUST;
 int lg_volume_create_file(struct lg_volume *v, uint64_t parent, const char *name, int flags, mode_t mode, const struct lg_cred *c,
                           struct lg_entry *ret, struct lg_handle **ret_h) LG_MUST;
@@ -132,6 +133,7 @@ int lg_volume_fsync(struct lg_handle *h, bool data_only) LG_MUST; /* commit, dur
 int lg_volume_fallocate(struct lg_handle *h, int mode, uint64_t off, uint64_t len) LG_MUST;
 int lg_volume_seek(struct lg_handle *h, uint64_t off, int whence, uint64_t *ret) LG_MUST;
 void lg_volume_release(struct lg_handle *h);
+bool lg_volume_release_waits(const struct lg_handle *h); /* for the disk, or somebody's lock */
 /* Opening it has moved the access time, and whoever remembers attributes and contents may never ask. */
 bool lg_volume_read_moved(const struct lg_handle *h);
 /* For the access log. key: the id and version of the key of an open file; false while undecided. file: its pseudonym (lg_audit_file_id).

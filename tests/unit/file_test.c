@@ -17,6 +17,7 @@
 #include "leadglass/file.h"
 #include "leadglass/format.h"
 #include "leadglass/journal.h"
+#include "leadglass/later.h"
 
 /* ---- a vault of one file ------------------------------------------------------------------------------------------------------- */
 enum { CS = 4096 };
@@ -416,6 +417,62 @@ static void test_spare(void **state)
     world_end(&w);
 }
 
+/* ---- who must not wait (later.h) -------------------------------------------------------------------------------------------------- */
+static ssize_t nothing_cached(void *arg, int fd, void *buf, size_t len, off_t off) { return (void)arg, (void)fd, (void)buf, (void)len, (void)off, -EAGAIN; }
+
+static int open_later(struct world *w)
+{
+    lg_later_begin();
+    int rc = lg_file_open(&w->env, openat(w->dirfd, "root/f", O_RDWR), "f", &w->f);
+    lg_later_end();
+    return rc;
+}
+
+static void test_later(void **state)
+{
+    (void)state;
+    struct world w;
+    struct lg_sys cold = lg_sys_posix;
+    cold.pread_cached = nothing_cached;
+    world_new(&w);
+    make(&w);
+    memset(model, 'm', 3 * CS);
+    model_size = 3 * CS;
+    assert_int_equal(lg_file_write(w.f, model, model_size, 0), 0);
+    assert_int_equal(lg_file_sync(w.f), 0);
+    lg_file_free(w.f);
+    w.f = NULL;
+    w.env.sys = &cold;
+    assert_int_equal(open_later(&w), -LG_ELATER); /* the header is on the disk */
+    w.env.sys = &lg_sys_posix;
+    assert_int_equal(open_later(&w), 0); /* in memory */
+    w.env.sys = &cold;
+    lg_later_begin();
+    assert_int_equal(lg_file_read(w.f, got, 100, CS), -LG_ELATER);
+    assert_int_equal(lg_file_read(w.f, got, 3 * CS, 0), -LG_ELATER);
+    assert_int_equal(lg_file_write(w.f, "new", 3, 7), -LG_ELATER); /* the rest of the chunk is on the disk */
+    lg_later_end();
+    check(&w);
+    memcpy(model + 7, "new", 3);
+    assert_int_equal(lg_file_write(w.f, "new", 3, 7), 0);
+    lg_later_begin();
+    assert_int_equal(lg_file_commit(w.f), -LG_ELATER); /* over committed bytes: the journal is written and synced */
+    assert_int_equal(lg_file_read(w.f, got, 10, 0), 10); /* in memory */
+    lg_later_end();
+    assert_true(lg_file_close_waits(w.f));
+    assert_int_equal(lg_file_commit(w.f), 0);
+    assert_true(lg_file_close_waits(w.f));
+    check(&w);
+    assert_int_equal(lg_journal_checkpoint(w.env.journal), 0);
+    assert_int_equal(lg_file_sync(w.f), 0);
+    assert_false(lg_file_close_waits(w.f));
+    check(&w);
+    assert_int_equal(reopen(&w), 0);
+    check(&w);
+    assert_int_equal(w.findings, 0);
+    world_end(&w);
+}
+
 /* ---- tampering ------------------------------------------------------------------------------------------------------------------- */
 static void test_tamper(void **state)
 {
@@ -671,7 +728,7 @@ static void test_checkpoint_in_commit(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = { cmocka_unit_test(test_model), cmocka_unit_test(test_keys), cmocka_unit_test(test_spare), cmocka_unit_test(test_tamper),
+    const struct CMUnitTest tests[] = { cmocka_unit_test(test_model), cmocka_unit_test(test_keys), cmocka_unit_test(test_spare), cmocka_unit_test(test_later), cmocka_unit_test(test_tamper),
                                         cmocka_unit_test(test_replay), cmocka_unit_test(test_ways), cmocka_unit_test(test_checkpoint_in_commit) };
     return cmocka_run_group_tests(tests, setup, NULL);
 }
