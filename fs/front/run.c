@@ -41,6 +41,8 @@ struct program {
     pthread_mutex_t mu;
     pthread_cond_t stop_cond;
     bool stop;
+    pthread_mutex_t telling; /* the kernel, on the watch's thread */
+    atomic_bool ending;
     uint8_t vault_id[LG_ID_LEN];
     atomic_bool anchor_due, ask_due;
     uint8_t anchor[LG_VAULT_ANCHOR_LEN]; /* to keep; of one thread at a time */
@@ -182,7 +184,22 @@ static int explain_client(const struct program *p, int rc, const char *socket, c
 static void invalidate(void *arg, uint64_t node)
 {
     struct program *p = arg;
-    fuse_lowlevel_notify_inval_inode(p->front.session, node, 0, 0);
+    pthread_mutex_lock(&p->telling);
+    if (!atomic_load(&p->ending))
+        fuse_lowlevel_notify_inval_inode(p->front.session, node, 0, 0);
+    pthread_mutex_unlock(&p->telling);
+}
+
+/* Before the session's descriptor is closed: from here on nothing is written to it, which might be another file by then. A word to the kernel that waits for a request of
+ * this session, which nobody answers any more, has its descriptor already, and ends with the mount. */
+static void stop_telling(struct program *p)
+{
+    struct timespec t;
+    atomic_store(&p->ending, true);
+    clock_gettime(CLOCK_REALTIME, &t);
+    t.tv_sec++;
+    if (pthread_mutex_timedlock(&p->telling, &t) == 0)
+        pthread_mutex_unlock(&p->telling);
 }
 
 /* Files that are open go on with what they hold only while the key manager says so, or a lease runs: asked whenever it was away, as a revocation may have been missed, and
@@ -570,6 +587,7 @@ static int end(struct program *p, int code)
     pthread_mutex_unlock(&p->mu);
     pthread_join(p->ticker, NULL);
     lg_gone_stop(&p->front);
+    stop_telling(p);
     fuse_session_unmount(f->session);
     if (p->sweeping)
         pthread_join(p->sweeper, NULL);
@@ -629,6 +647,7 @@ static int run(struct program *p, int ready)
         return code;
     }
     if (lg_gone_start(&p->front) || lg_watch_start(socket, p->session, on_event, p, &p->watch) || pthread_create(&p->ticker, NULL, ticking, p)) {
+        stop_telling(p);
         fuse_session_unmount(p->front.session);
         if (lg_volume_close(p->front.volume) == 0)
             (void)!lg_client_session_end(p->client, p->session);
@@ -681,6 +700,7 @@ int lg_front_run(int argc, char **argv)
     bool root = geteuid() == 0;
     p.o = (struct lg_front_options){ .allow_other = root, .default_permissions = true, .entry_timeout = 60, .attr_timeout = 60, .threads = 64, .audit = { .window_s = 10, .keep_days = LG_AUDIT_KEEP_DAYS_MIN } };
     pthread_mutex_init(&p.mu, NULL);
+    pthread_mutex_init(&p.telling, NULL);
     pthread_cond_init(&p.stop_cond, NULL);
     int code = lg_front_parse(argc, argv, &p.o);
     if (code)
