@@ -26,6 +26,8 @@ struct lg_front_audit {
     pthread_mutex_t mu; /* what follows; and one head at a time */
     pthread_cond_t stop_cond;
     bool stop, refused;
+    unsigned unsure; /* how often the key manager is asked first what it signed last */
+    struct lg_audit_head asked;
     pthread_mutex_t tasks_mu;
     struct task { /* the kernel names the thread that asks; the log names its process */
         int32_t tid, pid;
@@ -44,13 +46,34 @@ static int64_t now_ms(void)
 
 /* ---- heads -------------------------------------------------------------------------------------------------------------------------- */
 
+/* No answer came: whether what was asked is signed is not known, and the key manager refuses, with an alarm, what does not follow from its last. So that is asked for first.
+ * One that was slow may still have our request before it: so twice. 0: another may be asked for, following tip. */
+static int catch_up(struct lg_front_audit *a, struct lg_audit_head *tip)
+{
+    struct lg_audit_head last = { .n = 0 };
+    char text[LG_HEAD_TEXT_MAX + 1];
+    if (!a->unsure)
+        return 0;
+    int rc = lg_client_audit_state(a->client, tip->chain, text);
+    if (!rc && text[0])
+        rc = lg_audit_head_parse(text, strlen(text), &last);
+    if (rc)
+        return rc;
+    if (last.n != tip->n + 1 || last.seq != a->asked.seq || memcmp(last.hash, a->asked.hash, LG_MAC_LEN) != 0)
+        return --a->unsure ? -EAGAIN : 0;
+    a->unsure = 0;
+    rc = lg_audit_head_store(a->log, &last);
+    return rc ? rc : lg_audit_tip(a->log, tip) ? 0 : -EALREADY;
+}
+
 static void cosign(struct lg_front_audit *a)
 {
     struct lg_audit_head tip, head;
     char want[LG_HEAD_TEXT_MAX + 1], got[LG_HEAD_TEXT_MAX + 1];
     size_t len;
     pthread_mutex_lock(&a->mu);
-    if (lg_audit_tip(a->log, &tip)) {
+    if (lg_audit_tip(a->log, &tip) && !catch_up(a, &tip)) {
+        a->asked = tip;
         tip.n++;
         int rc = lg_audit_head_encode(&tip, want, sizeof want - 1, &len);
         want[rc ? 0 : len] = 0;
@@ -60,6 +83,7 @@ static void cosign(struct lg_front_audit *a)
             rc = lg_audit_head_parse(got, strlen(got), &head);
         if (!rc)
             rc = lg_audit_head_store(a->log, &head);
+        a->unsure = rc && rc != -EBADMSG && rc != -ENOKEY ? 2 : 0;
         /* Locked, or away: later. Refused: that does not mend itself. */
         if (rc == -EBADMSG && !a->refused && a->alarm)
             a->alarm(a->arg, LOG_ALERT, "the key manager refuses to sign the access log: it does not follow from what was signed last");
