@@ -127,7 +127,7 @@ if reachable:
     a = told("denials")[0]
     assert a["uid"] == 65534 and a["user"] == "nobody" and a["outcome"] == "EACCES" and a["grade"] == "warning", a
 else:
-    print("not tried: denials; the programs cannot be reached by others than root here")
+    left_out("an alert of denials", "the programs cannot be reached by others than root here")
 
 # ---- away while it happens: told when it is back, once ----------------------------------------------------------------------------------
 w.stop(p)

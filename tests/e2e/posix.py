@@ -220,7 +220,11 @@ with open(os.path.join(m, "shared"), "w+b") as f:
     assert os.waitpid(pid, 0)[1] == 0
     assert mine[500000:500005] == b"child"
     mine[0:6] = b"parent"
-    mine.close()
+    mine.close()  # no msync: what closes the file and what unmounts must see to it
+shared = b"parent" + bytes(500000 - 6) + b"child" + bytes((1 << 20) - 500005)
+assert read(os.path.join(m, "shared")) == shared
+m = w.remount()
+assert read(os.path.join(m, "shared")) == shared
 
 # ---- locks between processes
 with open(os.path.join(m, "locked"), "w+b") as f:
