@@ -66,7 +66,8 @@ lg_e2e(stall)
 lg_e2e(roundtrips LABEL smoke)
 lg_e2e(secondcopy)
 lg_e2e(nohandles LABEL smoke)
-foreach(name kill stall) # daemons that die, and requests that wait: over either transport, whichever is the default here
+lg_e2e(teardown)
+foreach(name kill stall teardown) # daemons that die, and requests that wait: over either transport, whichever is the default here
   set_property(TEST e2e_${name} APPEND PROPERTY ENVIRONMENT LG_TRANSPORT=dev)
   lg_e2e(${name}_uring SCRIPT e2e/${name}.py)
   set_property(TEST e2e_${name}_uring APPEND PROPERTY ENVIRONMENT LG_TRANSPORT=uring)

@@ -1,6 +1,23 @@
-"""A full disk, a used up quota: the error reaches the application, nothing durable is harmed, deleting works, and freeing space lets work go on."""
+"""A full disk, a used up quota: the error reaches the application, nothing durable is harmed, deleting works, and freeing space lets work go on.
+What statfs says on the mount is what it says of the filesystem below, to the block and the inode: nobody else writes there."""
 import ctypes, errno, os, struct, subprocess, sys
 from lib import *
+
+SPACE = ("f_bsize", "f_frsize", "f_blocks", "f_bfree", "f_bavail", "f_files", "f_ffree", "f_favail", "f_namemax")  # not f_flag and f_fsid: those are the mount's own
+
+
+def exact(m, below, moved=None):
+    """Returns what statfs says on both. What it said earlier, in moved: blocks and inodes are others now."""
+    got = []
+
+    def quiet():
+        got[:] = [tuple(getattr(st, f) for f in SPACE) for st in map(os.statvfs, (below, m, below, m, below))]
+        return len(set(got[::2])) == len(set(got[1::2])) == 1  # else something was still on its way down
+    wait_for(quiet)
+    assert got[0] == got[1], list(zip(SPACE, got[0], got[1]))
+    assert not moved or (got[1][3] != moved[3] and got[1][6] != moved[6]), (moved, got[1])
+    return got[1]
+
 
 w = World()
 os.mkdir(w.path("small"))
@@ -8,10 +25,12 @@ subprocess.run(["mount", "-t", "tmpfs", "-o", "size=48m", "none", w.path("small"
 try:
     w.cli("init", w.path("small/vault"))
     m = w.mount("small/vault")
+    space = exact(m, w.path("small"))
     keep = os.path.join(m, "keep")
     write(keep, b"k" * 1000000)
     with open(keep, "r+b") as f:
         os.fsync(f.fileno())
+    space = exact(m, w.path("small"), space)
     n = 0
 
     def fill():
@@ -45,10 +64,12 @@ try:
 
     raises(errno.ENOSPC, append)
     assert read(keep)[:1000000] == b"k" * 500000 + b"n" * 100000 + b"k" * 400000
+    space = exact(m, w.path("small"), space)
     for i in range(n, 0, -1):
         p = os.path.join(m, "fill%d" % i)
         if os.path.exists(p):
             os.unlink(p)
+    exact(m, w.path("small"), space)
     write(os.path.join(m, "again"), b"z" * 2000000)
     m = w.remount("small/vault")
     assert read(keep)[:1000000] == b"k" * 500000 + b"n" * 100000 + b"k" * 400000
@@ -192,6 +213,7 @@ if no_quota:
 try:
     w.cli("init", w.path("ext4/vault"))
     m = w.mount("ext4/vault")
+    space = exact(m, small)
     home = os.path.join(m, "home")
     os.mkdir(home)
     os.chown(home, USER, USER)
@@ -244,11 +266,13 @@ try:
         print("quota: ok,", over, "files until it was used up")
         return kept
 
+    space = exact(m, small, space)
     if not no_quota:
         keep = quota()
     sync_write(at("again"), b"z" * 3000000)
     sync_write(os.path.join(m, "root's"), b"r" * 3000000)
     n = fill(3000000, errno.ENOSPC, True) + fill(50000, errno.ENOSPC, True) + fill(4000, errno.ENOSPC, True)
+    space = exact(m, small, space)
     st = os.statvfs(m)
     assert st.f_bavail * st.f_frsize < 1 << 20, st
     with open(os.path.join(home, "keep"), "r+b", buffering=0) as f:
@@ -263,6 +287,7 @@ try:
     for f in os.listdir(m):
         if f not in ("home", "root's"):
             os.unlink(os.path.join(m, f))
+    exact(m, small, space)
     sync_write(os.path.join(m, "after"), b"w" * 8000000)
     m = w.remount("ext4/vault")
     assert read(os.path.join(m, "after")) == b"w" * 8000000 and read(at("keep")) == keep
