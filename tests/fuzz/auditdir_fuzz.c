@@ -14,6 +14,7 @@
 #include "../../keymgr/audit/dir.h"
 #include "../../keymgr/audit/pack.h"
 #include "leadglass/follow.h"
+#include "scratch.h"
 
 enum { CHAIN = 12, BIG = 1 << 20, PIECE = 256 * 1024 };
 static char dir[64], chain[80], position[80];
@@ -71,9 +72,7 @@ static void begin(void)
         if (lg_audit_head_sign(&h, seed) || lg_audit_head_digest(&h, digest) || lg_audit_head_encode(&h, heads[i], sizeof heads[i], &head_len[i]))
             abort();
     }
-    snprintf(dir, sizeof dir, "%s/lgauditdir.XXXXXX", access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp");
-    if (!mkdtemp(dir))
-        abort();
+    fuzz_dir("lgauditdir", dir, sizeof dir);
     snprintf(chain, sizeof chain, "%s/mount-1", dir);
     snprintf(position, sizeof position, "%s/position", dir);
     if (mkdir(chain, 0700) || (chainfd = open(chain, O_RDONLY | O_DIRECTORY)) < 0)

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "../../keymgr/keyring/check.h"
+#include "scratch.h"
 
 static struct lg_secret *key;
 static struct lg_siv *ctrl, *root;
@@ -110,9 +111,7 @@ static void make(void)
     uint64_t session;
     unsigned n;
     bool created, second = false;
-    snprintf(top, sizeof top, "%s/lgcheck.XXXXXX", access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp");
-    if (!mkdtemp(top))
-        abort();
+    fuzz_dir("lgcheck", top, sizeof top);
     snprintf(dir, sizeof dir, "%s/k", top);
     snprintf(slot, sizeof slot, "%s/k.root", top);
     need(lg_keyring_create(dir, slot, "pass", 4, 1));

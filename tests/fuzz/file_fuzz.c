@@ -18,6 +18,7 @@
 #include "../../fs/file/internal.h"
 #include "leadglass/file.h"
 #include "leadglass/keys.h"
+#include "scratch.h"
 
 #define MUST(x) do { if (!(x)) { fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #x); abort(); } } while (0)
 
@@ -127,8 +128,8 @@ static void begin(void)
         lg_siv_free(wrap);
     }
     MUST(!lg_keys_new(&source, vault_id, &keys));
-    snprintf(dir, sizeof dir, "%s/lgfile.XXXXXX", access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp");
-    MUST(mkdtemp(dir) && (dirfd = open(dir, O_RDONLY | O_DIRECTORY)) >= 0 && !mkdirat(dirfd, "root", 0700));
+    fuzz_dir("lgfile", dir, sizeof dir);
+    MUST((dirfd = open(dir, O_RDONLY | O_DIRECTORY)) >= 0 && !mkdirat(dirfd, "root", 0700));
     MUST(!lg_journal_create(&lg_sys_posix, dirfd, vault_id) && !lg_journal_open(&sys, dirfd, vault_id, false, &journal));
     MUST(!lg_pool_new(2, &pool));
     MUST((fd = openat(dirfd, "root/f", O_RDWR | O_CREAT, 0600)) >= 0);

@@ -9,6 +9,7 @@
 
 #include "leadglass/scrub.h"
 #include "manifest.h"
+#include "scratch.h"
 
 static char path[LG_MANIFEST_PATH_MAX + 1];
 static struct lg_secret *key, *seed, *mac_key;
@@ -25,9 +26,9 @@ static void gone(void)
 
 static void begin(void)
 {
-    snprintf(dir, sizeof dir, "%s/lgmanifest.XXXXXX", access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp");
+    fuzz_dir("lgmanifest", dir, sizeof dir);
     if (lg_secret_init(true) || lg_crypto_init() || !(key = lg_secret_new()) || !(seed = lg_secret_new()) || !(mac_key = lg_secret_new()) || lg_sign_public(seed, pub) ||
-        lg_derive(key, "leadglass manifest", NULL, 0, mac_key) || !mkdtemp(dir))
+        lg_derive(key, "leadglass manifest", NULL, 0, mac_key))
         abort();
     snprintf(file, sizeof file, "%s/m", dir);
     snprintf(part, sizeof part, "%s.part", file);

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "leadglass/names.h"
+#include "scratch.h"
 
 static struct lg_names *names;
 static struct lg_secret *zero, *k;
@@ -37,8 +38,8 @@ static void below(const uint8_t *id, const char *text)
     char lower[LG_LOWER_NAME_MAX + 1], side[LG_LOWER_NAME_MAX + 1], name[LG_PLAIN_NAME_MAX + 1], *link = malloc(LG_TARGET_SEALED_MAX + 1);
     uint8_t got[LG_ID_LEN];
     if (!dir[0]) {
-        snprintf(dir, sizeof dir, "%s/lgnames.XXXXXX", access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp");
-        if (!mkdtemp(dir) || (fd = open(dir, O_RDONLY | O_DIRECTORY)) < 0)
+        fuzz_dir("lgnames", dir, sizeof dir);
+        if ((fd = open(dir, O_RDONLY | O_DIRECTORY)) < 0)
             abort();
         atexit(gone);
     }

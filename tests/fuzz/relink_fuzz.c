@@ -11,6 +11,7 @@
 
 #include "../../fs/volume/internal.h"
 #include "../../fs/volume/intent.h"
+#include "scratch.h"
 
 static const char name[] = "leadglass.relink";
 static char dir[64], timed[80];
@@ -25,8 +26,8 @@ static void gone(void)
 
 static void begin(void)
 {
-    snprintf(dir, sizeof dir, "%s/lgrelink.XXXXXX", access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp");
-    if (!mkdtemp(dir) || (vaultfd = open(dir, O_RDONLY | O_DIRECTORY)) < 0)
+    fuzz_dir("lgrelink", dir, sizeof dir);
+    if ((vaultfd = open(dir, O_RDONLY | O_DIRECTORY)) < 0)
         abort();
     snprintf(timed, sizeof timed, "%s/timed", dir);
     close(open(timed, O_WRONLY | O_CREAT, 0600));

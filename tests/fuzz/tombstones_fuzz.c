@@ -7,6 +7,7 @@
 
 #include "../../keymgr/keyring/restore.c"
 #include "../../keymgr/keyring/tombstone.c"
+#include "scratch.h"
 
 enum { STUDIES = 2, FILE_MAX = 1 << 14, GUESSED = 4 /* bytes that whatever follows a cut may happen to be: the last of a signature is zero in one of 16 */ };
 static struct lg_keyring *ring;
@@ -40,9 +41,7 @@ static void make(void)
     struct lg_key key, other;
     uint8_t pub[LG_SIGN_PUB_LEN], kid[LG_ID_LEN];
     bool created;
-    snprintf(dir, sizeof dir, "%s/lgtombs.XXXXXX", access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp");
-    if (!mkdtemp(dir))
-        abort();
+    fuzz_dir("lgtombs", dir, sizeof dir);
     snprintf(path, sizeof path, "%s/keyring", dir);
     snprintf(slot, sizeof slot, "%s/root", dir);
     need(lg_keyring_create(path, slot, "pass", 4, 1));

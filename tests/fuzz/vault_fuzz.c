@@ -11,6 +11,7 @@
 #include "../../fs/journal/internal.h"
 #include "leadglass/format.h"
 #include "leadglass/volume.h"
+#include "scratch.h"
 
 static const uint8_t vault_id[LG_ID_LEN] = { 'v' }, file_id[LG_ID_LEN] = { 'f' };
 static char dir[64], vault[80];
@@ -49,8 +50,8 @@ static void slots_make(void)
 
 static void begin(void)
 {
-    snprintf(dir, sizeof dir, "%s/lgvault.XXXXXX", access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp");
-    if (lg_secret_init(true) || lg_crypto_init() || !mkdtemp(dir) || (dirfd_ = open(dir, O_RDONLY | O_DIRECTORY)) < 0 || mkdirat(dirfd_, "root", 0700) ||
+    fuzz_dir("lgvault", dir, sizeof dir);
+    if (lg_secret_init(true) || lg_crypto_init() || (dirfd_ = open(dir, O_RDONLY | O_DIRECTORY)) < 0 || mkdirat(dirfd_, "root", 0700) ||
         (rootfd = openat(dirfd_, "root", O_RDONLY | O_DIRECTORY)) < 0 || lg_journal_create(&lg_sys_posix, dirfd_, vault_id) ||
         mkdirat(rootfd, "sub", 0700) || symlinkat("x", rootfd, "link") || (journal = openat(dirfd_, LG_JOURNAL_NAME, O_RDWR)) < 0 || (file = openat(rootfd, "a", O_RDWR | O_CREAT, 0600)) < 0)
         abort();
