@@ -1,10 +1,11 @@
-/* What is sealed, as bytes (docs/FORMAT-keyring.md): version, PCRs, and the object's two areas as the TPM's own marshalling has them. */
+/* What is sealed, as bytes (docs/FORMAT-keyring.md): version, PCRs, and the object's two areas as the TPM's own marshalling has them; and what stands in the chip's memory. */
 #include <string.h>
 
 #include <tss2/tss2_mu.h>
 
 #include "internal.h"
 #include "leadglass/bytes.h"
+#include "leadglass/crypto.h"
 
 enum { BLOB_VERSION = 1, PCRS = 24, HEAD = 1 + 2 + 4 };
 
@@ -94,5 +95,41 @@ int lg_sealed_decode(const uint8_t *untrusted, size_t len, struct lg_sealed *ret
     if (lg_sealed_encode(&s, again, sizeof again, &n) || n != len || memcmp(again, untrusted, len) != 0)
         return -EPROTO;
     *ret = s;
+    return 0;
+}
+
+static const char nv_magic[4] = "LGA1";
+
+int lg_nv_encode(const uint8_t id[LG_TPM_ID_LEN], uint64_t epoch, const struct lg_secret *v, uint8_t out[LG_NV_LEN])
+{
+    uint8_t sum[LG_MAC_LEN];
+    struct lg_wr w = lg_wr(out, LG_NV_LEN);
+    lg_wr_bytes(&w, nv_magic, sizeof nv_magic);
+    lg_wr_bytes(&w, id, LG_TPM_ID_LEN);
+    lg_wr_u64(&w, epoch);
+    lg_wr_bytes(&w, v->b, LG_KEY_LEN);
+    int rc = lg_sha256(out, LG_NV_BODY, sum);
+    lg_wr_bytes(&w, sum, LG_NV_LEN - LG_NV_BODY);
+    return rc;
+}
+
+int lg_nv_decode(const uint8_t *untrusted, size_t len, const uint8_t id[LG_TPM_ID_LEN], uint64_t *ret_epoch, struct lg_secret *ret)
+{
+    uint8_t sum[LG_MAC_LEN];
+    struct lg_rd r = lg_rd(untrusted, len);
+    const uint8_t *m = lg_rd_bytes(&r, sizeof nv_magic), *whose = lg_rd_bytes(&r, LG_TPM_ID_LEN);
+    uint64_t epoch = lg_rd_u64(&r);
+    const uint8_t *key = lg_rd_bytes(&r, LG_KEY_LEN), *check = lg_rd_bytes(&r, LG_NV_LEN - LG_NV_BODY);
+    if (!lg_rd_done(&r))
+        return -EBADMSG;
+    int rc = lg_sha256(untrusted, LG_NV_BODY, sum);
+    if (rc)
+        return rc;
+    if (memcmp(check, sum, LG_NV_LEN - LG_NV_BODY) != 0 || memcmp(m, nv_magic, sizeof nv_magic) != 0)
+        return -EBADMSG;
+    if (memcmp(whose, id, LG_TPM_ID_LEN) != 0)
+        return -EXDEV;
+    *ret_epoch = epoch;
+    memcpy(ret->b, key, LG_KEY_LEN);
     return 0;
 }

@@ -34,5 +34,9 @@ struct lg_sealed {
 int lg_sealed_encode(const struct lg_sealed *s, uint8_t *ret, size_t cap, size_t *ret_len) LG_MUST; /* -E2BIG */
 int lg_sealed_decode(const uint8_t *untrusted, size_t len, struct lg_sealed *ret) LG_MUST;
 void lg_pcrs_selection(const struct lg_tpm_pcrs *p, TPML_PCR_SELECTION *ret);
+/* A value in the chip's memory. -EBADMSG: a write that was torn. -EXDEV: it is not that keyring's. */
+enum { LG_NV_BODY = 4 + LG_TPM_ID_LEN + 8 + LG_KEY_LEN, LG_NV_LEN = LG_NV_BODY + 8 };
+int lg_nv_encode(const uint8_t id[LG_TPM_ID_LEN], uint64_t epoch, const struct lg_secret *v, uint8_t out[LG_NV_LEN]) LG_MUST;
+int lg_nv_decode(const uint8_t *untrusted, size_t len, const uint8_t id[LG_TPM_ID_LEN], uint64_t *ret_epoch, struct lg_secret *ret) LG_MUST;
 
 #endif

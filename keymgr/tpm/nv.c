@@ -3,11 +3,9 @@
 #include <string.h>
 
 #include "internal.h"
-#include "leadglass/bytes.h"
 #include "leadglass/crypto.h"
 
-enum { FIRST = 0x01800000, SPAN = 0x3ffffe, TRIES = 16, BODY = 4 + LG_TPM_ID_LEN + 8 + LG_KEY_LEN, CHECK = 8, LEN = BODY + CHECK };
-static const char magic[4] = "LGA1";
+enum { FIRST = 0x01800000, SPAN = 0x3ffffe, TRIES = 16 };
 
 /* -ENODATA: there is no such place. */
 static int place(struct lg_talk *k, uint32_t nv, ESYS_TR *ret)
@@ -21,22 +19,12 @@ static int place(struct lg_talk *k, uint32_t nv, ESYS_TR *ret)
 static int value(struct lg_talk *k, ESYS_TR at, const uint8_t id[LG_TPM_ID_LEN], uint64_t *ret_epoch, struct lg_secret *ret)
 {
     TPM2B_MAX_NV_BUFFER *b = NULL;
-    TSS2_RC tss = Esys_NV_Read(k->esys, at, at, k->session, ESYS_TR_NONE, ESYS_TR_NONE, LEN, 0, &b);
+    TSS2_RC tss = Esys_NV_Read(k->esys, at, at, k->session, ESYS_TR_NONE, ESYS_TR_NONE, LG_NV_LEN, 0, &b);
     int rc = lg_talk_rc(k, tss);
     if (rc == -EIO && (tss & 0xfff) == TPM2_RC_NV_UNINITIALIZED)
         rc = -ENODATA;
-    struct lg_rd r = lg_rd(b ? b->buffer : NULL, b ? b->size : 0);
-    if (!rc) {
-        const uint8_t *m = lg_rd_bytes(&r, sizeof magic), *whose = lg_rd_bytes(&r, LG_TPM_ID_LEN);
-        *ret_epoch = lg_rd_u64(&r);
-        lg_rd_copy(&r, ret->b, LG_KEY_LEN);
-        const uint8_t *check = lg_rd_bytes(&r, CHECK);
-        uint8_t sum[LG_MAC_LEN];
-        if (!lg_rd_done(&r))
-            rc = -EBADMSG;
-        else if ((rc = lg_sha256(b->buffer, BODY, sum)) == 0)
-            rc = memcmp(check, sum, CHECK) != 0 || memcmp(m, magic, sizeof magic) != 0 ? -EBADMSG : memcmp(whose, id, LG_TPM_ID_LEN) != 0 ? -EXDEV : 0;
-    }
+    if (!rc)
+        rc = lg_nv_decode(b->buffer, b->size, id, ret_epoch, ret);
     if (b)
         lg_wipe(b, sizeof *b);
     Esys_Free(b);
@@ -49,7 +37,7 @@ static int define(struct lg_talk *k, uint32_t nv)
     const TPM2B_NV_PUBLIC pub = { .nvPublic = { .nvIndex = nv,
                                                 .nameAlg = TPM2_ALG_SHA256,
                                                 .attributes = TPMA_NV_AUTHREAD | TPMA_NV_AUTHWRITE | TPMA_NV_OWNERREAD | TPMA_NV_OWNERWRITE | TPMA_NV_NO_DA,
-                                                .dataSize = LEN } };
+                                                .dataSize = LG_NV_LEN } };
     ESYS_TR at = ESYS_TR_NONE;
     int rc = lg_talk_rc(k, Esys_NV_DefineSpace(k->esys, ESYS_TR_RH_OWNER, ESYS_TR_PASSWORD, ESYS_TR_NONE, ESYS_TR_NONE, &no_auth, &pub, &at));
     if (!rc)
@@ -102,19 +90,12 @@ int lg_tpm_nv_write(struct lg_tpm *t, uint32_t nv, const uint8_t id[LG_TPM_ID_LE
     struct lg_talk k;
     ESYS_TR at;
     uint64_t was;
-    uint8_t sum[LG_MAC_LEN];
     LG_SECRET_AUTO back = lg_secret_new();
     LG_SECRET_BUF_AUTO TPM2B_MAX_NV_BUFFER *b = lg_secret_alloc(sizeof *b);
     if (!back || !b)
         return -ENOMEM;
-    struct lg_wr w = lg_wr(b->buffer, LEN);
-    lg_wr_bytes(&w, magic, sizeof magic);
-    lg_wr_bytes(&w, id, LG_TPM_ID_LEN);
-    lg_wr_u64(&w, epoch);
-    lg_wr_bytes(&w, v->b, LG_KEY_LEN);
-    int rc = lg_sha256(b->buffer, BODY, sum);
-    lg_wr_bytes(&w, sum, CHECK);
-    b->size = LEN;
+    int rc = lg_nv_encode(id, epoch, v, b->buffer);
+    b->size = LG_NV_LEN;
     if (rc)
         return rc;
     rc = lg_talk_begin(&k, t);
