@@ -19,13 +19,15 @@ void *lg_audit_writer(void *log);
 static int tell_left(struct lg_audit_log *l)
 {
     unsigned counts = lg_groups_used(l->ring);
-    if (!l->left && !counts)
+    if (!l->left && !counts && !l->unread)
         return 0;
     struct lg_audit_record r = lg_audit_event("log.recovered");
     r.has = LG_AUDIT_COUNT;
     r.until_us = r.time_us;
     r.count = l->left;
-    snprintf(r.text, sizeof r.text, "records that a killed daemon left in memory follow, and %u counts", counts);
+    int n = snprintf(r.text, sizeof r.text, "records that a killed daemon left in memory follow, and %u counts", counts);
+    if (l->unread)
+        snprintf(r.text + n, sizeof r.text - (size_t)n, "; %llu bytes there could not be read and are lost", (unsigned long long)l->unread);
     l->counts_now = true;
     return lg_audit_own(l, &r);
 }

@@ -22,6 +22,7 @@ struct lg_audit_log {
     pthread_cond_t work, room, written; /* for the writer; for who waits for room; for who waits for the writer */
     struct lg_ring *ring;
     uint64_t left; /* records that were in it when the log was opened */
+    uint64_t unread; /* bytes there that were none */
     bool idle, stop, counts_now;
     _Atomic bool failing, crowded, low; /* crowded: little space, users are counted as a whole; low: there is hardly any, not even findings are told apart */
     unsigned named; /* findings that had a record of their own in the minute that ends then */

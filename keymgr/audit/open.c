@@ -197,7 +197,7 @@ static int open_ring(struct lg_audit_log *l, uint64_t last)
     ring_path(l, l->chain.id, path);
     int rc = lg_ring_open(path, l->chain.id, &l->ring);
     if (!rc)
-        l->left = lg_ring_recover(l->ring, last);
+        l->left = lg_ring_recover(l->ring, last, &l->unread);
     return rc;
 }
 
@@ -216,7 +216,9 @@ static int take_over(struct lg_audit_log *l, const uint8_t old_chain[LG_ID_LEN])
     int rc = lg_ring_open(path, old_chain, &old);
     if (rc)
         return rc;
-    (void)lg_ring_recover(old, 0);
+    uint64_t unread;
+    (void)lg_ring_recover(old, 0, &unread);
+    l->unread += unread;
     for (uint64_t at = lg_ring_tail(old); lg_ring_at(old, &at, &r) && (room = lg_ring_push(l->ring, &r)); l->left++)
         lg_ring_done(old, at);
     for (unsigned i = 0; room && i < LG_GROUPS; i++) {

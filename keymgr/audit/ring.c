@@ -167,7 +167,7 @@ void lg_ring_done(struct lg_ring *r, uint64_t to)
     atomic_store(&r->s->intent_n, 0);
 }
 
-uint64_t lg_ring_recover(struct lg_ring *r, uint64_t last)
+uint64_t lg_ring_recover(struct lg_ring *r, uint64_t last, uint64_t *ret_lost)
 {
     static struct lg_audit_record rec;
     uint64_t n = atomic_load(&r->s->intent_n), seq = atomic_load(&r->s->intent_seq), at = lg_ring_tail(r), left = 0;
@@ -176,6 +176,11 @@ uint64_t lg_ring_recover(struct lg_ring *r, uint64_t last)
     lg_ring_done(r, at);
     while (lg_ring_at(r, &at, &rec))
         left++;
+    *ret_lost = lg_ring_head(r) - at;
+    atomic_store(&r->s->head, at);
+    r->s->n_groups = 0;
+    for (unsigned i = 0; i < LG_GROUPS; i++)
+        r->s->n_groups += r->s->group[i].hash != 0;
     return left;
 }
 

@@ -36,8 +36,9 @@ bool lg_ring_at(const struct lg_ring *r, uint64_t *at, struct lg_audit_record *r
 /* Entries up to `to` are about to become records from seq on; then: they have. What a crash leaves in between is told apart by the log's last record. */
 void lg_ring_intend(struct lg_ring *r, uint64_t to, uint64_t seq, uint64_t n);
 void lg_ring_done(struct lg_ring *r, uint64_t to);
-/* After opening: last is the last record in the log. Skips what was written before a crash; returns how many entries are left. */
-uint64_t lg_ring_recover(struct lg_ring *r, uint64_t last);
+/* After opening: last is the last record in the log. Skips what was written before a crash; returns how many entries are left. Behind one that cannot be read none
+ * can be found: all of that is cut off (ret_lost: bytes), or the writer would wait for it for ever. */
+uint64_t lg_ring_recover(struct lg_ring *r, uint64_t last, uint64_t *ret_lost);
 
 struct lg_group *lg_group_find(struct lg_ring *r, const struct lg_audit_record *rec); /* NULL: none */
 struct lg_group *lg_group_make(struct lg_ring *r, const struct lg_audit_record *rec); /* NULL: no room */

@@ -1,10 +1,11 @@
-/* The record parser, the head parser and the verifier. First byte: which. The verifier gets any bytes, and a chain of ours with good hashes and signatures, of
- * which the input leaves out, repeats, swaps and changes lines and heads. */
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
+/* The record parser, the head parser and the verifier, and the ring that a killed process left in shared memory. First byte: which. The verifier gets any bytes, and
+ * a chain of ours with good hashes and signatures, of which the input leaves out, repeats, swaps and changes lines and heads. The ring is one that is adopted, with
+ * the input's numbers, entries and counts. */
+#include "../../keymgr/audit/ring.c"
 
-#include "leadglass/audit.h"
+#include <stdio.h>
+
+#include "scratch.h"
 
 static void record(const char *s, size_t len)
 {
@@ -125,6 +126,163 @@ static void chain(const uint8_t *d, size_t len)
     lg_audit_verifier_free(v);
 }
 
+/* ---- the ring ---------------------------------------------------------------------------------------------------------------------------------------------- */
+
+static const uint8_t ring_chain[LG_ID_LEN] = "whose ring it is";
+static char ring_dir[64], ring_file[80];
+
+static void ring_gone(void)
+{
+    unlink(ring_file);
+    rmdir(ring_dir);
+}
+
+/* Most are small; 0xff: all of it. */
+static uint64_t any(struct lg_rd *r)
+{
+    uint8_t n = lg_rd_u8(r);
+    return n < 0xf8 ? n : n < 0xff ? (uint64_t)LG_RING_BYTES - 0xf8 + n - 3 : lg_rd_u64(r);
+}
+
+static void terminated(const struct lg_audit_record *rec)
+{
+    if (!memchr(rec->event, 0, sizeof rec->event) || !memchr(rec->how, 0, sizeof rec->how) || !memchr(rec->user, 0, sizeof rec->user) || !memchr(rec->host, 0, sizeof rec->host) ||
+        !memchr(rec->exe, 0, sizeof rec->exe) || !memchr(rec->text, 0, sizeof rec->text) || !memchr(rec->path, 0, sizeof rec->path) || !memchr(rec->target, 0, sizeof rec->target))
+        abort();
+}
+
+/* What the writer makes of a record: none, or one that can be read again. */
+static void written(struct lg_audit_record *rec)
+{
+    static struct lg_audit_record again;
+    static char line[LG_AUDIT_LINE_MAX];
+    uint8_t prev[LG_MAC_LEN] = { 0 };
+    size_t n;
+    terminated(rec);
+    rec->seq = 1;
+    memcpy(rec->chain, ring_chain, sizeof rec->chain);
+    int rc = lg_audit_record_encode(rec, prev, line, sizeof line, &n);
+    if (rc != -EINVAL && (rc || lg_audit_record_parse(line, n, &again)))
+        abort();
+}
+
+/* The file stays from one input to the next, as its pages cost more than all else. */
+static void wipe(struct lg_ring *x, uint64_t from, uint64_t to)
+{
+    static const uint8_t zero[4096];
+    for (uint64_t n; from < to; from += n) {
+        n = to - from < sizeof zero ? to - from : sizeof zero;
+        copy_in(x, from, zero, n);
+    }
+}
+
+/* 1 byte what is wrong; head - tail, tail, and what was intended, as any(); entries (1 byte which: one of ours, a raw one with its length put right, raw bytes), each
+ * with 1 byte of length; what is left is laid over groups, 2 bytes each: which, how much. */
+static void ring(const uint8_t *d, size_t len)
+{
+    static struct lg_audit_record rec;
+    struct lg_rd r = lg_rd(d, len);
+    struct lg_ring *x;
+    int fd = open(ring_file, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    uint8_t wrong = lg_rd_u8(&r);
+    if (fd < 0 || ftruncate(fd, wrong == 1 ? 100 : (off_t)sizeof *x->s) || fchmod(fd, wrong == 2 ? 0644 : 0600))
+        abort();
+    close(fd);
+    if (wrong == 1 || wrong == 2) {
+        int rc = lg_ring_open(ring_file, ring_chain, &x);
+        if (rc != (wrong == 2 ? -EPERM : 0))
+            abort();
+        if (!rc)
+            lg_ring_close(x, true);
+        return;
+    }
+    if (lg_ring_open(ring_file, ring_chain, &x)) /* makes it */
+        abort();
+    if (!lg_ring_empty(x) || lg_groups_used(x))
+        abort();
+    uint64_t more = any(&r), tail = any(&r), to = any(&r), seq = any(&r), n = any(&r);
+    x->s->head = x->s->tail = tail;
+    for (unsigned i = lg_rd_u8(&r) % 8; i && lg_rd_ok(&r); i--) {
+        uint8_t what = lg_rd_u8(&r), b[260] = { 0 };
+        size_t m = lg_rd_u8(&r);
+        m = m < r.left ? m : r.left;
+        const uint8_t *p = m ? lg_rd_bytes(&r, m) : d;
+        if (what % 3 == 0) {
+            lg_audit_record_init(&rec);
+            strcpy(rec.event, "file.open");
+            memcpy(&rec.outcome, p, m < offsetof(struct lg_audit_record, user) - offsetof(struct lg_audit_record, outcome) ? m : offsetof(struct lg_audit_record, user) - offsetof(struct lg_audit_record, outcome));
+            memcpy(rec.text, p, m);
+            rec.text[m] = 0;
+            if (!lg_ring_push(x, &rec))
+                abort();
+            continue;
+        }
+        struct lg_wr w = lg_wr(b, 4);
+        if (what % 3 == 1)
+            lg_wr_u32(&w, (uint32_t)m + 4);
+        memcpy(b + w.len, p, m);
+        copy_in(x, x->s->head, b, w.len + m);
+        x->s->head += w.len + m;
+    }
+    uint64_t end = x->s->head;
+    x->s->head += more;
+    lg_ring_intend(x, to, seq, n);
+    while (lg_rd_ok(&r) && r.left >= 2) {
+        unsigned which = lg_rd_u8(&r) * 9u % LG_GROUPS;
+        size_t m = lg_rd_u8(&r);
+        m = m < r.left ? m : r.left;
+        memset(&x->s->group[which], 0, sizeof x->s->group[which]);
+        if (m)
+            memcpy(&x->s->group[which], lg_rd_bytes(&r, m), m);
+        x->s->n_groups += wrong & 16 ? 77 : 1;
+    }
+    if (wrong & 4)
+        x->s->group_size ^= 1;
+    if (wrong & 8)
+        x->s->chain[3] ^= 1;
+    bool good = !(wrong & 12) && x->s->head >= x->s->tail && x->s->head - x->s->tail <= LG_RING_BYTES;
+    lg_ring_close(x, false);
+    if (lg_ring_open(ring_file, ring_chain, &x))
+        abort();
+    if (!good && (!lg_ring_empty(x) || lg_groups_used(x) || lg_ring_tail(x)))
+        abort(); /* another's is nobody's */
+    uint64_t lost, left = lg_ring_recover(x, 5, &lost), at = lg_ring_tail(x), found = 0;
+    while (lg_ring_at(x, &at, &rec)) {
+        found++;
+        written(&rec);
+    }
+    if (at != lg_ring_head(x) || found != left || lg_ring_head(x) - lg_ring_tail(x) > LG_RING_BYTES)
+        abort(); /* the writer would wait for the rest */
+    wipe(x, tail, end);
+    lg_ring_done(x, at);
+    if (!lg_ring_empty(x) || lg_ring_free(x) != LG_RING_BYTES)
+        abort();
+    for (unsigned i = 0; i < LG_GROUPS && lg_groups_used(x); i++) {
+        struct lg_group *g = lg_group_nth(x, i);
+        if (!g)
+            continue;
+        lg_group_record(g, &rec);
+        written(&rec);
+        if (!lg_ring_push(x, &rec))
+            abort();
+        lg_group_free(x, g);
+        struct lg_group *again = lg_group_find(x, &rec), *made = again ? NULL : lg_group_make(x, &rec);
+        if (made && lg_group_find(x, &rec) != made)
+            abort();
+        if (made)
+            lg_group_free(x, made);
+    }
+    if (lg_groups_used(x))
+        abort();
+    for (at = lg_ring_tail(x); lg_ring_at(x, &at, &rec);)
+        terminated(&rec);
+    if (at != lg_ring_head(x))
+        abort();
+    wipe(x, lg_ring_tail(x), at);
+    lg_ring_done(x, at);
+    lg_ring_close(x, false);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len);
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
 {
@@ -134,14 +292,20 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
     size_t n;
     if (!ready && (lg_secret_init(true) || lg_crypto_init()))
         abort();
-    if (!ready)
+    if (!ready) {
         chain_make();
+        fuzz_dir("lgring", ring_dir, sizeof ring_dir);
+        snprintf(ring_file, sizeof ring_file, "%s/ring", ring_dir);
+        atexit(ring_gone);
+    }
     ready = true;
     if (!len)
         return 0;
     const char *s = (const char *)data + 1;
     len--;
-    if (*data % 4 == 3) {
+    if (*data >= 0xf4) {
+        ring((const uint8_t *)s, len);
+    } else if (*data % 4 == 3) {
         chain((const uint8_t *)s, len);
     } else if (*data % 4 == 0) {
         record(s, len);
