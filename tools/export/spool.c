@@ -106,7 +106,7 @@ static int list(struct lg_spool *s)
     while (!rc && (e = readdir(d))) {
         uint64_t number = strtoull(e->d_name, &end, 10);
         name_of(number, name);
-        if (strcmp(name, e->d_name) == 0 && fstatat(s->dir, name, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISREG(st.st_mode))
+        if (number < LG_SPOOL_SEGMENTS && strcmp(name, e->d_name) == 0 && fstatat(s->dir, name, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISREG(st.st_mode))
             rc = add(s, number, (uint64_t)st.st_size);
     }
     closedir(d);
@@ -175,7 +175,7 @@ static void delivered_read(const struct lg_spool *s, struct lg_spool_place *ret)
     struct lg_spool_place p = { 0, 0 };
     p.segment = lg_rd_u64(&r);
     p.offset = lg_rd_u64(&r);
-    if (lg_rd_u32(&r) == lg_crc32c(0, b, 16) && lg_rd_done(&r)) /* else: sent again, which does no harm */
+    if (lg_rd_u32(&r) == lg_crc32c(0, b, 16) && lg_rd_done(&r) && p.segment < LG_SPOOL_SEGMENTS) /* else: sent again, which does no harm */
         *ret = p;
 }
 

@@ -11,6 +11,7 @@
 #define LG_SPOOL_RECORD_MAX 36864u
 #define LG_SPOOL_HEADER 32u
 #define LG_SPOOL_MIN (1u << 20) /* bytes, the least that a spool may hold */
+#define LG_SPOOL_SEGMENTS (UINT64_C(1) << 48) /* numbers of segments are below, or they could not grow: none ever comes near */
 
 /* A place: before a record, or the end. Places only grow. */
 struct lg_spool_place {

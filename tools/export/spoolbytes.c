@@ -28,7 +28,7 @@ int lg_spool_note_decode(const void *untrusted, size_t len, struct lg_spool_note
     n.first.offset = lg_rd_u64(&r);
     n.end.segment = lg_rd_u64(&r);
     n.end.offset = lg_rd_u64(&r);
-    if (!lg_rd_done(&r) || lg_spool_place_cmp(&n.first, &n.end) > 0)
+    if (!lg_rd_done(&r) || lg_spool_place_cmp(&n.first, &n.end) > 0 || n.end.segment >= LG_SPOOL_SEGMENTS)
         return -EPROTO;
     *ret = n;
     return 0;
