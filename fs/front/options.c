@@ -40,6 +40,14 @@ static int wrong(const char *fmt, ...)
     return EXIT_USAGE;
 }
 
+/* Digits alone: strtoul(3) takes a sign, and makes of -1 the largest number there is. */
+static bool number(const char *v, unsigned long *ret)
+{
+    char *end;
+    *ret = strtoul(v, &end, 10);
+    return *v >= '0' && *v <= '9' && !*end;
+}
+
 static int parse_audit_option(struct lg_front_options *o, const char *opt, const char *value)
 {
     static const struct {
@@ -47,7 +55,6 @@ static int parse_audit_option(struct lg_front_options *o, const char *opt, const
         unsigned long min, max;
     } numbers[] = { { "audit_window", 0, 3600 }, { "audit_sync", 1, 60000 }, { "audit_keep", LG_AUDIT_KEEP_DAYS_MIN, 36500 }, { "audit_segment", 1, 1024 } };
     struct lg_front_audit_options *a = &o->audit;
-    char *end = NULL;
     if (strcmp(opt, "audit_names") == 0 && !value) {
         a->names = true;
         return 0;
@@ -64,8 +71,8 @@ static int parse_audit_option(struct lg_front_options *o, const char *opt, const
     for (unsigned i = 0; value && i < sizeof numbers / sizeof *numbers; i++) {
         if (strcmp(opt, numbers[i].name) != 0)
             continue;
-        unsigned long n = strtoul(value, &end, 10);
-        if (*end || end == value || n > numbers[i].max || (n < numbers[i].min && !(i == 2 && n == 0)))
+        unsigned long n;
+        if (!number(value, &n) || n > numbers[i].max || (n < numbers[i].min && !(i == 2 && n == 0)))
             return wrong("-o %s=%s: expected a number from %lu to %lu%s", opt, value, numbers[i].min, numbers[i].max, i == 2 ? ", or 0 for ever" : "");
         if (i == 3)
             a->segment_bytes = (uint64_t)n << 20;
@@ -103,12 +110,12 @@ static int parse_mount_option(struct lg_front_options *o, char *opt)
         o->rules = value;
     else if (value && (strcmp(opt, "entry_timeout") == 0 || strcmp(opt, "attr_timeout") == 0)) {
         double t = strtod(value, &end);
-        if (*end || end == value || t < 0 || t > 1e6)
+        if (*end || end == value || !(t >= 0 && t <= 1e6)) /* nor what is no number */
             return wrong("-o %s=%s: expected seconds", opt, value);
         *(opt[0] == 'e' ? &o->entry_timeout : &o->attr_timeout) = t;
     } else if (value && strcmp(opt, "threads") == 0) {
-        unsigned long n = strtoul(value, &end, 10);
-        if (*end || end == value || n < 1 || n > 1000)
+        unsigned long n;
+        if (!number(value, &n) || n < 1 || n > 1000)
             return wrong("-o threads=%s: expected a number from 1 to 1000", value);
         o->threads = (unsigned)n;
     } else if (value && strcmp(opt, "transport") == 0) {
