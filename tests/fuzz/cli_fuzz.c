@@ -1,5 +1,6 @@
-/* Files that the command reads and that others may have written: certificates of destruction, officers' key files, and the state of an interrupted scrub.
- * First byte: which, and how much of the rest is laid over a good one. */
+/* What the command reads and others may have written: certificates of destruction, officers' key files, the state of an interrupted scrub, what the programs that follow
+ * the access log say of themselves, the names of keys as a mount gives them; and the settings of an export. First byte: which, and how much of the rest is laid over a
+ * good one. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -7,8 +8,11 @@
 #include <unistd.h>
 
 #include "../../tools/cli/certificate.c"
+#include "../../tools/cli/auditselect.h"
 #include "../../tools/cli/scrub.h"
 #include "leadglass/certificate.h"
+#include "scratch.h"
+#include "settings.h"
 
 static char path[40];
 static int fd;
@@ -128,6 +132,81 @@ static void state(unsigned how, const uint8_t *data, size_t len)
         fclose(r.log);
 }
 
+/* [export], or a file that is that section alone. */
+static void settings(bool section, const uint8_t *data, size_t len)
+{
+    static const char head[] = "[export]\nhost = receiver\n";
+    struct lg_export_settings s;
+    char error[512] = "";
+    file(head, section ? sizeof head - 1 : 0, data, len);
+    int rc = lg_export_settings_load(path, &s, error, sizeof error);
+    if (rc ? !error[0] : s.port[0] < '1' || !s.spool[0] || !s.retry_s || s.retry_s > 3600 || s.spool_max < 1u << 20 || s.spool_max > 1048576ull << 20 || !s.cert[0] != !s.key[0])
+        abort(); /* it always says why */
+    if (!rc && s.host[0] && s.tls && !s.ca[0])
+        abort();
+}
+
+static char dir[64], config[80], state_file[2][80];
+
+static void gone(void)
+{
+    unlink(config);
+    unlink(state_file[0]);
+    unlink(state_file[1]);
+    rmdir(dir);
+}
+
+static void services_make(void)
+{
+    fuzz_dir("lgcli", dir, sizeof dir);
+    snprintf(config, sizeof config, "%s/audit.conf", dir);
+    snprintf(state_file[0], sizeof state_file[0], "%s/state.json", dir);
+    snprintf(state_file[1], sizeof state_file[1], "%s/watch.json", dir);
+    FILE *f = fopen(config, "we");
+    if (!f || fprintf(f, "[export]\nhost = h\nca = c\nspool = %s\nrelease-study-uids = yes\n[watch]\nstate = %s/watch\n", dir, dir) < 0 || fclose(f) || symlink("state.json", state_file[1]))
+        abort();
+    atexit(gone);
+}
+
+/* Shown as text and as JSON, by `status` and by `audit export`; whatever it says of itself, a process that is not there does not run. */
+static void services(const uint8_t *data, size_t len)
+{
+    struct cli c = { .watch.config = config };
+    FILE *f = fopen(state_file[0], "we");
+    cJSON *j = cJSON_CreateObject();
+    if (!f || fwrite(data, 1, len, f) != len || fclose(f) || !j)
+        abort();
+    cli_audit_services(&c, NULL);
+    cli_audit_services(&c, j);
+    const cJSON *export = cJSON_GetObjectItem(j, "export"), *running = cJSON_GetObjectItem(export, "running");
+    if (!cJSON_IsNull(export) && (!cJSON_IsObject(export) || !cJSON_IsBool(running) || (cJSON_IsTrue(running) && !cli_json_number(export, "pid"))))
+        abort();
+    bool said = cJSON_IsObject(export);
+    cJSON_Delete(j);
+    int code = cli_audit_follow(&c);
+    c.json = true;
+    if (code != (said ? CLI_OK : CLI_FAILED) || cli_audit_follow(&c) != code)
+        abort();
+}
+
+static void key_text(const char *text, size_t len)
+{
+    struct cli_file f, again;
+    char *exact = malloc(len + 1), hex[2][2 * LG_ID_LEN + 1], b[100];
+    if (!exact)
+        abort();
+    memcpy(exact, text, len); /* no zero ends it */
+    int rc = cli_key_parse(exact, len, &f);
+    free(exact);
+    if (rc)
+        return;
+    cli_hex(f.kid, hex[0]);
+    cli_hex(f.file_id, hex[1]);
+    int n = snprintf(b, sizeof b, "%s %u %s", hex[0], f.version, hex[1]);
+    if ((size_t)n > len || cli_key_parse(b, (size_t)n, &again) || again.version != f.version || memcmp(again.kid, f.kid, LG_ID_LEN) != 0 || memcmp(again.file_id, f.file_id, LG_ID_LEN) != 0)
+        abort();
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len);
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
 {
@@ -140,6 +219,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
         snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
         make_good();
         officer_make();
+        services_make();
     }
     if (!len || len > 60000)
         return 0;
@@ -147,7 +227,13 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
         officer_key(*data, data + 1, len - 1);
     else if (*data & 1)
         certificate(*data, data + 1, len - 1);
-    else
+    else if (!(*data & 2))
         state(*data, data + 1, len - 1);
+    else if (!(*data & 4))
+        settings(*data & 8, data + 1, len - 1);
+    else if (!(*data & 8))
+        services(data + 1, len - 1);
+    else
+        key_text((const char *)data + 1, len - 1);
     return 0;
 }

@@ -14,24 +14,32 @@ cJSON *cli_json_file(const char *path)
 {
     char text[8192];
     FILE *f = fopen(path, "re");
-    size_t n = f ? fread(text, 1, sizeof text - 1, f) : 0;
+    size_t n = f ? fread(text, 1, sizeof text, f) : 0;
     if (f)
         fclose(f);
-    text[n] = 0;
-    return n ? cJSON_Parse(text) : NULL;
+    cJSON *j = n ? cJSON_ParseWithLength(text, n) : NULL;
+    if (cJSON_IsObject(j))
+        return j;
+    cJSON_Delete(j);
+    return NULL;
 }
 
-static double number(const cJSON *j, const char *name) { return cJSON_IsNumber(cJSON_GetObjectItem(j, name)) ? cJSON_GetNumberValue(cJSON_GetObjectItem(j, name)) : 0; }
-static const char *string(const cJSON *j, const char *name)
+uint64_t cli_json_number(const cJSON *j, const char *name)
 {
-    const char *s = cJSON_GetStringValue(cJSON_GetObjectItem(j, name));
+    const cJSON *x = cJSON_GetObjectItemCaseSensitive(j, name);
+    return cJSON_IsNumber(x) && x->valuedouble >= 0 && x->valuedouble < 9e15 ? (uint64_t)x->valuedouble : 0;
+}
+
+const char *cli_json_string(const cJSON *j, const char *name)
+{
+    const char *s = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(j, name));
     return s ? s : "";
 }
 
 /* One that was killed could not take back that it is running. */
 bool cli_alive(const cJSON *state)
 {
-    double pid = number(state, "pid");
+    uint64_t pid = cli_json_number(state, "pid");
     bool said = cJSON_IsTrue(cJSON_GetObjectItem(state, "running")) && pid >= 1 && pid < 1 << 30;
     struct pollfd p = { .fd = said ? (int)syscall(SYS_pidfd_open, (pid_t)pid, 0) : -1, .events = POLLIN };
     bool alive = p.fd >= 0 && poll(&p, 1, 0) == 0; /* readable: ended, though nobody has asked how yet */
@@ -44,12 +52,15 @@ bool cli_alive(const cJSON *state)
 static cJSON *state_of(const char *path)
 {
     cJSON *s = cli_json_file(path);
-    if (cJSON_IsObject(s))
-        cJSON_ReplaceItemInObject(s, "running", cJSON_CreateBool(cli_alive(s)));
+    bool alive = s && cli_alive(s);
+    while (s && cJSON_HasObjectItem(s, "running"))
+        cJSON_DeleteItemFromObject(s, "running");
+    if (s)
+        cJSON_AddBoolToObject(s, "running", alive);
     return s;
 }
 
-static void when(const cJSON *s, const char *name, char out[32]) { cli_time((uint64_t)number(s, name), out); }
+static void when(const cJSON *s, const char *name, char out[32]) { cli_time(cli_json_number(s, name), out); }
 
 static void tell_watch(const cJSON *s, bool configured)
 {
@@ -60,10 +71,10 @@ static void tell_watch(const cJSON *s, bool configured)
         return;
     }
     when(s, "time", at);
-    printf("alerts        %s, as of %s; %.0f since its start, %.0f not delivered yet\n", cJSON_IsTrue(cJSON_GetObjectItem(s, "running")) ? "watched" : "NOT WATCHED any more", at, number(s, "alerts"),
-           number(s, "waiting"));
+    printf("alerts        %s, as of %s; %llu since its start, %llu not delivered yet\n", cJSON_IsTrue(cJSON_GetObjectItem(s, "running")) ? "watched" : "NOT WATCHED any more", at,
+           (unsigned long long)cli_json_number(s, "alerts"), (unsigned long long)cli_json_number(s, "waiting"));
     if (last)
-        printf("last alert    %s %s: %s\n", string(last, "time"), string(last, "grade"), string(last, "text"));
+        printf("last alert    %s %s: %s\n", cli_json_string(last, "time"), cli_json_string(last, "grade"), cli_json_string(last, "text"));
 }
 
 static void tell_export(const cJSON *s, const struct lg_export_settings *g)
@@ -74,19 +85,20 @@ static void tell_export(const cJSON *s, const struct lg_export_settings *g)
             puts("export        NOT RUNNING: leadglass audit export --follow (the unit leadglass-export) has not run");
         return;
     }
-    printf("export        %s, to %s port %s, %.0f sent since its start", cJSON_IsTrue(cJSON_GetObjectItem(s, "running")) ? "running" : "NOT RUNNING any more", string(s, "receiver"), string(s, "port"),
-           number(s, "sent"));
-    if (number(s, "delivered") > 0) {
+    printf("export        %s, to %s port %s, %llu sent since its start", cJSON_IsTrue(cJSON_GetObjectItem(s, "running")) ? "running" : "NOT RUNNING any more", cli_json_string(s, "receiver"), cli_json_string(s, "port"),
+           (unsigned long long)cli_json_number(s, "sent"));
+    if (cli_json_number(s, "delivered") > 0) {
         when(s, "delivered", at);
         printf(", the last at %s", at);
     }
-    printf("; spool %.1f of %.0f MiB%s\n", number(s, "spool_bytes") / 1048576, number(s, "spool_max") / 1048576, cJSON_IsTrue(cJSON_GetObjectItem(s, "spool_full")) ? ", FULL: the log waits" : "");
-    if (number(s, "outage_since") > 0) {
+    printf("; spool %.1f of %.0f MiB%s\n", (double)cli_json_number(s, "spool_bytes") / 1048576, (double)cli_json_number(s, "spool_max") / 1048576,
+           cJSON_IsTrue(cJSON_GetObjectItem(s, "spool_full")) ? ", FULL: the log waits" : "");
+    if (cli_json_number(s, "outage_since") > 0) {
         when(s, "outage_since", at);
-        printf("WARNING       the export's receiver cannot be reached since %s: %s\n", at, string(s, "receiver_waits"));
+        printf("WARNING       the export's receiver cannot be reached since %s: %s\n", at, cli_json_string(s, "receiver_waits"));
     }
-    if (string(s, "alarm")[0])
-        printf("WARNING       export: %s\n", string(s, "alarm"));
+    if (cli_json_string(s, "alarm")[0])
+        printf("WARNING       export: %s\n", cli_json_string(s, "alarm"));
 }
 
 void cli_audit_services(const struct cli *c, cJSON *j)

@@ -112,7 +112,9 @@ void cli_audit_status(struct lg_client *k, const struct lg_keyd_status *s, cJSON
 void cli_audit_services(const struct cli *c, cJSON *j);
 #define CLI_AUDIT_CONFIG "/etc/leadglass/audit.conf"
 #define CLI_WATCH_STATE "/var/lib/leadglass/audit-watch"
-cJSON *cli_json_file(const char *path); /* NULL: not there, or no JSON */
+cJSON *cli_json_file(const char *path); /* NULL: not there, or no JSON object */
+uint64_t cli_json_number(const cJSON *j, const char *name);    /* 0: not there, or not what we write */
+const char *cli_json_string(const cJSON *j, const char *name); /* "": likewise */
 bool cli_alive(const cJSON *state); /* the process that wrote it is there still */
 
 /* Starting other programs of ours. */
@@ -148,6 +150,7 @@ struct cli_file {
     int error; /* instead of these */
 };
 int cli_key_of(const char *path, struct cli_file *f);
+int cli_key_parse(const char *untrusted, size_t len, struct cli_file *f); /* -EPROTO */
 /* Everything beneath a directory but the directories themselves, links not followed. error (negative): what cannot be looked at, st then NULL; a directory that could not
  * be listed to its end; -EXDEV: a directory of another file system, which is passed over. each returns an exit status to stop. The last one. */
 int cli_tree(const char *top, int (*each)(void *arg, const char *path, const struct stat *st, int error), void *arg);

@@ -131,20 +131,19 @@ static int state_show(const struct cli *c, const struct lg_export_settings *g)
         return cli_fail(CLI_FAILED, "%s: no export has run with this configuration (leadglass audit export --follow)", path);
     if (c->json)
         return cli_print_json(j);
-    const char *in = cJSON_GetStringValue(cJSON_GetObjectItem(j, "log_waits")), *out = cJSON_GetStringValue(cJSON_GetObjectItem(j, "receiver_waits")),
-                *alarm = cJSON_GetStringValue(cJSON_GetObjectItem(j, "alarm"));
+    const char *in = cli_json_string(j, "log_waits"), *out = cli_json_string(j, "receiver_waits"), *alarm = cli_json_string(j, "alarm");
     char when[32];
-    cli_time((uint64_t)cJSON_GetNumberValue(cJSON_GetObjectItem(j, "time")), when);
+    cli_time(cli_json_number(j, "time"), when);
     printf("receiver  %s port %s, %s\n", g->host, g->port, cJSON_IsTrue(cJSON_GetObjectItem(j, "connected")) ? "connected" : "not connected");
-    printf("export    %s, as of %s; %.0f messages sent since its start\n", cJSON_IsTrue(cJSON_GetObjectItem(j, "running")) ? "running" : "not running", when,
-           cJSON_GetNumberValue(cJSON_GetObjectItem(j, "sent")));
-    printf("spool     %.0f of %.0f bytes%s\n", cJSON_GetNumberValue(cJSON_GetObjectItem(j, "spool_bytes")), cJSON_GetNumberValue(cJSON_GetObjectItem(j, "spool_max")),
+    printf("export    %s, as of %s; %llu messages sent since its start\n", cJSON_IsTrue(cJSON_GetObjectItem(j, "running")) ? "running" : "not running", when,
+           (unsigned long long)cli_json_number(j, "sent"));
+    printf("spool     %llu of %llu bytes%s\n", (unsigned long long)cli_json_number(j, "spool_bytes"), (unsigned long long)cli_json_number(j, "spool_max"),
            cJSON_IsTrue(cJSON_GetObjectItem(j, "spool_full")) ? ", FULL: the log is not followed until there is room" : "");
-    if (in && in[0])
+    if (in[0])
         printf("log       %s\n", in);
-    if (out && out[0])
+    if (out[0])
         printf("receiver  %s\n", out);
-    if (alarm && alarm[0])
+    if (alarm[0])
         printf("ALARM     %s\n", alarm);
     cJSON_Delete(j);
     return CLI_OK;

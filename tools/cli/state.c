@@ -48,23 +48,17 @@ static void stat_json(cJSON *j, const struct lg_scrub_stat *s)
         cJSON_AddNumberToObject(j, part[i].name, (double)part[i].n);
 }
 
-static uint64_t number(const cJSON *j, const char *name)
-{
-    const cJSON *x = cJSON_GetObjectItemCaseSensitive(j, name);
-    return cJSON_IsNumber(x) && x->valuedouble >= 0 && x->valuedouble < 9e15 ? (uint64_t)x->valuedouble : 0;
-}
-
 static void stat_read(const cJSON *j, struct lg_scrub_stat *s)
 {
     const cJSON *f = cJSON_GetObjectItemCaseSensitive(j, "found");
     for (unsigned i = 0; i < LG_SCRUB_CLASSES; i++)
-        s->found[i] = number(f, lg_scrub_class_name((enum lg_scrub_class)i));
-    s->files = number(j, "files");
-    s->verified = number(j, "verified");
-    s->dirs = number(j, "directories");
-    s->links = number(j, "symbolic_links");
-    s->others = number(j, "others");
-    s->bytes = number(j, "bytes");
+        s->found[i] = cli_json_number(f, lg_scrub_class_name((enum lg_scrub_class)i));
+    s->files = cli_json_number(j, "files");
+    s->verified = cli_json_number(j, "verified");
+    s->dirs = cli_json_number(j, "directories");
+    s->links = cli_json_number(j, "symbolic_links");
+    s->others = cli_json_number(j, "others");
+    s->bytes = cli_json_number(j, "bytes");
 }
 
 static void position_json(struct run *r, const struct lg_scrub_stat *total, const char *position, bool done)

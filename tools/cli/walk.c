@@ -35,23 +35,29 @@ int cli_mount_of(const struct cli *c, struct lg_client *k, const char *vault, ch
     return code;
 }
 
-int cli_key_of(const char *path, struct cli_file *f)
+enum { HEX = 2 * LG_ID_LEN, KEY_TEXT_MAX = HEX + 1 + 10 + 1 + HEX };
+
+int cli_key_parse(const char *untrusted, size_t len, struct cli_file *f)
 {
-    enum { HEX = 2 * LG_ID_LEN };
-    char text[96] = { 0 }, *end;
-    ssize_t n = lgetxattr(path, LG_XATTR_KEY, text, sizeof text - 1);
-    if (n < 0)
-        return -errno;
-    if (n < HEX + 2 || text[HEX] != ' ')
+    char text[KEY_TEXT_MAX + 1] = { 0 }, *end;
+    if (len < HEX + 3 + HEX || len > KEY_TEXT_MAX)
+        return -EPROTO;
+    memcpy(text, untrusted, len);
+    if (text[HEX] != ' ' || text[HEX + 1] < '0' || text[HEX + 1] > '9')
         return -EPROTO;
     text[HEX] = 0;
-    if (lg_hex_decode(text, f->kid, LG_ID_LEN))
-        return -EPROTO;
     unsigned long v = strtoul(text + HEX + 1, &end, 10);
-    if (*end != ' ' || v > UINT32_MAX || strlen(end + 1) != HEX || lg_hex_decode(end + 1, f->file_id, LG_ID_LEN))
+    if (*end != ' ' || v > UINT32_MAX || end + 1 + HEX != text + len || lg_hex_decode(text, f->kid, LG_ID_LEN) || lg_hex_decode(end + 1, f->file_id, LG_ID_LEN))
         return -EPROTO;
     f->version = (uint32_t)v;
     return 0;
+}
+
+int cli_key_of(const char *path, struct cli_file *f)
+{
+    char text[KEY_TEXT_MAX + 1];
+    ssize_t n = lgetxattr(path, LG_XATTR_KEY, text, sizeof text); /* a longer one is none of ours: -ERANGE */
+    return n < 0 ? -errno : cli_key_parse(text, (size_t)n, f);
 }
 
 /* ---- every file beneath a directory. fts(3) takes a directory that cannot be listed to its end for one that has ended: not here ------------------------------- */
