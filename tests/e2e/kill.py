@@ -1,17 +1,20 @@
 """kill -9 of either daemon at random moments under mixed load. After each remount every file is compared with a model of what was acknowledged:
-what was fsynced or closed is there, what was not is old, new or absent but never anything else, and no name is lost or invented.
+what was fsynced or closed is there, what was not is old, new or absent but never anything else, and no name is lost or invented. Readers follow what the
+writers say of themselves, and meanwhile read what was acknowledged and list directories.
 
 An operation that fails was not acknowledged, and must not fail before a daemon was killed: writers note when. EIO is as good an answer of the kernel as
 ENOTCONN then: it gives it to a request that a dying process was just taking in (fs/fuse/dev.c, fuse_dev_do_read and its ring likewise: copying to memory
 that is going away fails). What a ring gives besides stands at World.cut.
 
 LG_KILL_ROUNDS (default 15; long mode 200) and LG_KILL_SEED repeat a run as far as chance in the kernel allows."""
-import copy, errno, os, pickle, random, shutil, signal, sys, time
+import copy, ctypes, errno, os, pickle, random, shutil, signal, sys, time, traceback
 from lib import *
 
 ROUNDS = int(os.environ.get("LG_KILL_ROUNDS", "15"))
 SEED = int(os.environ.get("LG_KILL_SEED", "0")) or random.SystemRandom().randrange(1, 1 << 31)
-WRITERS, FILES_MAX, SIZE_MAX = 4, 24, 300000
+WRITERS, READERS, FILES_MAX, SIZE_MAX = 4, 2, 24, 300000
+PUNCH_KEEP = 3
+libc = ctypes.CDLL(None, use_errno=True)
 print("rounds %d, LG_KILL_SEED=%d" % (ROUNDS, SEED), flush=True)
 
 
@@ -21,9 +24,9 @@ def payload(spec):
 
 
 class File:
-    """states: what it may hold after a crash, the last being what it holds now. committed: was ever fsynced or closed."""
+    """states: what it may hold after a crash, the last being what it holds now. committed: was ever fsynced or closed. Hard links share it."""
     def __init__(self):
-        self.states, self.committed = [b""], False
+        self.states, self.committed, self.attrs = [b""], False, {}
 
     def now(self):
         return self.states[-1]
@@ -32,7 +35,7 @@ class File:
 class Model:
     """What one writer has under its directory. apply() follows an acknowledged operation."""
     def __init__(self):
-        self.files, self.dirs = {}, set()
+        self.files, self.links, self.dirs = {}, {}, set()
 
     def apply(self, op):
         kind, a = op[0], op[1]
@@ -46,12 +49,30 @@ class Model:
         elif kind == "truncate":
             b = self.files[a].now()[:op[2]]
             self.files[a].states.append(b + b"\0" * (op[2] - len(b)))
+        elif kind == "punch":
+            b = bytearray(self.files[a].now())
+            n = max(0, min(op[3], len(b) - op[2]))
+            b[op[2]:op[2] + n] = bytes(n)
+            self.files[a].states.append(bytes(b))
         elif kind in ("fsync", "close"):
             self.files[a].states, self.files[a].committed = self.files[a].states[-1:], True
+        elif kind == "rename" and a in self.links:
+            self.files.pop(op[2], None)
+            self.links[op[2]] = self.links.pop(a)
         elif kind == "rename":
-            self.files[op[2]] = self.files.pop(a)
+            if self.files.get(op[2]) is not self.files[a]:  # else two names of one file, and both stay
+                self.links.pop(op[2], None)
+                self.files[op[2]] = self.files.pop(a)
+        elif kind == "link":
+            self.files[op[2]] = self.files[a]
+        elif kind == "symlink":
+            self.links[a] = op[2]
+        elif kind == "setxattr":
+            self.files[a].attrs[op[2]] = op[3]
+        elif kind == "removexattr":
+            del self.files[a].attrs[op[2]]
         elif kind == "unlink":
-            del self.files[a]
+            self.files.pop(a, None), self.links.pop(a, None)
         elif kind == "mkdir":
             self.dirs.add(a)
         elif kind == "rmdir":
@@ -60,6 +81,7 @@ class Model:
             moved = lambda p: op[2] + p[len(a):] if p == a or p.startswith(a + "/") else p
             self.dirs = {moved(d) for d in self.dirs}
             self.files = {moved(p): f for p, f in self.files.items()}
+            self.links = {moved(p): t for p, t in self.links.items()}
 
     def uncertain(self, op):
         """The two worlds after an operation of which nobody knows whether it took place."""
@@ -67,22 +89,39 @@ class Model:
         if op is None or op[0] in ("fsync", "close"):
             return [self]
         after.apply(op)
-        return [after] if op[0] in ("write", "truncate") else [self, after]
+        return [after] if op[0] in ("write", "truncate", "punch") else [self, after]
 
     def names(self):
-        return self.dirs | set(self.files)
+        return self.dirs | set(self.files) | set(self.links)
 
 
 def choose(r, m, fds):
     files, inside = sorted(m.files), lambda d: d + "/" if d else ""
     place = lambda: inside(r.choice([""] + sorted(m.dirs)))
+    other = r.random()
+    if other < 0.12 and files:
+        p, kind = r.choice(files), r.choice(["link", "symlink", "links", "punch", "setxattr", "setxattr", "removexattr"])
+        f = m.files[p]
+        if kind == "link" and len(files) < FILES_MAX:
+            return ("link", p, place() + "h%06d" % r.randrange(1000000))
+        if kind == "symlink" and len(m.links) < 8:
+            return ("symlink", place() + "s%06d" % r.randrange(1000000), "t/" * r.randrange(100) + "%d" % r.randrange(1000000))
+        if kind == "links" and m.links:
+            s = r.choice(sorted(m.links))
+            return ("unlink", s) if r.random() < 0.3 else ("rename", s, r.choice(files + sorted(m.links)) if r.random() < 0.4 else place() + "q%06d" % r.randrange(1000000))
+        if kind == "punch":
+            return ("punch", p, r.randrange(len(f.now()) + 1), r.choice([100, 4096, 16384, 70000]))
+        if kind == "setxattr":
+            return ("setxattr", p, "user.k%d" % r.randrange(3), r.randbytes(r.randrange(200)))
+        if kind == "removexattr" and f.attrs:
+            return ("removexattr", p, r.choice(sorted(f.attrs)))
     roll = r.random()
     if roll < 0.18 and len(files) < FILES_MAX or not files:
         return ("create", place() + "f%06d" % r.randrange(1000000))
     p = r.choice(files)
     size = len(m.files[p].now())
     if roll < 0.24:
-        return ("rename", p, r.choice(files) if r.random() < 0.7 else place() + "r%06d" % r.randrange(1000000))
+        return ("rename", p, r.choice(files + sorted(m.links)) if r.random() < 0.7 else place() + "r%06d" % r.randrange(1000000))
     if roll < 0.29 and len(files) > FILES_MAX // 2:
         return ("unlink", p)
     if roll < 0.32 and len(m.dirs) < 6:
@@ -109,15 +148,18 @@ def choose(r, m, fds):
     return ("write", p, at, ("plain", r.randrange(1 << 30), r.choice([1, 100, 4096, 16384, 16385, 50000, 131072])))
 
 
-def perform(top, op, fds):
+def perform(top, op, fds, m):
     kind, p = op[0], os.path.join(top, op[1])
     if kind == "create":
         fds[op[1]] = os.open(p, os.O_RDWR | os.O_CREAT | os.O_EXCL)
-    elif kind in ("write", "truncate"):
+    elif kind in ("write", "truncate", "punch"):
         if op[1] not in fds:
             fds[op[1]] = os.open(p, os.O_RDWR)
         if kind == "truncate":
             os.ftruncate(fds[op[1]], op[2])
+        elif kind == "punch":
+            if libc.fallocate(fds[op[1]], PUNCH_KEEP, ctypes.c_long(op[2]), ctypes.c_long(op[3])):
+                raise OSError(ctypes.get_errno(), "fallocate")
         else:
             x, n = payload(op[3]), 0
             while n < len(x):  # short when the daemon is killed in between
@@ -128,7 +170,7 @@ def perform(top, op, fds):
         os.close(fds.pop(op[1]))
     elif kind in ("rename", "renamedir"):
         os.rename(p, os.path.join(top, op[2]))
-        if kind == "rename" and op[1] != op[2]:
+        if kind == "rename" and not (op[1] in m.files and m.files.get(op[2]) is m.files[op[1]]):
             if op[2] in fds:
                 os.close(fds.pop(op[2]))  # of the one that is gone
             if op[1] in fds:
@@ -136,6 +178,14 @@ def perform(top, op, fds):
         elif kind == "renamedir":
             for q in [q for q in fds if q.startswith(op[1] + "/")]:
                 fds[op[2] + q[len(op[1]):]] = fds.pop(q)
+    elif kind == "link":
+        os.link(p, os.path.join(top, op[2]))
+    elif kind == "symlink":
+        os.symlink(op[2], p)
+    elif kind == "setxattr":
+        os.setxattr(p, op[2], op[3])
+    elif kind == "removexattr":
+        os.removexattr(p, op[2])
     elif kind == "unlink":
         os.unlink(p)
         if op[1] in fds:
@@ -154,7 +204,7 @@ def writer(top, m, seed, log):
         op = choose(r, m, fds)
         out.write(pickle.dumps(op))
         try:
-            perform(top, op, fds)
+            perform(top, op, fds, m)
         except OSError as e:
             out.write(pickle.dumps(("failed", e.errno, time.monotonic())))
             os._exit(0)
@@ -173,8 +223,9 @@ def replay(m, log):
             x = pickle.load(f)
             if x[0] == "ok":
                 m.apply(op)
-                op = None
                 count["operations"] += 1
+                kinds[op[0]] += 1
+                op = None
             elif x[0] == "failed":
                 failed, when = x[1:]
             else:
@@ -183,14 +234,108 @@ def replay(m, log):
         return op, failed, when
 
 
+class Follower:
+    """What a reader knows of a writer: its model as far as its log goes, and what the operations since the last mark may have changed."""
+    def __init__(self, m, log):
+        self.m, self.log, self.op = m, open(log, "rb"), None
+        self.mark()
+
+    def mark(self):
+        self.names, self.files, self.under = set(), [], []
+        self.touch(self.op)
+
+    def touch(self, op):
+        """Before it is applied: an operation is in the log before it begins."""
+        if not op:
+            return
+        self.names.update(x for x in (op[1:3] if op[0] in ("rename", "link", "renamedir") else op[1:2]))
+        self.files += [self.m.files[x] for x in self.names if x in self.m.files]
+        if op[0] == "renamedir":
+            self.under += [op[1] + "/", op[2] + "/"]
+
+    def catch_up(self):
+        while True:
+            at = self.log.tell()
+            try:
+                x = pickle.load(self.log)
+            except (EOFError, pickle.UnpicklingError):
+                self.log.seek(at)
+                return
+            if x[0] == "ok":
+                self.m.apply(self.op)
+                self.op = None
+            elif x[0] != "failed":
+                self.op = x
+                self.touch(x)
+
+    def untouched(self, p, f=None):
+        return p not in self.names and not any(f is x for x in self.files) and not p.startswith(tuple(self.under))
+
+
+def reader(tops, ms, logs, seed, out):
+    """A child: reads files and lists directories until the daemon is gone. What nobody changed meanwhile must be as the model has it."""
+    r, checked = random.Random(seed), {"read": 0, "listed": 0}
+    whom = [(top, Follower(m, log)) for top, m, log in zip(tops, ms, logs)]
+
+    def end(*how):
+        with open(out, "wb") as f:
+            pickle.dump((*how, time.monotonic(), checked), f)
+        os._exit(0)
+
+    def look(f, *a):
+        try:
+            return f(*a)
+        except OSError as e:
+            if e.errno in (errno.ENOENT, errno.ENOTDIR, errno.ENODATA):
+                return None  # moved or removed meanwhile
+            end(e.errno)
+
+    def body(p):
+        with open(p, "rb") as f:
+            if r.random() < 0.5:
+                os.posix_fadvise(f.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)  # from the daemon once more
+            return f.read(), {k: os.getxattr(p, k) for k in os.listxattr(p)}
+
+    while True:
+        top, on = r.choice(whom)
+        on.catch_up()
+        on.mark()
+        if r.random() < 0.3 or not on.m.files:
+            d = r.choice(["", *sorted(on.m.dirs)])
+            before = {p for p in on.m.names() if os.path.dirname(p) == d}
+            got = look(os.listdir, os.path.join(top, d))
+            on.catch_up()
+            if not on.untouched(d):
+                continue
+            if got is None:
+                end("%s/%s cannot be listed" % (top, d))
+            got = {os.path.join(d, x) for x in got}
+            bad = sorted(p for p in got ^ before if on.untouched(p))
+            if bad:
+                end("%s/%s: wrong in its listing: %s" % (top, d, bad))
+            checked["listed"] += 1
+        else:
+            p = r.choice(sorted(on.m.files))
+            f = on.m.files[p]
+            want = f.now(), dict(f.attrs)
+            got = look(body, os.path.join(top, p))
+            on.catch_up()
+            if not on.untouched(p, f):
+                continue
+            if got != want:
+                end("%s/%s: read %s, acknowledged %s" % (top, p, "nothing" if not got else "%d bytes, attributes %s" % (len(got[0]), sorted(got[1])),
+                                                         "%d bytes, attributes %s" % (len(want[0]), sorted(want[1]))))
+            checked["read"] += 1
+
+
 def listing(top):
-    dirs, files = set(), set()
+    dirs, files, links = set(), set(), set()
     for d, ds, fs in os.walk(top, onerror=lambda e: (_ for _ in ()).throw(e)):
         at = os.path.relpath(d, top)
         name = lambda n: n if at == "." else at + "/" + n
-        dirs |= {name(x) for x in ds}
-        files |= {name(x) for x in fs}
-    return dirs, files
+        for x in ds + fs:
+            (links if os.path.islink(os.path.join(d, x)) else dirs if x in ds else files).add(name(x))
+    return dirs, files, links
 
 
 def is_one_of(got, states):
@@ -215,16 +360,21 @@ def is_one_of(got, states):
 
 def verify(top, worlds, where):
     """One of the worlds is what stands there. Returns it with every file holding what was found; files that never became durable and do not open go."""
-    dirs, files = listing(top)
-    fits = [m for m in worlds if m.dirs == dirs and set(m.files) == files]
-    assert fits, "%s: names: missing %s, unexpected %s" % (where, sorted(worlds[0].names() - dirs - files), sorted((dirs | files) - worlds[0].names()))
+    dirs, files, links = listing(top)
+    fits = [m for m in worlds if m.dirs == dirs and set(m.files) == files and set(m.links) == links]
+    assert fits, "%s: names: missing %s, unexpected %s" % (where, sorted(worlds[0].names() - dirs - files - links), sorted((dirs | files | links) - worlds[0].names()))
     wrong = []
     for m in fits:
-        found, wrong = Model(), []
-        found.dirs = set(m.dirs)
+        found, wrong, same = Model(), [], {}
+        found.dirs, found.links = set(m.dirs), dict(m.links)
+        for p, t in m.links.items():
+            if os.readlink(os.path.join(top, p)) != t:
+                wrong.append("%s: points to %s, not to %s" % (p, os.readlink(os.path.join(top, p)), t))
         for p, f in m.files.items():
+            at = os.path.join(top, p)
             try:
-                got = read(os.path.join(top, p))
+                got = read(at)
+                attrs = {k: os.getxattr(at, k) for k in os.listxattr(at)}
             except OSError as e:
                 if f.committed or e.errno != errno.EIO:
                     wrong.append("%s: %s" % (p, e))
@@ -232,10 +382,18 @@ def verify(top, worlds, where):
             said = is_one_of(got, f.states)
             if said:
                 wrong.append("%s: %s (%d states, %s)" % (p, said, len(f.states), "committed" if f.committed else "never committed"))
-            elif os.stat(os.path.join(top, p)).st_size != len(got):
-                wrong.append("%s: stat says %d, %d bytes were read" % (p, os.stat(os.path.join(top, p)).st_size, len(got)))
-            found.files[p] = File()
-            found.files[p].states, found.files[p].committed = [got], True
+            elif os.stat(at).st_size != len(got):
+                wrong.append("%s: stat says %d, %d bytes were read" % (p, os.stat(at).st_size, len(got)))
+            if attrs != f.attrs:
+                wrong.append("%s: attributes %s, acknowledged were %s" % (p, attrs, f.attrs))
+            names = sum(x is f for x in m.files.values())
+            if os.stat(at).st_nlink != names:
+                wrong.append("%s: %d links, %d names" % (p, os.stat(at).st_nlink, names))
+            one = (os.stat(at).st_ino, got)
+            if same.setdefault(id(f), one) != one:
+                wrong.append("%s: another file than its other names" % p)
+            found.files[p] = next((x for q, x in found.files.items() if m.files[q] is f), File())
+            found.files[p].states, found.files[p].committed, found.files[p].attrs = [got], True, attrs
         if not wrong:
             for p in set(m.files) - set(found.files):
                 os.unlink(os.path.join(top, p))
@@ -277,7 +435,8 @@ w = World()
 w.init()
 rnd = random.Random(SEED)
 models = [Model() for _ in range(WRITERS)]
-count = dict.fromkeys(["fs", "worker", "supervisor", "both", "operations", "never durable", "in flight", "EIO"], 0)
+count = dict.fromkeys(["fs", "worker", "supervisor", "both", "operations", "never durable", "in flight", "EIO", "read", "listed"], 0)
+kinds = dict.fromkeys(["create", "write", "truncate", "punch", "fsync", "close", "rename", "link", "symlink", "setxattr", "removexattr", "unlink", "mkdir", "rmdir", "renamedir"], 0)
 for round in range(ROUNDS):
     m = w.path("mnt") if "mnt" in w.mounts and round else w.mount()
     CUT = w.cut()  # of this mount: another test may switch io_uring on meanwhile
@@ -289,10 +448,23 @@ for round in range(ROUNDS):
     count[kind] += 1
     seeds, children = [rnd.randrange(1 << 60) for _ in range(WRITERS)], []
     for i in range(WRITERS):
+        write(w.path("log%d" % i), b"")
+    for i in range(WRITERS):
         pid = os.fork()
         if pid == 0:
             try:
                 writer(os.path.join(m, "w%d" % i), models[i], seeds[i], w.path("log%d" % i))
+            finally:
+                os._exit(1)
+        children.append(pid)
+    for i in range(READERS):
+        mine = range(i, WRITERS, READERS)
+        pid = os.fork()
+        if pid == 0:
+            try:
+                reader([os.path.join(m, "w%d" % j) for j in mine], [models[j] for j in mine], [w.path("log%d" % j) for j in mine], SEED + round * READERS + i, w.path("read%d" % i))
+            except BaseException:
+                traceback.print_exc()
             finally:
                 os._exit(1)
         children.append(pid)
@@ -310,7 +482,7 @@ for round in range(ROUNDS):
     else:
         kill_all([fs_pid])
     for pid in children:
-        assert os.waitpid(pid, 0)[1] == 0, "round %d: a writer died" % round
+        assert os.waitpid(pid, 0)[1] == 0, "round %d: a writer or reader died" % round
     if kind == "worker":  # the supervisor starts another and hands it the root key: no passphrase
         wait_for(answers)
         assert w.status()["unlocked"], "round %d: locked after the worker was killed" % round
@@ -318,6 +490,12 @@ for round in range(ROUNDS):
         w.keyd()
         w.unlock()
     m = w.mount()  # takes away what the killed daemon left by itself
+    for i in range(READERS):
+        failed, when, checked = pickle.loads(read(w.path("read%d" % i)))
+        assert (failed in CUT and when >= fs_killed) or (kind != "fs" and isinstance(failed, int) and when >= keyd_killed), "round %d, seed %d, killed %s, reader %d, %.6f s after the kill: %s" % (
+            round, SEED, kind, i, when - fs_killed, errno.errorcode.get(failed, failed))
+        for x in checked:
+            count[x] += checked[x]
     for i in range(WRITERS):
         op, failed, when = replay(models[i], w.path("log%d" % i))
         keyd_gone = kind != "fs" and isinstance(failed, int) and when >= keyd_killed  # a new study finds nobody to ask
@@ -349,4 +527,5 @@ w.cli("lock")
 raises(errno.ENOKEY, read, os.path.join(m, "after"))
 w.unlock()
 w.umount()
-print("ok", count, sum(len(m.files) for m in models), "files")
+assert count["read"] and count["listed"], count
+print("ok", count, kinds, sum(len(m.files) for m in models), "files")
