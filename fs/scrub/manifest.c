@@ -232,6 +232,12 @@ int lg_manifest_flush(struct lg_manifest_writer *w)
     return rc;
 }
 
+int lg_manifest_sync(struct lg_manifest_writer *w)
+{
+    int rc = lg_manifest_flush(w);
+    return rc ? rc : fdatasync(w->f.fd) ? -errno : 0;
+}
+
 static int room(struct lg_manifest_writer *w, size_t n) { return w->f.have + n > 2 * BUF ? lg_manifest_flush(w) : 0; }
 
 int lg_manifest_add(struct lg_manifest_writer *w, const char *path, const struct lg_item *it)

@@ -57,6 +57,7 @@ struct lg_manifest_writer;
 int lg_manifest_create(const char *path, const struct lg_manifest_info *i, const char *resume, struct lg_manifest_writer **ret) LG_MUST;
 int lg_manifest_add(struct lg_manifest_writer *w, const char *path, const struct lg_item *it) LG_MUST;
 int lg_manifest_flush(struct lg_manifest_writer *w) LG_MUST;
+int lg_manifest_sync(struct lg_manifest_writer *w) LG_MUST; /* what was added is there after a power cut, too */
 /* Seals it, makes it durable, gives it its name. sign fills in all but what it is given: vault, begun, entries, hash. -EKEYREJECTED: that is no signature of those. */
 int lg_manifest_finish(struct lg_manifest_writer *w, const struct lg_secret *vault_key, int (*sign)(void *arg, struct lg_manifest_sig *s), void *arg) LG_MUST;
 void lg_manifest_writer_free(struct lg_manifest_writer *w); /* .part stays */

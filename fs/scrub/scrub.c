@@ -59,9 +59,9 @@ int lg_scrub_read(struct scrub *s, size_t n)
 static int at_rest(struct scrub *s)
 {
     int rc = 0;
-    if (!s->manifest || ++s->unflushed >= FLUSH_EACH) { /* what position says is behind stands in the manifest's file */
+    if (!s->manifest || ++s->unflushed >= FLUSH_EACH) { /* what position says is behind stands in the manifest's file, for good */
         s->unflushed = 0;
-        rc = s->manifest ? lg_manifest_flush(s->manifest) : 0;
+        rc = s->manifest ? lg_manifest_sync(s->manifest) : 0;
         lg_text_cut(&s->position, 0);
         if (!rc)
             rc = lg_text_push(&s->position, lg_text(&s->lower));
