@@ -19,6 +19,7 @@ struct lg_front {
     bool ruled; /* by path rules: a new file's study may be asked for at once */
     struct lg_front_audit *audit; /* NULL: no access log */
     struct lg_gone *gone; /* names that the kernel is still to be told of */
+    struct lg_pages *pages; /* writes that wait for pages to be dropped */
     bool direct_writes; /* handles that only write go past the kernel's pages */
     struct lg_ring *ring; /* NULL: every request comes from /dev/fuse */
     enum lg_ring_lack lack; /* why; LG_RING_TRIED: they are to come over io_uring; LG_RING_RUNS: they do */
@@ -43,6 +44,12 @@ int lg_gone_start(struct lg_front *f) LG_MUST;
 void lg_gone_stop(struct lg_front *f);
 void lg_gone_tell(struct lg_front *f, fuse_ino_t parent, const char *name);
 void lg_gone_settled(const struct lg_front *f); /* its thread is the one whose name tells of the mount, below: once lack is settled */
+
+/* Has the kernel drop its pages of len bytes that were written with O_DIRECT, and then answers the request (pages.c). Between start, once the session is there, and stop,
+ * once nothing is served any more. */
+int lg_pages_start(struct lg_front *f) LG_MUST;
+void lg_pages_stop(struct lg_front *f);
+void lg_pages_written(struct lg_front *f, fuse_req_t req, fuse_ino_t ino, off_t off, size_t len);
 
 /* For `leadglass status`, by names of threads (tell.c): how this process reads what is not in memory, and whether there are file handles below; whether there is an access log, and what
  * keeps requests from coming over io_uring. */

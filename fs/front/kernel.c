@@ -5,8 +5,7 @@
 #include "front.h"
 
 /* "fuse: Invalidate the page cache after FOPEN_DIRECT_IO write": Linux 6.19, and 6.18.3 and 6.12.64 of those that are kept up. Without it, a page read
- * while its bytes were being written stays as it was. It does so for asynchronous writes of a handle with O_DIRECT only later (2026): O_DIRECT put on an open
- * handle by fcntl, then libaio, beside a reader, is not covered. */
+ * while its bytes were being written stays as it was. Asynchronous writes with O_DIRECT: pages.c. */
 bool lg_kernel_forgets(void)
 {
     struct utsname u;

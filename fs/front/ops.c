@@ -278,8 +278,8 @@ static void opened(const struct lg_front *f, struct fuse_file_info *fi, struct l
 {
     fi->fh = (uintptr_t)o;
     fi->keep_cache = 1;
-    /* What is only written goes past the kernel's pages: a copy less. Not with O_DIRECT, whose asynchronous writes the kernel looks after only without this,
-     * nor with O_DSYNC, which would have each request made durable by itself. */
+    /* What is only written goes past the kernel's pages: a copy less. Not with O_DSYNC, which would have each request made durable by itself; with O_DIRECT it does
+     * so anyway. */
     fi->direct_io = o->direct = f->direct_writes && (fi->flags & (O_ACCMODE | O_DIRECT | O_DSYNC)) == O_WRONLY;
     fi->noflush = (fi->flags & O_ACCMODE) == O_RDONLY; /* nothing to commit */
 }
@@ -369,7 +369,7 @@ static void op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, stru
         return;
     void *buf = reply_buffer(req, size);
     lg_ring_try();
-    ssize_t n = buf ? lg_volume_read(handle(fi), buf, size, (uint64_t)off) : -ENOMEM;
+    ssize_t n = buf ? lg_volume_read(handle(fi), buf, size, (uint64_t)off, fi->flags) : -ENOMEM;
     if (lg_ring_tried(n))
         return;
     if (n < 0) {
@@ -414,6 +414,8 @@ static void op_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t siz
     int rc = n < 0 ? (int)n : sync ? lg_volume_fsync(handle(fi), (fi->flags & O_SYNC) != O_SYNC) : 0;
     if (rc)
         done(req, rc);
+    else if (fi->flags & O_DIRECT && n > 0 && lg_volume_paged(handle(fi)))
+        lg_pages_written(front(req), req, ino, off, (size_t)n);
     else
         fuse_reply_write(req, (size_t)n);
 }

@@ -587,6 +587,7 @@ static int end(struct program *p, int code)
     pthread_mutex_unlock(&p->mu);
     pthread_join(p->ticker, NULL);
     lg_gone_stop(&p->front);
+    lg_pages_stop(&p->front);
     stop_telling(p);
     fuse_session_unmount(f->session);
     if (p->sweeping)
@@ -646,7 +647,7 @@ static int run(struct program *p, int ready)
             (void)!lg_client_session_end(p->client, p->session);
         return code;
     }
-    if (lg_gone_start(&p->front) || lg_watch_start(socket, p->session, on_event, p, &p->watch) || pthread_create(&p->ticker, NULL, ticking, p)) {
+    if (lg_gone_start(&p->front) || lg_pages_start(&p->front) || lg_watch_start(socket, p->session, on_event, p, &p->watch) || pthread_create(&p->ticker, NULL, ticking, p)) {
         stop_telling(p);
         fuse_session_unmount(p->front.session);
         if (lg_volume_close(p->front.volume) == 0)

@@ -57,7 +57,7 @@ struct lg_node {
     unsigned refs; /* of calls under way; under table */
     uint32_t dev;  /* as Linux numbers devices */
     int fd;        /* O_PATH; -1: none kept. Directories keep one while there are not too many. Under table */
-    _Atomic uint32_t traits;      /* of a directory, LG_DIR_*; above these bits a count of changes */
+    _Atomic uint32_t traits;      /* of a directory, LG_DIR_*; above these bits a count of changes. Of a file, LG_FILE_PAGED */
     _Atomic uint32_t dirty_since; /* seconds of time(), until 2106; 0: not. Also read without the lock */
     _Atomic uint32_t read_at;     /* the same: when a read was last shown below; 0: not since it was changed (lg_nodes_unread) */
     uint16_t type;                /* S_IFMT bits */
@@ -78,6 +78,8 @@ static_assert(sizeof(struct lg_node) <= 136, "see above");
 #define LG_DIR_SETGID 2u
 #define LG_DIR_ACL 4u
 #define LG_DIR_CHANGE 8u
+/* Reads of it may be remembered by the kernel. */
+#define LG_FILE_PAGED 1u
 
 struct lg_volume {
     struct lg_volume_options opt;

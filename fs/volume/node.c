@@ -448,6 +448,8 @@ int lg_node_dirfd(struct lg_volume *v, struct lg_node *n)
 void lg_dir_changed(struct lg_node *n)
 {
     uint32_t t = atomic_load(&n->traits);
+    if (!S_ISDIR(n->type))
+        return;
     while (!atomic_compare_exchange_weak(&n->traits, &t, (t & ~(LG_DIR_CHANGE - 1)) + LG_DIR_CHANGE))
         ;
 }

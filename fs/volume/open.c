@@ -47,14 +47,14 @@ bool lg_reading_counts(const struct lg_volume *v, int flags) { return !(v->opt.n
 
 /* The filesystem below decides, by its own mount options, whether a read moves the access time: it is shown one, of a byte, through a descriptor of its own. By
  * relatime it matters once after each change, and once a day. */
-static bool was_read(const struct lg_handle *h)
+static bool was_read(const struct lg_handle *h, int flags)
 {
     enum { AGAIN_S = 3600 };
     uint32_t now = (uint32_t)time(NULL);
     struct stat was, is;
     char byte;
     bool moved = false;
-    if (!lg_reading_counts(h->v, h->flags) || (!h->v->every_read && now - atomic_load(&h->n->read_at) < AGAIN_S))
+    if (!lg_reading_counts(h->v, flags) || (!h->v->every_read && now - atomic_load(&h->n->read_at) < AGAIN_S))
         return false;
     atomic_store(&h->n->read_at, now);
     int fd = lg_node_open_read(h->v, h->n, O_RDONLY);
@@ -104,18 +104,22 @@ int lg_volume_open_file(struct lg_volume *v, uint64_t node, int flags, struct lg
     }
     *h = (struct lg_handle){ .v = v, .n = n, .flags = flags, .lost = lost };
     if ((flags & O_ACCMODE) == O_RDONLY)
-        h->read_moved = was_read(h) && again; /* for the first time: what is read will come here */
+        h->read_moved = was_read(h, flags) && again; /* for the first time: what is read will come here */
     *ret = h;
     return 0;
 }
 
-ssize_t lg_volume_read(struct lg_handle *h, void *buf, size_t len, uint64_t off)
+ssize_t lg_volume_read(struct lg_handle *h, void *buf, size_t len, uint64_t off, int flags)
 {
+    if (!(flags & O_DIRECT) && !(atomic_load_explicit(&h->n->traits, memory_order_relaxed) & LG_FILE_PAGED))
+        atomic_fetch_or(&h->n->traits, LG_FILE_PAGED); /* before it is looked at: whoever writes afterwards knows */
     ssize_t n = lg_file_read(h->n->f, buf, len, off);
     if (n >= 0)
-        (void)was_read(h);
+        (void)was_read(h, flags);
     return n < 0 ? lg_errno((int)n) : n;
 }
+
+bool lg_volume_paged(const struct lg_handle *h) { return atomic_load(&h->n->traits) & LG_FILE_PAGED; }
 
 static void dirtied(struct lg_node *n)
 {

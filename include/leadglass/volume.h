@@ -123,7 +123,10 @@ int lg_volume_create_file(struct lg_volume *v, uint64_t parent, const char *name
 /* O_TMPFILE: a nameless file, in reach of lg_volume_link afterwards. */
 int lg_volume_tmpfile(struct lg_volume *v, uint64_t parent, int flags, mode_t mode, const struct lg_cred *c,
                       struct lg_entry *ret, struct lg_handle **ret_h) LG_MUST;
-ssize_t lg_volume_read(struct lg_handle *h, void *buf, size_t len, uint64_t off) LG_MUST;
+/* flags: those of the open file as they are now: with O_NOATIME it moves no access time; without O_DIRECT, the caller remembers what it is given. */
+ssize_t lg_volume_read(struct lg_handle *h, void *buf, size_t len, uint64_t off, int flags) LG_MUST;
+/* May somebody remember a part of the file, from a read without O_DIRECT? Once that has begun. */
+bool lg_volume_paged(const struct lg_handle *h);
 ssize_t lg_volume_write(struct lg_handle *h, const void *buf, size_t len, uint64_t off) LG_MUST;
 /* Before a write, or a change of what is allocated: takes away security.capability and, with setid (the caller has no CAP_FSETID), set-id bits as
  * chmod(2) and write(2) of Linux do. 1: something was taken, and whoever remembers attributes must ask again; 0: there was nothing. */

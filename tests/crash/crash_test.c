@@ -685,7 +685,7 @@ static int64_t slurp(struct lg_volume *v, uint64_t node, uint8_t *buf)
     int rc = lg_volume_open_file(v, node, O_RDONLY, &h);
     if (rc)
         return rc;
-    ssize_t n = lg_volume_read(h, buf, SIZE_MAX_ + 8192, 0);
+    ssize_t n = lg_volume_read(h, buf, SIZE_MAX_ + 8192, 0, O_RDONLY);
     lg_volume_release(h);
     return n;
 }

@@ -693,7 +693,7 @@ static void check_thing(unsigned i, bool exact, bool zero_first)
             return;
         }
         CHECK(rc == 0, "%s: open: %d (%s)", fin->name, rc, finding);
-        ssize_t n = lg_volume_read(r, got, sizeof got, 0);
+        ssize_t n = lg_volume_read(r, got, sizeof got, 0, O_RDONLY);
         CHECK(n >= 0, "%s: read: %zd (%s)", fin->name, n, finding);
         lg_volume_release(r);
         uint64_t least = old->size < fin->size ? old->size : fin->size, most = old->size > fin->size ? old->size : fin->size;

@@ -197,7 +197,7 @@ static int get(uint64_t parent, const char *name, void *data, size_t cap)
         return rc;
     rc = lg_volume_open_file(v, e.node, O_RDONLY, &h);
     if (!rc) {
-        ssize_t n = lg_volume_read(h, data, cap, 0);
+        ssize_t n = lg_volume_read(h, data, cap, 0, O_RDONLY);
         assert_true(n < 0 || n == e.st.st_size);
         rc = (int)n;
         lg_volume_release(h);
@@ -426,7 +426,7 @@ static void test_rekey(void **state)
     assert_int_equal(lg_volume_getxattr(v, e.node, "user.note", value, sizeof value), 4);
     assert_int_equal(lg_volume_getxattr(v, e.node, LG_XATTR_KEY, value, sizeof value), 67);
     assert_memory_equal(value + 32, " 2 ", 3);
-    assert_int_equal(lg_volume_read(h, whole[1], sizeof whole[1], 0), sizeof whole[1]);
+    assert_int_equal(lg_volume_read(h, whole[1], sizeof whole[1], 0, O_RDONLY), sizeof whole[1]);
     assert_memory_equal(whole[0], whole[1], sizeof whole[0]);
     assert_int_equal(lg_volume_write(h, "mark", 4, 150000), 4);
     memcpy(whole[0] + 150000, "mark", 4);
@@ -630,7 +630,7 @@ static void *looks(void *arg)
     struct looking *l = arg;
     uint8_t got[32000];
     l->rc = lg_volume_getattr(v, l->node, &l->st);
-    l->n = l->h ? lg_volume_read(l->h, got, sizeof got, 0) : l->st.st_size;
+    l->n = l->h ? lg_volume_read(l->h, got, sizeof got, 0, O_RDONLY) : l->st.st_size;
     return NULL;
 }
 
@@ -715,7 +715,7 @@ static void test_emptied_behind_end(void **state)
     assert_int_equal(lg_volume_flush(h), 0);
     lg_volume_release(h);
     assert_int_equal(lg_volume_open_file(v, e.node, O_RDONLY, &h), 0);
-    assert_int_equal(lg_volume_read(h, b, sizeof b, 0), 168454);
+    assert_int_equal(lg_volume_read(h, b, sizeof b, 0, O_RDONLY), 168454);
     lg_volume_release(h);
     assert_int_equal(lg_volume_close(v), 0);
 }
@@ -779,7 +779,7 @@ static void test_given_up(void **state)
     assert_int_equal(lg_hex_decode(value, kid[0], LG_ID_LEN), 0);
     lg_volume_drop_keys(v, (const uint8_t(*)[LG_ID_LEN])kid, 1, true, NULL, NULL); /* all of it was committed */
     assert_int_equal(lg_volume_fsync(one, false), 0);
-    assert_int_equal(lg_volume_read(one, b, 7, 0), 7);
+    assert_int_equal(lg_volume_read(one, b, 7, 0, O_RDONLY), 7);
     assert_int_equal(lg_volume_write(one, "LOST", 4, 0), 4);
     lg_volume_drop_keys(v, (const uint8_t(*)[LG_ID_LEN])kid, 1, true, NULL, NULL);
     lg_volume_tick(v); /* a commit in the background tells nobody */
@@ -790,7 +790,7 @@ static void test_given_up(void **state)
     assert_int_equal(lg_volume_flush(two), 0);
     assert_int_equal(lg_volume_flush(reader), 0);
     assert_int_equal(lg_volume_fsync(later, true), 0);
-    assert_int_equal(lg_volume_read(reader, b, 7, 0), 7);
+    assert_int_equal(lg_volume_read(reader, b, 7, 0, O_RDONLY), 7);
     assert_memory_equal(b, "durable", 7);
     lg_volume_release(one);
     lg_volume_release(two);
