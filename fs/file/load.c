@@ -1,3 +1,5 @@
+#include <fcntl.h>
+#include <linux/falloc.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -119,9 +121,12 @@ static int recommit_once(struct lg_file *f, unsigned n)
     if (!rc)
         rc = sys->ftruncate(sys->arg, f->fd, (off_t)lg_format_cipher_size(f->env->chunk_size, f->size));
     if (!rc && chunks > LG_HEAD_ENTRIES && lg_page_first(lg_page_of(chunks - 1)) != chunks) {
-        /* Unused entries of the last region's table. */
+        /* Unused entries of the last region's table, which may be gigabytes of a sparse file. */
         uint64_t left = lg_format_run(chunks - 1) - 1;
-        for (uint64_t done = 0; !rc && done < left;) {
+        rc = sys->fallocate(sys->arg, f->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)used, (off_t)(left * LG_ENTRY_LEN));
+        bool punched = rc != -EOPNOTSUPP;
+        rc = punched ? rc : 0;
+        for (uint64_t done = 0; !rc && !punched && done < left;) {
             uint64_t m = left - done < sizeof head / LG_ENTRY_LEN ? left - done : sizeof head / LG_ENTRY_LEN;
             rc = lg_sys_write_full(sys, f->fd, head, (size_t)(m * LG_ENTRY_LEN), used + done * LG_ENTRY_LEN);
             done += m;

@@ -87,4 +87,37 @@ for name, flag in ("dsync", os.O_DSYNC), ("sync", os.O_SYNC), ("rwf", 0):
 shared.close()
 w.umount()
 w.close()
+
+# ---- and it is made durable below before it returns: there, whoever is about to be is held
+g = World()
+g.gated()
+try:
+    g.init("lower/vault")
+    m = g.mount("lower/vault")
+    held = g.path("gates", "fsync.held")
+
+    def waits_for_durable(put):
+        """Whether it does; else it is over while nothing of the kind, or another's, is held."""
+        write(g.path("gates", "fsync"), b"")
+        t = threading.Thread(target=put)
+        t.start()
+        wait_for(lambda: os.path.exists(held) or not t.is_alive())
+        waits = os.path.exists(held) and t.is_alive()
+        for name in "fsync", "fsync.held":
+            if os.path.exists(g.path("gates", name)):
+                os.unlink(g.path("gates", name))
+        t.join()
+        return waits
+
+    for name, flag, each in ("dsync", os.O_DSYNC, 0), ("sync", os.O_SYNC, 0), ("rwf dsync", 0, os.RWF_DSYNC), ("rwf sync", 0, os.RWF_SYNC):
+        f = os.open(os.path.join(m, name), os.O_WRONLY | os.O_CREAT | flag, 0o644)
+        os.fsync(f)
+        assert any(waits_for_durable(lambda: os.pwritev(f, [body[:70000]], 70000 * i, each)) for i in range(5)), name
+        os.close(f)
+    g.umount()
+finally:
+    for name in "fsync", "fsync.held":
+        if os.path.exists(g.path("gates", name)):
+            os.unlink(g.path("gates", name))
+    g.close()
 print("write-only handles: ok")
