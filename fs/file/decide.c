@@ -48,6 +48,7 @@ int lg_key_use(struct lg_file *f, struct lg_kref *kref)
     memcpy(f->kid, k->kid, LG_ID_LEN);
     f->key_version = k->key_version;
     f->provisional = kref->kind == LG_KIND_PROVISIONAL;
+    f->general = kref->kind == LG_KIND_GENERAL;
     return 0;
 }
 
@@ -181,6 +182,10 @@ int lg_decide_write(struct lg_file *f, const void *buf, size_t len, uint64_t off
     }
     if (what == LG_CLASS_MORE && f->fed >= LG_CLASSIFY_MAX)
         what = LG_CLASS_GENERAL;
+    if (rc == -EBADMSG && f->key) { /* damaged, which is told: what is added stays under the key that it has */
+        end(f);
+        return 0;
+    }
     if (rc) {
         ;
     } else if (what != LG_CLASS_MORE) {
@@ -218,12 +223,16 @@ int lg_decide_commit(struct lg_file *f)
         lg_filekey_free(f->key);
         f->key = NULL;
     }
-    enum lg_class what = LG_CLASS_GENERAL;
-    if (f->cls)
+    enum lg_class what;
+    if (!f->cls) { /* grown only, or its key was refused when it was written: what it holds decides */
+        rc = lg_classifier_new(&f->cls);
+        f->fed = 0;
+    }
+    if (!rc)
         rc = feed(f, f->cls, &f->fed, f->size, false, &what);
     if (rc)
         return rc;
-    if (f->cls && what != LG_CLASS_MORE)
+    if (what != LG_CLASS_MORE)
         return decided(f, what);
     rc = lg_classifier_new(&probe); /* as if the file ended here */
     if (rc)
@@ -235,7 +244,7 @@ int lg_decide_commit(struct lg_file *f)
         rc = use_study(f, lg_classifier_info(probe));
         if (!rc)
             end(f);
-    } else if (!f->cls || f->size < TOO_SHORT) {
+    } else if (f->size < TOO_SHORT) {
         rc = use_general(f);
     } else {
         rc = use_provisional(f); /* looks like DICOM so far: more bytes will tell */

@@ -89,7 +89,7 @@ struct lg_file {
     uint8_t acc[LG_PRF_OUT];
     uint8_t kid[LG_ID_LEN];
     uint32_t key_version;
-    bool provisional;
+    bool provisional, general;
 
     struct lg_tpage **page; /* NULL: nothing but empty entries. A thousand million entries may be so: who looks for others goes by lg_page_next */
     size_t n_page, n_live;  /* how many may be there, and how many are */
@@ -106,6 +106,7 @@ struct lg_file {
     uint64_t fed;
     uint64_t decided; /* bytes that the decision was made from */
     bool decided_reported;
+    bool redo; /* a write that decided it was given back, and comes again */
     bool unsettled; /* the next write looks at its first bytes again: it has a key that was given while they told nothing */
 
     _Atomic uint64_t streamed; /* where the farthest large read ended below since one was not in memory; 0: all were */
@@ -127,6 +128,8 @@ static inline uint64_t lg_n_chunks(const struct lg_file *f, uint64_t size) { ret
 static inline bool lg_cut_pending(struct lg_file *f) { return f->cut != LG_SIZE_NONE || f->cut_record > atomic_load(&f->j.retired); }
 /* May what no slot names be written in place from chunk or entry i on, without the journal (R1)? */
 static inline bool lg_in_place(struct lg_file *f, uint64_t i) { return i >= f->committed_n && !lg_cut_pending(f); }
+/* Empty, or a hole that got its key while it was one: what it is comes with its first bytes. */
+static inline bool lg_blank(const struct lg_file *f) { return f->size == 0 || (f->general && !f->n_full && !f->n_o); }
 /* Its key may still change: everything stays in memory. Either no key is known, or the first few bytes, which told nothing, had to be committed
  * under the general key. A provisional key stays. */
 static inline bool lg_undecided(const struct lg_file *f) { return !f->key || (f->cls && !f->provisional); }

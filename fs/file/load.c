@@ -68,6 +68,7 @@ static int try_slot(struct lg_file *f, unsigned n, const struct lg_slot *s, cons
         rc = lg_filekey_open_with(wrap, s, &f->s0, &f->key);
     lg_siv_free(own);
     f->provisional = kref->kind == LG_KIND_PROVISIONAL;
+    f->general = kref->kind == LG_KIND_GENERAL;
     f->unsettled = lg_unsettled(kref->kind, s->size);
     lg_kref_unref(kref);
     if (!rc)
@@ -123,7 +124,7 @@ static int recommit_once(struct lg_file *f, unsigned n)
     if (!rc && chunks > LG_HEAD_ENTRIES && lg_page_first(lg_page_of(chunks - 1)) != chunks) {
         /* Unused entries of the last region's table, which may be gigabytes of a sparse file. */
         uint64_t left = lg_format_run(chunks - 1) - 1;
-        rc = sys->fallocate(sys->arg, f->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)used, (off_t)(left * LG_ENTRY_LEN));
+        rc = left ? sys->fallocate(sys->arg, f->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)used, (off_t)(left * LG_ENTRY_LEN)) : 0;
         bool punched = rc != -EOPNOTSUPP;
         rc = punched ? rc : 0;
         for (uint64_t done = 0; !rc && !punched && done < left;) {

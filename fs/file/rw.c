@@ -254,9 +254,9 @@ static int write_locked(struct lg_file *f, const uint8_t *buf, size_t len, uint6
         return -EFBIG;
     if (!len)
         return 0;
-    if (!f->key || f->cls || f->size == 0 || f->unsettled)
+    if (!f->key || f->cls || lg_blank(f) || f->unsettled)
         rc = lg_decide_write(f, buf, len, off);
-    else if (off < f->decided && !f->decided_reported) {
+    else if (off < f->decided && !f->decided_reported && !f->redo) {
         f->decided_reported = true;
         lg_file_report(f, "bytes that decided the study were rewritten", off, off + len);
     }
@@ -310,19 +310,17 @@ static int write_locked(struct lg_file *f, const uint8_t *buf, size_t len, uint6
 }
 
 /* What is held in memory is bounded: commit, and after a truncation put it in place, so that what follows can go there straight. */
+static bool much(const struct lg_file *f) { return f->n_o_dirty * (uint64_t)f->env->chunk_size > LG_OVERLAY_MAX || f->zero.n + f->hole.n > 1024; }
+
 static int relieve(struct lg_file *f)
 {
-    if (!lg_later())
-        pthread_rwlock_rdlock(&f->lock);
-    else if (pthread_rwlock_tryrdlock(&f->lock))
-        return -LG_ELATER;
-    bool much = f->n_o_dirty * (uint64_t)f->env->chunk_size > LG_OVERLAY_MAX || f->zero.n + f->hole.n > 1024;
-    bool cut = f->cut != LG_SIZE_NONE;
-    pthread_rwlock_unlock(&f->lock);
-    if (!much)
+    if (lg_later()) /* the next write begins with it */
         return 0;
-    if (lg_later())
-        return -LG_ELATER;
+    pthread_rwlock_rdlock(&f->lock);
+    bool is = much(f), cut = f->cut != LG_SIZE_NONE;
+    pthread_rwlock_unlock(&f->lock);
+    if (!is)
+        return 0;
     int rc = lg_file_commit(f);
     return rc || !cut ? rc : lg_journal_checkpoint(f->env->journal);
 }
@@ -332,7 +330,9 @@ int lg_file_write(struct lg_file *f, const void *buf, size_t len, uint64_t off)
     int rc = lg_lock_exclusive(f);
     if (rc)
         return rc;
-    rc = write_locked(f, buf, len, off);
+    uint64_t decided = f->decided;
+    rc = lg_later() && much(f) ? -LG_ELATER : write_locked(f, buf, len, off);
+    f->redo = rc == -LG_ELATER && (f->redo || f->decided != decided);
     lg_unlock_exclusive(f);
     return rc ? rc : relieve(f);
 }

@@ -93,6 +93,7 @@ int lg_volume_open_file(struct lg_volume *v, uint64_t node, int flags, struct lg
         }
         if (!rc && lg_file_lost(n->f, &lost) == -LG_ELATER) {
             rc = -LG_ELATER;
+            lg_later_end(); /* closing is not given back */
             lg_node_file_done(v, n);
         }
         lg_node_unlock(v, n);

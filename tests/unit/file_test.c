@@ -274,6 +274,32 @@ static void test_keys(void **state)
     assert_int_equal(lg_file_read(w.f, got, 100, 0), 7);
     assert_memory_equal(got, "D STUDY", 7);
     assert_int_equal(lg_file_truncate(w.f, 0), 0);
+    assert_int_equal(lg_file_write(w.f, long_d, sizeof long_d, 0), 0); /* and when there was no key at all yet, and the general one is to be had */
+    w.keys.refuse_study = -ENOKEY;
+    assert_int_equal(lg_file_write(w.f, "STUDY", 5, sizeof long_d), -ENOKEY);
+    assert_int_equal(lg_file_commit(w.f), 0);
+    assert_int_equal(kid_of(&w), 'p');
+    w.keys.refuse_study = 0;
+    w.keys.attached = 0;
+    assert_int_equal(lg_file_write(w.f, "STUDY", 5, sizeof long_d), 0);
+    assert_int_equal(w.keys.attached, 1);
+    for (unsigned k = 0; k < 2; k++) { /* grown before anything is written; closed in between */
+        assert_int_equal(lg_file_truncate(w.f, 0), 0);
+        assert_int_equal(lg_file_write(w.f, "x", 1, 0), 0);
+        assert_int_equal(lg_file_truncate(w.f, 0), 0);
+        assert_int_equal(lg_file_truncate(w.f, 3 * CS), 0);
+        assert_int_equal(lg_file_commit(w.f), 0);
+        assert_int_equal(kid_of(&w), 'g');
+        if (k)
+            assert_int_equal(reopen(&w), 0);
+        assert_int_equal(lg_file_write(w.f, "D STUDY", 7, 0), 0);
+        assert_int_equal(kid_of(&w), 's');
+        assert_int_equal(reopen(&w), 0);
+        assert_int_equal(kid_of(&w), 's');
+        assert_int_equal(lg_file_read(w.f, got, sizeof got, 0), 3 * CS);
+        assert_memory_equal(got, "D STUDY\0\0", 9);
+    }
+    assert_int_equal(lg_file_truncate(w.f, 0), 0);
     assert_int_equal(lg_file_write(w.f, "D", 1, 0), 0); /* and the same when it was closed in between */
     assert_int_equal(reopen(&w), 0);
     assert_int_equal(kid_of(&w), 'g');

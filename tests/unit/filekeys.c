@@ -50,6 +50,8 @@ int lg_keys_study(struct lg_keys *k, const struct lg_study_info *info, struct lg
 {
     (void)info;
     k->asked_study++;
+    if (k->refuse_study)
+        return k->refuse_study;
     return key_for(k, 's', LG_KIND_STUDY, ret);
 }
 int lg_keys_by_id(struct lg_keys *k, const uint8_t kid[LG_ID_LEN], uint32_t version, struct lg_kref **ret)
