@@ -61,8 +61,8 @@ static int catch_up(struct lg_front_audit *a, struct lg_audit_head *tip)
         return rc;
     if (last.n != tip->n + 1 || last.seq != a->asked.seq || memcmp(last.hash, a->asked.hash, LG_MAC_LEN) != 0)
         return --a->unsure ? -EAGAIN : 0;
-    a->unsure = 0;
     rc = lg_audit_head_store(a->log, &last);
+    a->unsure = rc ? 2 : 0;
     return rc ? rc : lg_audit_tip(a->log, tip) ? 0 : -EALREADY;
 }
 

@@ -344,7 +344,10 @@ int lg_audit_head_store(struct lg_audit_log *l, const struct lg_audit_head *h)
     lg_audit_file_name(l->segment, LG_AUDIT_HEADS, name);
     bool fresh = faccessat(l->dirfd, name, F_OK, AT_SYMLINK_NOFOLLOW) != 0;
     int fd = openat(l->dirfd, name, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOFOLLOW, 0600);
-    rc = fd < 0 ? -errno : write(fd, line, len) != (ssize_t)len ? -EIO : 0;
+    off_t end = fd < 0 ? -1 : lseek(fd, 0, SEEK_END);
+    rc = end < 0 ? -errno : write(fd, line, len) != (ssize_t)len ? -EIO : 0;
+    if (rc && end >= 0 && ftruncate(fd, end)) /* a part of a line would spoil the next */
+        rc = -EIO;
     if (!rc)
         l->head = *h;
     int dir = !rc && fresh ? dup(l->dirfd) : -1;
