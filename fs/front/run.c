@@ -184,7 +184,13 @@ static int explain_client(const struct program *p, int rc, const char *socket, c
 static void invalidate(void *arg, uint64_t node)
 {
     struct program *p = arg;
-    pthread_mutex_lock(&p->telling);
+    struct timespec t;
+    do { /* one that waits in it may wait for as long as the mount lives */
+        clock_gettime(CLOCK_REALTIME, &t);
+        t.tv_sec++;
+        if (atomic_load(&p->ending))
+            return;
+    } while (pthread_mutex_timedlock(&p->telling, &t));
     if (!atomic_load(&p->ending))
         fuse_lowlevel_notify_inval_inode(p->front.session, node, 0, 0);
     pthread_mutex_unlock(&p->telling);
@@ -585,10 +591,10 @@ static int end(struct program *p, int code)
     p->stop = true;
     pthread_cond_signal(&p->stop_cond);
     pthread_mutex_unlock(&p->mu);
+    stop_telling(p);
     pthread_join(p->ticker, NULL);
     lg_gone_stop(&p->front);
     lg_pages_stop(&p->front);
-    stop_telling(p);
     fuse_session_unmount(f->session);
     if (p->sweeping)
         pthread_join(p->sweeper, NULL);
