@@ -60,7 +60,7 @@ int lg_ring_open(const char *path, const uint8_t chain[LG_ID_LEN], struct lg_rin
     struct shared *s = r->s;
     uint64_t head = atomic_load(&s->head), tail = atomic_load(&s->tail);
     if (memcmp(s->magic, magic, sizeof magic) != 0 || s->size != sizeof *s || s->group_size != sizeof *s->group || memcmp(s->chain, chain, LG_ID_LEN) != 0 || head < tail ||
-        head - tail > LG_RING_BYTES) {
+        head - tail > LG_RING_BYTES || head > LG_RING_HEAD_MAX) {
         memset(s, 0, offsetof(struct shared, ring));
         s->size = sizeof *s;
         s->group_size = sizeof *s->group;

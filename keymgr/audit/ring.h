@@ -5,6 +5,7 @@
 
 #include "leadglass/audit.h"
 
+#define LG_RING_HEAD_MAX (UINT64_C(1) << 62) /* bytes ever put into it; none ever comes near, and what is found beyond is damage */
 enum { LG_RING_BYTES = 4 << 20, LG_GROUPS = 2048, LG_ENTRY_MAX = 16384 };
 
 /* What is counted together: compared as bytes. */

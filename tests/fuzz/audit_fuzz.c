@@ -240,7 +240,7 @@ static void ring(const uint8_t *d, size_t len)
         x->s->group_size ^= 1;
     if (wrong & 8)
         x->s->chain[3] ^= 1;
-    bool good = !(wrong & 12) && x->s->head >= x->s->tail && x->s->head - x->s->tail <= LG_RING_BYTES;
+    bool good = !(wrong & 12) && x->s->head >= x->s->tail && x->s->head - x->s->tail <= LG_RING_BYTES && x->s->head <= LG_RING_HEAD_MAX;
     lg_ring_close(x, false);
     if (lg_ring_open(ring_file, ring_chain, &x))
         abort();

@@ -91,7 +91,12 @@ static void use(const struct lg_spool_options *o, uint8_t what)
     if (rc)
         abort();
     text[0] = (char)what;
-    if (lg_spool_put(s, text, sizeof text) || lg_spool_sync(s, &note))
+    rc = lg_spool_put(s, text, sizeof text);
+    if (rc == -EOVERFLOW) { /* no number is left, and it is said */
+        lg_spool_close(s);
+        return;
+    }
+    if (rc || lg_spool_sync(s, &note))
         abort();
     lg_spool_state(s, &st);
     if (st.empty || lg_spool_place_cmp(&note.first, &note.end) >= 0)

@@ -308,6 +308,8 @@ static int segment_begin(struct lg_spool *s)
         s->out = -1;
         s->end = (struct lg_spool_place){ s->end.segment + 1, 0 };
     }
+    if (s->end.segment >= LG_SPOOL_SEGMENTS) /* what is put there would not be found again */
+        return -EOVERFLOW;
     name_of(s->end.segment, name);
     int rc = lg_spool_header_make(s->key, s->end.segment, s->out_header);
     if (rc)

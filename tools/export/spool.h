@@ -41,7 +41,7 @@ struct lg_spool;
 int lg_spool_open(const struct lg_spool_options *o, struct lg_spool **ret) LG_MUST;
 void lg_spool_close(struct lg_spool *s);
 
-/* -ENOSPC: full (or the disk is); nothing was put. -E2BIG. */
+/* -ENOSPC: full (or the disk is); nothing was put. -E2BIG. -EOVERFLOW: what was found in the directory left no number for another segment. */
 int lg_spool_put(struct lg_spool *s, const void *data, size_t len) LG_MUST;
 /* Makes durable what was put, and tells what to remember with the position. */
 int lg_spool_sync(struct lg_spool *s, struct lg_spool_note *ret) LG_MUST;
