@@ -26,3 +26,6 @@ target_include_directories(keyring_model_test PRIVATE ${CMAKE_SOURCE_DIR}/keymgr
 target_compile_options(keyring_model_test PRIVATE -U_FORTIFY_SOURCE)
 lg_unit(trim_test SOURCES unit/trim_test.c OBJECTS lg_keyring lg_crypto lg_wire LIBS PkgConfig::OPENSSL PkgConfig::LMDB)
 target_include_directories(trim_test PRIVATE ${CMAKE_SOURCE_DIR}/keymgr/keyring)
+if(LG_SANITIZE)
+  set_tests_properties(keyring_model_test PROPERTIES ENVIRONMENT LG_MODEL_STEPS=5000)
+endif()
