@@ -568,6 +568,13 @@ static void keyed(unsigned how, unsigned more, bool whole)
         MUST(!rc && !findings);
         lg_file_free(f);
     }
+    if (suspects) { /* its last name goes while nobody has it open */
+        uint8_t head[LG_SECTOR];
+        struct lg_s0 now;
+        lg_suspects_gone(&env, fd);
+        if (pread(fd, head, sizeof head, 0) == (ssize_t)sizeof head && !lg_s0_decode(head, &now))
+            MUST(!lg_suspects_has(suspects, now.file_id));
+    }
     lg_suspects_free(suspects);
 }
 
