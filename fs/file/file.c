@@ -144,28 +144,17 @@ void lg_file_close(struct lg_file *f)
     file_end(f);
 }
 
-/* Both locks of a commit; false: a thread that must not wait would have to. */
-static bool commit_lock(struct lg_file *f)
-{
-    if (!lg_later()) {
-        pthread_mutex_lock(&f->commit_mu);
-        pthread_rwlock_wrlock(&f->lock);
-        return true;
-    }
-    if (pthread_mutex_trylock(&f->commit_mu))
-        return false;
-    if (!pthread_rwlock_trywrlock(&f->lock))
-        return true;
-    pthread_mutex_unlock(&f->commit_mu);
-    return false;
-}
-
 int lg_file_commit(struct lg_file *f)
 {
-    if (!commit_lock(f))
+    if (!lg_later())
+        pthread_mutex_lock(&f->commit_mu);
+    else if (pthread_mutex_trylock(&f->commit_mu))
         return -LG_ELATER;
-    int rc = f->dead ? f->dead : f->loaded ? lg_commit(f) : 0;
-    lg_unlock_exclusive(f);
+    int rc = lg_lock_write(f);
+    if (!rc) {
+        rc = f->dead ? f->dead : f->loaded ? lg_commit(f) : 0;
+        lg_unlock_exclusive(f);
+    }
     pthread_mutex_unlock(&f->commit_mu);
     return rc;
 }
@@ -291,11 +280,10 @@ void lg_file_drop_keys(struct lg_file *f, bool discard)
 
 int lg_file_lost(struct lg_file *f, unsigned *seen)
 {
-    if (!lg_later())
-        pthread_rwlock_rdlock(&f->lock);
-    else if (pthread_rwlock_tryrdlock(&f->lock))
-        return -LG_ELATER;
-    int rc = f->n_lost > *seen ? f->lost : 0;
+    int rc = lg_lock_read(f);
+    if (rc)
+        return rc;
+    rc = f->n_lost > *seen ? f->lost : 0;
     *seen = f->n_lost;
     pthread_rwlock_unlock(&f->lock);
     return rc;

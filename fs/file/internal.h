@@ -191,6 +191,10 @@ int lg_o_get(struct lg_file *f, uint64_t i, bool want_old, struct lg_ochunk **re
 /* Plaintext of a whole chunk into out (chunk_size bytes, zero beyond its end). */
 int lg_chunk_load(struct lg_file *f, uint64_t i, uint8_t *out) LG_MUST;
 
+/* ---- load.c: the lock of a thread that may have to leave waiting to another (later.h) ---- */
+int lg_lock_read(struct lg_file *f) LG_MUST;  /* -LG_ELATER: it is not held */
+int lg_lock_write(struct lg_file *f) LG_MUST; /* likewise */
+
 /* ---- decide.c: which key ---- */
 /* Sees the bytes of a write to a file without a key, before they are stored. 0 with f->key still NULL: undecided. */
 int lg_decide_write(struct lg_file *f, const void *buf, size_t len, uint64_t off) LG_MUST;

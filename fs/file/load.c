@@ -338,16 +338,31 @@ void lg_file_settle(struct lg_file *f)
         f->cleared = false;
 }
 
+int lg_lock_read(struct lg_file *f)
+{
+    if (lg_later())
+        return pthread_rwlock_tryrdlock(&f->lock) ? -LG_ELATER : 0;
+    pthread_rwlock_rdlock(&f->lock);
+    return 0;
+}
+
+int lg_lock_write(struct lg_file *f)
+{
+    if (lg_later())
+        return pthread_rwlock_trywrlock(&f->lock) ? -LG_ELATER : 0;
+    pthread_rwlock_wrlock(&f->lock);
+    return 0;
+}
+
 int lg_lock_exclusive(struct lg_file *f)
 {
-    if (!lg_later())
-        pthread_rwlock_wrlock(&f->lock);
-    else if (pthread_rwlock_trywrlock(&f->lock))
-        return -LG_ELATER;
+    int rc = lg_lock_write(f);
+    if (rc)
+        return rc;
     lg_file_settle(f);
     if (!f->loaded)
         lg_file_slow(f);
-    int rc = f->dead ? f->dead : lg_file_load(f);
+    rc = f->dead ? f->dead : lg_file_load(f);
     if (rc)
         lg_unlock_exclusive(f);
     return rc;
@@ -356,14 +371,13 @@ int lg_lock_exclusive(struct lg_file *f)
 int lg_lock_shared(struct lg_file *f)
 {
     for (;;) {
-        if (!lg_later())
-            pthread_rwlock_rdlock(&f->lock);
-        else if (pthread_rwlock_tryrdlock(&f->lock))
-            return -LG_ELATER;
+        int rc = lg_lock_read(f);
+        if (rc)
+            return rc;
         if (f->loaded && !f->dead)
             return 0;
         pthread_rwlock_unlock(&f->lock);
-        int rc = lg_lock_exclusive(f);
+        rc = lg_lock_exclusive(f);
         if (rc)
             return rc;
         lg_unlock_exclusive(f);

@@ -309,9 +309,9 @@ static int write_locked(struct lg_file *f, const uint8_t *buf, size_t len, uint6
     return rc;
 }
 
-/* What is held in memory is bounded: commit, and after a truncation put it in place, so that what follows can go there straight. */
 static bool much(const struct lg_file *f) { return f->n_o_dirty * (uint64_t)f->env->chunk_size > LG_OVERLAY_MAX || f->zero.n + f->hole.n > 1024; }
 
+/* What is held in memory is bounded: commit, and after a truncation put it in place, so that what follows can go there straight. */
 static int relieve(struct lg_file *f)
 {
     if (lg_later()) /* the next write begins with it */
