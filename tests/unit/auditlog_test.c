@@ -3,6 +3,7 @@
 #include <dirent.h>
 #include <fcntl.h>
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdatomic.h>
 #include <stddef.h>
@@ -10,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <sys/wait.h>
@@ -338,6 +340,35 @@ static void cut_files(void **state)
         assert_int_equal(r.verdict, LG_AUDIT_TRUNCATED);
         assert_int_equal(r.problem[0].to, sh->last.seq);
     }
+}
+
+/* ---- no room for a head ---------------------------------------------------------------------------------------------------------------------- */
+
+static void head_without_room(void **state)
+{
+    (void)state;
+    char dir[128];
+    struct lg_audit_options o = options("noroom", dir);
+    struct lg_audit_log *l;
+    struct rlimit was, some;
+    sh->last = (struct lg_audit_head){ .n = 0 };
+    assert_int_equal(lg_audit_open(&o, &sh->last, &l), 0);
+    put(l, 1, 10);
+    assert_int_equal(lg_audit_flush(l, true), 0);
+    assert_int_equal(getrlimit(RLIMIT_FSIZE, &was), 0);
+    some = was;
+    some.rlim_cur = 20; /* bytes of a head's line */
+    signal(SIGXFSZ, SIG_IGN);
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &some), 0);
+    int rc = sign(l);
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &was), 0);
+    assert_true(rc < 0);
+    assert_int_equal(lg_audit_head_store(l, &sh->last), 0); /* whoever signed it is asked again */
+    put(l, 2, 10);
+    assert_int_equal(lg_audit_flush(l, true), 0);
+    assert_int_equal(sign(l), 0);
+    lg_audit_close(l);
+    assert_int_equal(verdict(dir, NULL).verdict, LG_AUDIT_INTACT);
 }
 
 /* ---- killed at every write ---------------------------------------------------------------------------------------------------------------------- */
@@ -809,7 +840,7 @@ static int clean(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = { cmocka_unit_test(cut_everywhere), cmocka_unit_test(cut_files), cmocka_unit_test(kill_everywhere), cmocka_unit_test(kill_twice), cmocka_unit_test(clock_back), cmocka_unit_test(nameless), cmocka_unit_test(found_again),
+    const struct CMUnitTest tests[] = { cmocka_unit_test(cut_everywhere), cmocka_unit_test(cut_files), cmocka_unit_test(head_without_room), cmocka_unit_test(kill_everywhere), cmocka_unit_test(kill_twice), cmocka_unit_test(clock_back), cmocka_unit_test(nameless), cmocka_unit_test(found_again),
                                         cmocka_unit_test(vanished),       cmocka_unit_test(crowded),   cmocka_unit_test(segments),        cmocka_unit_test(two_daemons) };
     snprintf(top, sizeof top, "/dev/shm/lg-auditlog-XXXXXX");
     sh = mmap(NULL, sizeof *sh, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
