@@ -3,7 +3,7 @@
  * Each processor has a ring and one thread, and a handler that blocks there holds up every request of that processor. So a request starts on the
  * ring's thread only if it is not expected to block; one that finds out in time that it would (lg_ring_put_off, lg_ring_try), kinds of request that were
  * seen to take long (a distant lower filesystem), and all while somebody waits for the key manager, run in a pool of threads. Replies go back through the ring's thread: libfuse's part of this
- * is tools/libfuse/uring-dispatch.patch. */
+ * is tools/deps/libfuse-uring-dispatch.patch. */
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/io_uring.h>

@@ -1,4 +1,4 @@
-/* crypto.h: the only door to OpenSSL.
+/* crypto.h: the only door to OpenSSL and, for AES-256-GCM, to libgcrypt.
  *
  * Algorithms: AES-256-GCM (NIST SP 800-38D) for chunks, AES-256-SIV (RFC 5297) for wraps, names and records,
  * HKDF-SHA256 (RFC 5869) for derivation, HMAC-SHA256 (RFC 2104) for MACs, SHA-256, scrypt (RFC 7914), Ed25519 (RFC 8032) for signatures.
@@ -14,7 +14,7 @@
 #define LG_NONCE_LEN 12u
 #define LG_TAG_LEN 16u
 
-/* Fetches every algorithm once. Call after lg_secret_init. -ENOTSUP when OpenSSL lacks one. */
+/* Fetches every algorithm once. Call after lg_secret_init. -ENOTSUP when a library lacks one, or libgcrypt's test of itself fails. */
 int lg_crypto_init(void) LG_MUST;
 
 /* len bytes from getrandom(2). Never fails on a kernel that has booted; -EIO otherwise. */

@@ -17,16 +17,16 @@ enum {
 int lg_crypto_init(void)
 {
     pthread_mutex_lock(&init_lock);
-    if (!lg_alg.gcm) {
+    if (!lg_alg.ready) {
         lg_alg.cbc = EVP_CIPHER_fetch(NULL, "AES-256-CBC", NULL);
         lg_alg.ctr = EVP_CIPHER_fetch(NULL, "AES-256-CTR", NULL);
         lg_alg.ecb = EVP_CIPHER_fetch(NULL, "AES-256-ECB", NULL);
         lg_alg.sha256 = EVP_MD_fetch(NULL, "SHA256", NULL);
         lg_alg.scrypt = EVP_KDF_fetch(NULL, "SCRYPT", NULL);
-        lg_alg.gcm = EVP_CIPHER_fetch(NULL, "AES-256-GCM", NULL);
+        lg_alg.ready = lg_alg.cbc && lg_alg.ctr && lg_alg.ecb && lg_alg.sha256 && lg_alg.scrypt && lg_gcm_init() == 0;
     }
     pthread_mutex_unlock(&init_lock);
-    return lg_alg.gcm && lg_alg.cbc && lg_alg.ctr && lg_alg.ecb && lg_alg.sha256 && lg_alg.scrypt ? 0 : -ENOTSUP;
+    return lg_alg.ready ? 0 : -ENOTSUP;
 }
 
 int lg_random(void *buf, size_t len)

@@ -9,7 +9,7 @@
 #include <sys/random.h>
 #include <sys/resource.h>
 
-#include "leadglass/crypto.h"
+#include "internal.h"
 
 enum {
     HEADER = 16,             /* before each block: its size; keeps 16-byte alignment */
@@ -71,7 +71,7 @@ static unsigned class_of(size_t need)
     return c;
 }
 
-static void *secret_get(size_t len)
+void *lg_secret_get(size_t len)
 {
     size_t need = len + HEADER;
     struct block *b = NULL;
@@ -136,16 +136,35 @@ void *lg_secret_alloc(size_t len)
 {
     if (len == 0 || len > BLOCK_MAX)
         return NULL;
-    void *p = secret_get(len);
+    void *p = lg_secret_get(len);
     if (p)
         memset(p, 0, len); /* blocks come back wiped, but a link may have stood in the header's neighbourhood */
     return p;
 }
 
+void *lg_secret_resize(void *p, size_t len)
+{
+    if (!p)
+        return len ? lg_secret_get(len) : NULL;
+    if (!len) {
+        lg_secret_dealloc(p);
+        return NULL;
+    }
+    size_t have = block_of(p)->size - HEADER;
+    if (have >= len)
+        return p;
+    void *q = lg_secret_get(len);
+    if (q) {
+        memcpy(q, p, have);
+        lg_secret_dealloc(p);
+    }
+    return q;
+}
+
 static void *ossl_malloc(size_t len, const char *file, int line)
 {
     (void)file, (void)line;
-    return len ? secret_get(len) : NULL;
+    return len ? lg_secret_get(len) : NULL;
 }
 static void ossl_free(void *p, const char *file, int line)
 {
@@ -155,21 +174,7 @@ static void ossl_free(void *p, const char *file, int line)
 static void *ossl_realloc(void *p, size_t len, const char *file, int line)
 {
     (void)file, (void)line;
-    if (!p)
-        return len ? secret_get(len) : NULL;
-    if (!len) {
-        lg_secret_dealloc(p);
-        return NULL;
-    }
-    size_t have = block_of(p)->size - HEADER;
-    if (have >= len)
-        return p;
-    void *q = secret_get(len);
-    if (q) {
-        memcpy(q, p, have);
-        lg_secret_dealloc(p);
-    }
-    return q;
+    return lg_secret_resize(p, len);
 }
 
 int lg_secret_init(bool allow_unlocked)

@@ -130,6 +130,48 @@ static void as_openssl_does(void **state)
     EVP_KDF_free(alg);
 }
 
+/* AES-256-GCM as another library has it: lengths around blocks and the strides of vector code, in place and not, one context used for all. */
+static void gcm_as_openssl_does(void **state)
+{
+    (void)state;
+    enum { MOST = 70000 };
+    LG_SECRET_AUTO key = lg_secret_random();
+    static uint8_t pt[MOST], ours[MOST], theirs[MOST], ad[300];
+    uint8_t nonce[LG_NONCE_LEN], tag[LG_TAG_LEN], their_tag[LG_TAG_LEN];
+    struct lg_gcm *g = NULL;
+    EVP_CIPHER_CTX *c = EVP_CIPHER_CTX_new();
+    assert_int_equal(lg_gcm_new(key, &g), 0);
+    assert_int_equal(lg_random(pt, sizeof pt), 0);
+    assert_int_equal(lg_random(ad, sizeof ad), 0);
+    assert_true(EVP_EncryptInit_ex(c, EVP_aes_256_gcm(), NULL, key->b, NULL) > 0);
+    unsigned tried = 0;
+    for (size_t len = 0; len <= MOST; len = len < 1200 ? len + 1 : len + len / 9 - len % 7)
+        for (size_t ad_len = len % 5; ad_len <= sizeof ad; ad_len = 2 * ad_len + 1 + len % 40) {
+            int n = 0;
+            assert_int_equal(lg_random(nonce, sizeof nonce), 0);
+            assert_true(EVP_EncryptInit_ex(c, NULL, NULL, NULL, nonce) > 0 && EVP_EncryptUpdate(c, NULL, &n, ad, (int)ad_len) > 0 &&
+                        EVP_EncryptUpdate(c, theirs, &n, pt, (int)len) > 0 && EVP_EncryptFinal_ex(c, theirs + len, &n) > 0 &&
+                        EVP_CIPHER_CTX_ctrl(c, EVP_CTRL_AEAD_GET_TAG, LG_TAG_LEN, their_tag) > 0);
+            assert_int_equal(lg_gcm_seal(g, nonce, ad, ad_len, pt, len, ours, tag), 0);
+            assert_memory_equal(ours, theirs, len);
+            assert_memory_equal(tag, their_tag, sizeof tag);
+            assert_int_equal(lg_gcm_open(g, nonce, ad, ad_len, theirs, len, theirs, tag), 0);
+            assert_memory_equal(theirs, pt, len);
+            memcpy(theirs, pt, len);
+            assert_int_equal(lg_gcm_seal(g, nonce, ad, ad_len, theirs, len, theirs, tag), 0);
+            assert_memory_equal(theirs, ours, len);
+            assert_memory_equal(tag, their_tag, sizeof tag);
+            tag[len % sizeof tag] ^= 1;
+            assert_int_equal(lg_gcm_open(g, nonce, ad, ad_len, ours, len, theirs, tag), -EBADMSG);
+            for (size_t i = 0; i < len; i++)
+                assert_int_equal(theirs[i], 0);
+            tried++;
+        }
+    assert_true(tried > 5000);
+    EVP_CIPHER_CTX_free(c);
+    lg_gcm_free(g);
+}
+
 /* Many keys at a time are what each is alone; one altered bit among them gives none. */
 static void many_keys(void **state)
 {
@@ -308,6 +350,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(known_answers),
         cmocka_unit_test(as_openssl_does),
+        cmocka_unit_test(gcm_as_openssl_does),
         cmocka_unit_test(many_keys),
         cmocka_unit_test(tampering_is_found),
         cmocka_unit_test(text_and_checksums),
