@@ -139,7 +139,7 @@ void lg_file_close(struct lg_file *f)
         lg_unlock_exclusive(f);
     }
     (void)rc; /* it stays a suspect */
-    if (f->fd >= 0 && !linked(f)) /* nobody will miss it */
+    if (f->fd >= 0 && lg_suspects_has(f->env->suspects, f->s0.file_id) && !linked(f)) /* nobody will miss it */
         lg_suspects_drop(f->env->suspects, f->s0.file_id);
     file_end(f);
 }

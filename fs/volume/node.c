@@ -427,10 +427,8 @@ int lg_node_open_read(struct lg_volume *v, const struct lg_node *n, int flags)
 
 int lg_node_open(struct lg_volume *v, const struct lg_node *n, int flags)
 {
-    int fd = lg_node_open_read(v, n, flags);
-    if (fd >= 0 && !(flags & O_PATH))
-        lg_noatime(fd);
-    return fd;
+    int fd = lg_node_open_read(v, n, flags & O_PATH ? flags : flags | O_NOATIME);
+    return fd == -EPERM ? lg_node_open_read(v, n, flags) : fd; /* of another owner, and this is no privileged process */
 }
 
 int lg_node_dirfd(struct lg_volume *v, struct lg_node *n)

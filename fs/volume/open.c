@@ -6,7 +6,61 @@
 #include "internal.h"
 #include "leadglass/later.h"
 
-int lg_node_file(struct lg_volume *v, struct lg_node *n)
+/* ---- access times ------------------------------------------------------------------------------------------------------------------- */
+
+bool lg_reading_counts(const struct lg_volume *v, int flags) { return !(v->opt.noatime || v->opt.read_only || flags & O_NOATIME); }
+
+/* The filesystem below decides, by its own mount options, whether a read moves the access time: it is shown one, of a byte. By relatime it matters once after each
+ * change, and once a day. */
+static bool read_due(const struct lg_volume *v, struct lg_node *n, int flags)
+{
+    enum { AGAIN_S = 3600 };
+    uint32_t now = (uint32_t)time(NULL);
+    if (!lg_reading_counts(v, flags) || (!v->every_read && now - atomic_load(&n->read_at) < AGAIN_S))
+        return false;
+    atomic_store(&n->read_at, now);
+    return true;
+}
+
+/* fd: without O_NOATIME. */
+static bool read_moves(int fd)
+{
+    struct stat was, is;
+    char byte;
+    return !fstat(fd, &was) && pread(fd, &byte, 1, 0) >= 0 && !fstat(fd, &is) &&
+           (is.st_atim.tv_sec != was.st_atim.tv_sec || is.st_atim.tv_nsec != was.st_atim.tv_nsec);
+}
+
+/* Through a descriptor of its own, as others may read through the file's for themselves. */
+static bool was_read(struct lg_volume *v, struct lg_node *n, int flags)
+{
+    int fd = read_due(v, n, flags) ? lg_node_open_read(v, n, O_RDONLY) : -1;
+    bool moved = fd >= 0 && read_moves(fd);
+    if (fd >= 0)
+        close(fd);
+    return moved;
+}
+
+/* Of a file that nobody else has yet: through its own, which costs no second open. Whether it moved is asked only if somebody may have been told the time. */
+static bool was_read_first(struct lg_volume *v, struct lg_node *n, int fd, int flags)
+{
+    char byte;
+    bool moved = false;
+    if (!read_due(v, n, flags))
+        return false;
+    (void)!fcntl(fd, F_SETFL, 0);
+    if (n->was_open)
+        moved = read_moves(fd);
+    else
+        (void)!pread(fd, &byte, 1, 0);
+    lg_noatime(fd);
+    return moved;
+}
+
+/* ---- opening ------------------------------------------------------------------------------------------------------------------------- */
+
+/* As lg_node_file; for reading: was_read_first, into ret_moved, if it is not open yet. */
+static int file_get(struct lg_volume *v, struct lg_node *n, bool reading, int flags, bool *ret_moved)
 {
     if (!n->f) {
         if (!S_ISREG(n->type))
@@ -20,11 +74,18 @@ int lg_node_file(struct lg_volume *v, struct lg_node *n)
         free(path);
         if (rc)
             return rc;
+        *ret_moved = reading && was_read_first(v, n, fd, flags);
         lg_node_file_set(v, n, f);
         n->id_known = lg_file_kid(n->f, n->kid, &n->key_version);
     }
     n->opens++;
     return 0;
+}
+
+int lg_node_file(struct lg_volume *v, struct lg_node *n)
+{
+    bool moved;
+    return file_get(v, n, false, 0, &moved);
 }
 
 void lg_node_file_done(struct lg_volume *v, struct lg_node *n)
@@ -41,31 +102,6 @@ void lg_node_file_done(struct lg_volume *v, struct lg_node *n)
     n->dirty_since = 0;
 }
 
-/* ---- access times ------------------------------------------------------------------------------------------------------------------- */
-
-bool lg_reading_counts(const struct lg_volume *v, int flags) { return !(v->opt.noatime || v->opt.read_only || flags & O_NOATIME); }
-
-/* The filesystem below decides, by its own mount options, whether a read moves the access time: it is shown one, of a byte, through a descriptor of its own. By
- * relatime it matters once after each change, and once a day. */
-static bool was_read(const struct lg_handle *h, int flags)
-{
-    enum { AGAIN_S = 3600 };
-    uint32_t now = (uint32_t)time(NULL);
-    struct stat was, is;
-    char byte;
-    bool moved = false;
-    if (!lg_reading_counts(h->v, flags) || (!h->v->every_read && now - atomic_load(&h->n->read_at) < AGAIN_S))
-        return false;
-    atomic_store(&h->n->read_at, now);
-    int fd = lg_node_open_read(h->v, h->n, O_RDONLY);
-    if (fd < 0)
-        return false;
-    if (!fstat(fd, &was) && pread(fd, &byte, 1, 0) >= 0 && !fstat(fd, &is))
-        moved = is.st_atim.tv_sec != was.st_atim.tv_sec || is.st_atim.tv_nsec != was.st_atim.tv_nsec;
-    close(fd);
-    return moved;
-}
-
 int lg_volume_open_file(struct lg_volume *v, uint64_t node, int flags, struct lg_handle **ret)
 {
     if (v->opt.read_only && (flags & O_ACCMODE) != O_RDONLY)
@@ -73,7 +109,7 @@ int lg_volume_open_file(struct lg_volume *v, uint64_t node, int flags, struct lg
     struct lg_node *n = lg_node_ref(v, node);
     struct lg_handle *h = n ? calloc(1, sizeof *h) : NULL;
     int rc = !n ? -ESTALE : !h ? -ENOMEM : 0;
-    bool again = false;
+    bool reading = (flags & O_ACCMODE) == O_RDONLY, open = false, moved = false;
     unsigned lost = 0;
     if (!rc) {
         if (!lg_later())
@@ -82,8 +118,8 @@ int lg_volume_open_file(struct lg_volume *v, uint64_t node, int flags, struct lg
             rc = -LG_ELATER;
     }
     if (!rc) {
-        again = n->was_open;
-        rc = lg_node_file(v, n);
+        open = n->f;
+        rc = file_get(v, n, reading, flags, &moved);
         if (!rc && flags & O_TRUNC) {
             rc = lg_file_truncate(n->f, 0);
             n->dirty_since = n->dirty_since ? n->dirty_since : (uint32_t)time(NULL);
@@ -91,7 +127,7 @@ int lg_volume_open_file(struct lg_volume *v, uint64_t node, int flags, struct lg
             if (rc)
                 lg_node_file_done(v, n);
         }
-        if (!rc && lg_file_lost(n->f, &lost) == -LG_ELATER) {
+        if (!rc && open && lg_file_lost(n->f, &lost) == -LG_ELATER) {
             rc = -LG_ELATER;
             lg_later_end(); /* closing is not given back */
             lg_node_file_done(v, n);
@@ -104,8 +140,8 @@ int lg_volume_open_file(struct lg_volume *v, uint64_t node, int flags, struct lg
         return lg_errno(rc);
     }
     *h = (struct lg_handle){ .v = v, .n = n, .flags = flags, .lost = lost };
-    if ((flags & O_ACCMODE) == O_RDONLY)
-        h->read_moved = was_read(h, flags) && again; /* for the first time: what is read will come here */
+    if (reading)
+        h->read_moved = open ? was_read(v, n, flags) : moved;
     *ret = h;
     return 0;
 }
@@ -116,7 +152,7 @@ ssize_t lg_volume_read(struct lg_handle *h, void *buf, size_t len, uint64_t off,
         atomic_fetch_or(&h->n->traits, LG_FILE_PAGED); /* before it is looked at: whoever writes afterwards knows */
     ssize_t n = lg_file_read(h->n->f, buf, len, off);
     if (n >= 0)
-        (void)was_read(h, flags);
+        (void)was_read(h->v, h->n, flags);
     return n < 0 ? lg_errno((int)n) : n;
 }
 
