@@ -22,7 +22,7 @@
 #include "leadglass/crypto.h"
 #include "options.h"
 
-enum { READAHEAD_KB = 508, TICK_S = 1, IDLE_THREADS = 10, EXPIRE_S = 60, ANCHOR_S = 600, ANCHOR_AGAIN_S = 10, ASK_AGAIN_S = 5, FOUND_MS = 10000 };
+enum { READAHEAD_BELOW_KB = 512, TICK_S = 1, IDLE_THREADS = 10, EXPIRE_S = 60, ANCHOR_S = 600, ANCHOR_AGAIN_S = 10, ASK_AGAIN_S = 5, FOUND_MS = 10000 };
 
 struct program {
     struct lg_front_options o;
@@ -44,6 +44,7 @@ struct program {
     pthread_mutex_t telling; /* the kernel, on the watch's thread */
     atomic_bool ending;
     uint8_t vault_id[LG_ID_LEN];
+    uint32_t chunk_size;
     atomic_bool anchor_due, ask_due;
     uint8_t anchor[LG_VAULT_ANCHOR_LEN]; /* to keep; of one thread at a time */
     size_t anchor_len;
@@ -415,9 +416,10 @@ static void obey_quotas(void)
 }
 
 /* The kernel reads ahead 128 KiB unless told otherwise; larger requests cost less each. From 512 KiB on it would make 64 KiB, not 32, of the first few
- * that somebody reads of a file. Best effort. */
-static void raise_readahead(const char *mountpoint)
+ * that somebody reads of a file; and where one request ends and the next begins, whole chunks do, lest both open the same. Best effort. */
+static void raise_readahead(const char *mountpoint, uint32_t chunk_size)
 {
+    unsigned chunk_kb = chunk_size / 1024;
     char device[LG_DEVICE_MAX], path[96], value[16];
     if (!lg_mount_device(mountpoint, device))
         return;
@@ -425,7 +427,7 @@ static void raise_readahead(const char *mountpoint)
     int fd = open(path, O_WRONLY | O_CLOEXEC);
     if (fd < 0)
         return;
-    int n = snprintf(value, sizeof value, "%d", READAHEAD_KB);
+    int n = snprintf(value, sizeof value, "%u", (READAHEAD_BELOW_KB - 1) / chunk_kb * chunk_kb);
     (void)!write(fd, value, (size_t)n);
     close(fd);
 }
@@ -473,6 +475,7 @@ static int open_volume(struct program *p, const char *socket)
     if (rc)
         return explain_client(p, rc, socket, "asking for the vault's keys");
     memcpy(p->vault_id, info.vault_id, LG_ID_LEN);
+    p->chunk_size = info.chunk_size;
     anchor_ask(p); /* before the keyring numbers a session */
     rc = lg_client_session_begin(p->client, info.vault_id, p->mountpoint, p->o.audit.off, &p->session, p->unclean, &p->n_unclean);
     if (rc == -EBUSY)
@@ -662,7 +665,7 @@ static int run(struct program *p, int ready)
     }
     settle(p);
     lg_front_tell_reads(&p->front, p->ticker); /* before anybody asks */
-    raise_readahead(p->mountpoint);
+    raise_readahead(p->mountpoint, p->chunk_size);
     if (ready >= 0) {
         uint8_t ok = EXIT_OK;
         warn_of_descriptors(p); /* who waits for the mount; the log has it as well */

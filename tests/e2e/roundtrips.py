@@ -18,7 +18,7 @@ LIMITS = {  # what one file may cost; of kinds that are not named: nothing
     "listed, and sizes": {},  # a directory's own requests come to less than SLACK for each file
     "stat": {"LOOKUP": 1},
     "first 16 KiB read": OPENED,
-    "slice read": dict(OPENED, READ=2),  # 508 KiB and the rest
+    "slice read": dict(OPENED, READ=2),  # 496 KiB and the rest
     "unlinked after that": {"UNLINK": 1, "GETATTR": 1},
 }
 SLACK = 0.15
@@ -39,7 +39,7 @@ class Counted:
         assert self.fs.poll() is None, read(self.log).decode(errors="replace")[-1000:]
         dev = os.stat(self.at).st_dev
         bdi = "/sys/class/bdi/%d:%d/read_ahead_kb" % (os.major(dev), os.minor(dev))
-        if os.access(bdi, os.R_OK) and int(read(bdi)) < 508:  # where /sys cannot be written the mount does without
+        if os.access(bdi, os.R_OK) and int(read(bdi)) < 496:  # where /sys cannot be written the mount does without
             LIMITS["slice read"]["READ"] = SLICE // 1024 // int(read(bdi)) + 1
 
     def count(self):
