@@ -254,4 +254,17 @@ p = os.path.join(m, "t", "slice0")
 through(p, os.O_RDONLY, get)
 assert moved(p)
 w.umount()
+for p in all_of(w.path("vault/root")):
+    if os.path.isfile(p) and not os.path.islink(p):
+        with open(p, "r+b") as f:
+            for slot in (1, 2):  # neither commit slot is one any more
+                f.seek(slot * 512 + 100)
+                f.write(b"damage")
+    age(p)
+m = w.mount()
+for p in all_of(m):
+    if os.path.isfile(p) and not os.path.islink(p):
+        raises(errno.EIO, os.open, p, os.O_RDONLY)
+stand("an open that was refused")
+w.umount()
 print("ok")

@@ -1,7 +1,7 @@
-"""How many requests of the kernel one file costs, by kind: a round trip more shows here, and hardly in a rate. libfuse's debugging output names each request, so nothing is
-needed of the kernel but FUSE. The files are those of an archive's traffic: slices written under a temporary name and renamed, then looked at, opened, read and removed,
+"""How many requests of the kernel one file costs, by kind, and how many calls of the filesystem below: one more shows here, and hardly in a rate. libfuse's debugging output names each
+request, and what is preloaded into leadglass-fs counts its calls (countcalls.c), so nothing is needed of the kernel but FUSE. The files are those of an archive's traffic: slices written under a temporary name and renamed, then looked at, opened, read and removed,
 each phase with nothing in the kernel's caches. docs/PERFORMANCE.md has the sums beside those of other filesystems."""
-import os, re, sys
+import os, re, struct, sys, time
 from collections import Counter
 from lib import *
 
@@ -21,19 +21,32 @@ LIMITS = {  # what one file may cost; of kinds that are not named: nothing
     "slice read": dict(OPENED, READ=2),  # 496 KiB and the rest
     "unlinked after that": {"UNLINK": 1, "GETATTR": 1},
 }
-SLACK = 0.15
+KINDS = "open", "close", "stat", "read", "write", "fcntl", "handle", "unlink", "rename", "times"  # as in countcalls.c
+LOOKED_UP = {"handle": 1, "stat": 1}
+HEAD = {"handle": 1, "stat": 2, "open": 1, "read": 3, "fcntl": 2, "close": 1}  # read: the header, a byte for the access time below, chunks
+BELOW = {  # the same of calls below; what is created has no limits here
+    "listed, and sizes": LOOKED_UP,
+    "stat": LOOKED_UP,
+    "first 16 KiB read": HEAD,
+    "slice read": dict(HEAD, read=2 + 5),  # 128 KiB at a time; 496 KiB, and the rest
+    "unlinked after that": {"unlink": 1, "stat": 2},  # stat: which inode it is, and the directory that has changed
+}
+SHIM = os.path.join(BIN, "countcalls.so")
+SLACK, OTHERS = 0.15, 4  # OTHERS: calls of a kind that the mount's own clock makes in a second, at most
 
 
 class Counted:
     """A mount in the foreground whose every request is printed."""
 
     def __init__(self, transport):
-        self.transport, self.log, self.at = transport, w.path("requests.log"), w.path("mnt")
+        self.transport, self.log, self.at, self.calls = transport, w.path("requests.log"), w.path("mnt"), w.path("calls")
         os.makedirs(self.at, exist_ok=True)
+        write(self.calls, bytes(8 * len(KINDS)))
+        counting = {"LD_PRELOAD": SHIM, "LG_CALLS": self.calls} if os.path.exists(SHIM) else {}
         with open(self.log, "wb") as log:
-            self.fs = w.spawn([os.path.join(BIN, "leadglass-fs"), "--debug", "-o",
-                               "entry_timeout=3600,attr_timeout=3600,transport=" + transport,
-                                                                                              w.path("vault-" + transport), self.at], stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+            self.fs = w.spawn(["env", *("%s=%s" % x for x in counting.items()), os.path.join(BIN, "leadglass-fs"), "--debug", "-o",
+                               "entry_timeout=3600,attr_timeout=3600,transport=" + transport, w.path("vault-" + transport), self.at],
+                              stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         w.mounts.append("mnt")
         wait_for(lambda: self.fs.poll() is not None or os.path.ismount(self.at))
         assert self.fs.poll() is None, read(self.log).decode(errors="replace")[-1000:]
@@ -41,13 +54,17 @@ class Counted:
         bdi = "/sys/class/bdi/%d:%d/read_ahead_kb" % (os.major(dev), os.minor(dev))
         if os.access(bdi, os.R_OK) and int(read(bdi)) < 496:  # where /sys cannot be written the mount does without
             LIMITS["slice read"]["READ"] = SLICE // 1024 // int(read(bdi)) + 1
+            BELOW["slice read"]["read"] = 2 + 2 * LIMITS["slice read"]["READ"] + SLICE // 131072
 
     def count(self):
         return Counter(re.findall(r"opcode: (\w+) \(", read(self.log).decode(errors="replace")))
 
+    def below(self):
+        return Counter(dict(zip(KINDS, struct.unpack("%dQ" % len(KINDS), read(self.calls)))))
+
     def cost(self, what, opened, work):
         """Of work, which opens so many files for each of FILES, for one of them."""
-        before = self.count()
+        before, below, began = self.count(), self.below(), time.monotonic()
         for i in range(FILES):
             work(i)
         wait_for(lambda: (self.count() - before)["RELEASE"] >= opened * FILES)  # the last that it sends, and it does not wait for it
@@ -56,6 +73,11 @@ class Counted:
         print("%-5s %-20s %5.2f  %s" % (self.transport, what, sum(each.values()), "  ".join("%s %.2f" % x for x in each.items())), flush=True)
         above = {k: n for k, n in each.items() if n > LIMITS[what].get(k, 0) + SLACK}
         assert not above, (self.transport, what, "requests for each file above their limits", above, LIMITS[what])
+        each = {k: n / FILES for k, n in sorted((self.below() - below).items())}
+        print("%-5s %-20s %5.2f  %s" % ("below", "", sum(each.values()), "  ".join("%s %.2f" % x for x in each.items())), flush=True)
+        slack = SLACK + OTHERS * (time.monotonic() - began) / FILES
+        above = {k: n for k, n in each.items() if what in BELOW and n > BELOW[what].get(k, 0) + slack}
+        assert not above, (self.transport, what, "calls below for each file above their limits", above, BELOW[what])
 
     def umount(self):
         w.umount()
