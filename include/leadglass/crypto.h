@@ -14,7 +14,7 @@
 #define LG_NONCE_LEN 12u
 #define LG_TAG_LEN 16u
 
-/* Fetches every algorithm once. Call after lg_secret_init. -ENOTSUP when a library lacks one, or libgcrypt's test of itself fails. */
+/* Fetches every algorithm once. Call after lg_secret_init. -ENOTSUP when a library lacks one, or AES-256-GCM gives another answer than the known one. */
 int lg_crypto_init(void) LG_MUST;
 
 /* len bytes from getrandom(2). Never fails on a kernel that has booted; -EIO otherwise. */

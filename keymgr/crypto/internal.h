@@ -15,7 +15,7 @@ struct lg_algorithms {
 };
 extern struct lg_algorithms lg_alg;
 
-/* AES-256-GCM made ready, libgcrypt's self-test of AES run: once, from lg_crypto_init. -ENOTSUP */
+/* AES-256-GCM made ready, tested against a known answer: once, from lg_crypto_init. -ENOTSUP */
 int lg_gcm_init(void) LG_MUST;
 
 /* Secret memory of any length, not zeroed, and what realloc does with it: what libraries allocate goes here. lg_secret_dealloc frees it. */

@@ -13,6 +13,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #include "leadglass/bytes.h"
@@ -318,6 +319,52 @@ static void memory_is_guarded(void **state)
     assert_null(lg_secret_alloc(2 * 1024 * 1024));
 }
 
+/* How often what stands at what is found in this process's own writable memory that is locked [1], or is not [0]. */
+static void look_for(const uint8_t *what, size_t len, unsigned found[2])
+{
+    enum { PIECE = 256 * 1024 };
+    FILE *f = fopen("/proc/self/smaps", "r");
+    uint8_t *buf = lg_secret_alloc(PIECE);
+    char line[512], perm[8] = "";
+    unsigned long from = 0, to = 0, a, b;
+    found[0] = found[1] = 0;
+    assert_non_null(f);
+    assert_non_null(buf);
+    while (fgets(line, sizeof line, f))
+        if (sscanf(line, "%lx-%lx %7s", &a, &b, perm) == 3)
+            from = a, to = b;
+        else if (strncmp(line, "VmFlags:", 8) == 0 && strncmp(perm, "rw", 2) == 0 && to - from < 1ul << 28)
+            for (unsigned long at = from; at < to; at += PIECE - len + 1) {
+                lg_wipe(buf, PIECE); /* it comes by, too */
+                struct iovec here = { buf, PIECE }, there = { (void *)at, to - at < PIECE ? to - at : PIECE };
+                ssize_t n = process_vm_readv(getpid(), &here, 1, &there, 1, 0);
+                for (uint8_t *p = buf; n > 0 && (p = memmem(p, (size_t)(buf + n - p), what, len)); p++)
+                    found[strstr(line, " lo") != NULL]++;
+            }
+    fclose(f);
+    lg_wipe(buf, PIECE);
+    lg_secret_dealloc(buf);
+}
+
+/* While a key is in use, and its contexts wait for the next call, it stands in locked memory and nowhere else; when it is freed, nowhere. */
+static void keys_stay_in_locked_memory(void **state)
+{
+    (void)state;
+    LG_SECRET_AUTO key = lg_secret_random();
+    struct lg_gcm *g = NULL;
+    uint8_t nonce[LG_NONCE_LEN] = { 1 }, tag[LG_TAG_LEN], text[100] = "text";
+    unsigned found[2];
+    assert_int_equal(lg_gcm_new(key, &g), 0);
+    assert_int_equal(lg_gcm_seal(g, nonce, "ad", 2, text, sizeof text, text, tag), 0);
+    look_for(key->b, LG_KEY_LEN, found);
+    assert_int_equal(found[0], 0);
+    assert_true(found[1] >= 2); /* ours, the copy of it; expanded it begins with itself, mostly */
+    lg_gcm_free(g);
+    look_for(key->b, LG_KEY_LEN, found);
+    assert_int_equal(found[0], 0);
+    assert_int_equal(found[1], 1);
+}
+
 /* RFC 8032 section 7.1, test 2. */
 static void test_sign(void **state)
 {
@@ -355,6 +402,7 @@ int main(void)
         cmocka_unit_test(tampering_is_found),
         cmocka_unit_test(text_and_checksums),
         cmocka_unit_test(memory_is_guarded),
+        cmocka_unit_test(keys_stay_in_locked_memory),
         cmocka_unit_test(test_sign),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
