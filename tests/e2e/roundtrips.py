@@ -17,6 +17,7 @@ LIMITS = {  # what one file may cost; of kinds that are not named: nothing
     "4 KiB created": dict(MADE, WRITE=1),
     "listed, and sizes": {},  # a directory's own requests come to less than SLACK for each file
     "stat": {"LOOKUP": 1},
+    "missing, asked 10 times": {"LOOKUP": 1},  # that there is none is kept as well
     "first 16 KiB read": OPENED,
     "slice read": dict(OPENED, READ=2),  # 496 KiB and the rest
     "unlinked after that": {"UNLINK": 1, "GETATTR": 1},
@@ -70,7 +71,7 @@ class Counted:
         wait_for(lambda: (self.count() - before)["RELEASE"] >= opened * FILES)  # the last that it sends, and it does not wait for it
         got = self.count() - before
         each = {k: n / FILES for k, n in sorted(got.items()) if k not in UNWAITED}
-        print("%-5s %-20s %5.2f  %s" % (self.transport, what, sum(each.values()), "  ".join("%s %.2f" % x for x in each.items())), flush=True)
+        print("%-5s %-24s %5.2f  %s" % (self.transport, what, sum(each.values()), "  ".join("%s %.2f" % x for x in each.items())), flush=True)
         above = {k: n for k, n in each.items() if n > LIMITS[what].get(k, 0) + SLACK}
         assert not above, (self.transport, what, "requests for each file above their limits", above, LIMITS[what])
         each = {k: n / FILES for k, n in sorted((self.below() - below).items())}
@@ -123,6 +124,7 @@ def phases(transport):
 
     cold("listed, and sizes", 0, lambda i: i or [e.stat() for e in os.scandir(top)])
     cold("stat", 0, lambda i: os.stat(top + "/%d.dcm" % i))
+    cold("missing, asked 10 times", 0, lambda i: [raises(errno.ENOENT, os.stat, top + "/missing-%d.dcm" % i) for _ in range(10)])
     cold("first 16 KiB read", 1, look(16384, top))
     cold("slice read", 1, look(SLICE, top))
     m.cost("unlinked after that", 0, lambda i: os.unlink(top + "/%d.dcm" % i))
