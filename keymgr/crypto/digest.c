@@ -1,6 +1,10 @@
 /* Algorithms, randomness, hashes, MACs, derivation. */
+/* SHA-256 by the functions that OpenSSL 3 calls deprecated: a digest context of its provider costs an allocation and a dozen calls for each message, which is more
+ * than to hash what is hashed here. */
+#define OPENSSL_SUPPRESS_DEPRECATED
 #include "leadglass/crypto.h"
 
+#include <openssl/sha.h>
 #include <pthread.h>
 #include <string.h>
 #include <sys/random.h>
@@ -19,11 +23,9 @@ int lg_crypto_init(void)
     pthread_mutex_lock(&init_lock);
     if (!lg_alg.ready) {
         lg_alg.cbc = EVP_CIPHER_fetch(NULL, "AES-256-CBC", NULL);
-        lg_alg.ctr = EVP_CIPHER_fetch(NULL, "AES-256-CTR", NULL);
         lg_alg.ecb = EVP_CIPHER_fetch(NULL, "AES-256-ECB", NULL);
-        lg_alg.sha256 = EVP_MD_fetch(NULL, "SHA256", NULL);
         lg_alg.scrypt = EVP_KDF_fetch(NULL, "SCRYPT", NULL);
-        lg_alg.ready = lg_alg.cbc && lg_alg.ctr && lg_alg.ecb && lg_alg.sha256 && lg_alg.scrypt && lg_gcm_init() == 0;
+        lg_alg.ready = lg_alg.cbc && lg_alg.ecb && lg_alg.scrypt && lg_gcm_init() == 0;
     }
     pthread_mutex_unlock(&init_lock);
     return lg_alg.ready ? 0 : -ENOTSUP;
@@ -45,34 +47,56 @@ int lg_random(void *buf, size_t len)
     return 0;
 }
 
-/* HMAC (RFC 2104) over two strings, concatenated, spelled out on the digest that is fetched already: OpenSSL 3.0's own, and HKDF on top of it, look the digest up
- * by its name each time, which costs more than the hashing. */
-static int hmac_with(EVP_MD_CTX *c, const uint8_t key[LG_KEY_LEN], const void *a, size_t a_len, const void *b, size_t b_len, uint8_t out[LG_MAC_LEN])
+/* HMAC (RFC 2104) under one key: the hashes that have seen its padded halves. */
+struct hmac {
+    SHA256_CTX inner, outer;
+};
+
+static void hmac_key(struct hmac *h, const uint8_t key[LG_KEY_LEN])
 {
     enum { BLOCK = 64 };
-    uint8_t in[BLOCK], outer[BLOCK], inner[LG_MAC_LEN];
+    uint8_t in[BLOCK], out[BLOCK];
     memset(in, 0x36, sizeof in);
-    memset(outer, 0x5c, sizeof outer);
+    memset(out, 0x5c, sizeof out);
     for (unsigned i = 0; i < LG_KEY_LEN; i++) {
         in[i] ^= key[i];
-        outer[i] ^= key[i];
+        out[i] ^= key[i];
     }
-    int ok = EVP_DigestInit_ex2(c, lg_alg.sha256, NULL) > 0 && EVP_DigestUpdate(c, in, sizeof in) > 0 && EVP_DigestUpdate(c, a, a_len) > 0 &&
-             EVP_DigestUpdate(c, b, b_len) > 0 && EVP_DigestFinal_ex(c, inner, NULL) > 0 && EVP_DigestInit_ex2(c, lg_alg.sha256, NULL) > 0 &&
-             EVP_DigestUpdate(c, outer, sizeof outer) > 0 && EVP_DigestUpdate(c, inner, sizeof inner) > 0 && EVP_DigestFinal_ex(c, out, NULL) > 0;
+    SHA256_Init(&h->inner);
+    SHA256_Update(&h->inner, in, sizeof in);
+    SHA256_Init(&h->outer);
+    SHA256_Update(&h->outer, out, sizeof out);
     lg_wipe(in, sizeof in);
-    lg_wipe(outer, sizeof outer);
-    lg_wipe(inner, sizeof inner);
-    return ok ? 0 : -ENOMEM;
+    lg_wipe(out, sizeof out);
 }
 
-static int extract(EVP_MD_CTX *c, const struct lg_secret *key, uint8_t prk[LG_MAC_LEN])
+/* Of two strings, concatenated; may be out itself. */
+static void hmac_of(const struct hmac *h, const void *a, size_t a_len, const void *b, size_t b_len, uint8_t out[LG_MAC_LEN])
+{
+    SHA256_CTX c = h->inner;
+    uint8_t inner[LG_MAC_LEN];
+    SHA256_Update(&c, a, a_len);
+    SHA256_Update(&c, b, b_len);
+    SHA256_Final(inner, &c);
+    c = h->outer;
+    SHA256_Update(&c, inner, sizeof inner);
+    SHA256_Final(out, &c);
+    lg_wipe(&c, sizeof c);
+    lg_wipe(inner, sizeof inner);
+}
+
+/* HKDF (RFC 5869) without salt. What is extracted is only ever a key of HMAC. */
+static void extract(struct hmac *prk, const struct lg_secret *key)
 {
     static const uint8_t no_salt[LG_KEY_LEN];
-    return hmac_with(c, no_salt, key->b, sizeof key->b, "", 0, prk);
+    uint8_t b[LG_MAC_LEN];
+    hmac_key(prk, no_salt);
+    hmac_of(prk, key->b, sizeof key->b, "", 0, b);
+    hmac_key(prk, b);
+    lg_wipe(b, sizeof b);
 }
 
-static int expand(EVP_MD_CTX *c, const uint8_t prk[LG_MAC_LEN], const char *label, const void *ctx, size_t ctx_len, void *out, size_t out_len)
+static int expand(const struct hmac *prk, const char *label, const void *ctx, size_t ctx_len, void *out, size_t out_len)
 {
     uint8_t info[INFO_MAX + 1], t[LG_MAC_LEN], *to = out;
     size_t label_len = strlen(label) + 1, len = label_len + ctx_len;
@@ -81,41 +105,35 @@ static int expand(EVP_MD_CTX *c, const uint8_t prk[LG_MAC_LEN], const char *labe
     memcpy(info, label, label_len);
     if (ctx_len)
         memcpy(info + label_len, ctx, ctx_len);
-    int rc = 0;
-    for (uint8_t n = 1; !rc && out_len; n++) {
+    for (uint8_t n = 1; out_len; n++) {
         size_t m = out_len < sizeof t ? out_len : sizeof t;
         info[len] = n;
-        rc = hmac_with(c, prk, t, n > 1 ? sizeof t : 0, info, len + 1, t);
-        if (!rc)
-            memcpy(to, t, m);
+        hmac_of(prk, t, n > 1 ? sizeof t : 0, info, len + 1, t);
+        memcpy(to, t, m);
         to += m;
         out_len -= m;
     }
     lg_wipe(t, sizeof t);
-    return rc;
+    return 0;
 }
 
 int lg_derive_bytes(const struct lg_secret *key, const char *label, const void *ctx, size_t ctx_len, void *out, size_t out_len)
 {
-    uint8_t prk[LG_MAC_LEN];
-    EVP_MD_CTX *c = EVP_MD_CTX_new();
-    int rc = c ? extract(c, key, prk) : -ENOMEM;
-    if (!rc)
-        rc = expand(c, prk, label, ctx, ctx_len, out, out_len);
-    EVP_MD_CTX_free(c);
-    lg_wipe(prk, sizeof prk);
+    struct hmac prk;
+    extract(&prk, key);
+    int rc = expand(&prk, label, ctx, ctx_len, out, out_len);
+    lg_wipe(&prk, sizeof prk);
     return rc;
 }
 
 int lg_derive_all(const struct lg_secret *key, const struct lg_derived *d, unsigned n)
 {
-    uint8_t prk[LG_MAC_LEN];
-    EVP_MD_CTX *c = EVP_MD_CTX_new();
-    int rc = c ? extract(c, key, prk) : -ENOMEM;
+    struct hmac prk;
+    int rc = 0;
+    extract(&prk, key);
     for (unsigned i = 0; !rc && i < n; i++)
-        rc = expand(c, prk, d[i].label, d[i].ctx, d[i].ctx_len, d[i].out, d[i].out_len);
-    EVP_MD_CTX_free(c);
-    lg_wipe(prk, sizeof prk);
+        rc = expand(&prk, d[i].label, d[i].ctx, d[i].ctx_len, d[i].out, d[i].out_len);
+    lg_wipe(&prk, sizeof prk);
     return rc;
 }
 
@@ -126,19 +144,22 @@ int lg_derive(const struct lg_secret *key, const char *label, const void *ctx, s
 
 int lg_sha256_2(const void *a, size_t a_len, const void *b, size_t b_len, uint8_t out[LG_MAC_LEN])
 {
-    EVP_MD_CTX *c = EVP_MD_CTX_new();
-    int ok = c && EVP_DigestInit_ex2(c, lg_alg.sha256, NULL) > 0 && EVP_DigestUpdate(c, a, a_len) > 0 &&
-             EVP_DigestUpdate(c, b, b_len) > 0 && EVP_DigestFinal_ex(c, out, NULL) > 0;
-    EVP_MD_CTX_free(c);
-    return ok ? 0 : -ENOMEM;
+    SHA256_CTX c;
+    SHA256_Init(&c);
+    SHA256_Update(&c, a, a_len);
+    SHA256_Update(&c, b, b_len);
+    SHA256_Final(out, &c);
+    lg_wipe(&c, sizeof c);
+    return 0;
 }
 
 int lg_sha256(const void *data, size_t len, uint8_t out[LG_MAC_LEN]) { return lg_sha256_2(data, len, "", 0, out); }
 
 int lg_hmac(const struct lg_secret *key, const void *data, size_t len, uint8_t out[LG_MAC_LEN])
 {
-    EVP_MD_CTX *c = EVP_MD_CTX_new();
-    int rc = c ? hmac_with(c, key->b, data, len, "", 0, out) : -ENOMEM;
-    EVP_MD_CTX_free(c);
-    return rc;
+    struct hmac h;
+    hmac_key(&h, key->b);
+    hmac_of(&h, data, len, "", 0, out);
+    lg_wipe(&h, sizeof h);
+    return 0;
 }

@@ -8,8 +8,7 @@
 #include "leadglass/crypto.h"
 
 struct lg_algorithms {
-    EVP_CIPHER *cbc, *ctr, *ecb;
-    EVP_MD *sha256;
+    EVP_CIPHER *cbc, *ecb;
     EVP_KDF *scrypt;
     bool ready; /* all of them, and libgcrypt */
 };

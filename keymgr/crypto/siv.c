@@ -1,5 +1,6 @@
-/* AES-256-SIV (RFC 5297): wraps, names, records. S2V and the counter are spelled out on AES-256 CBC and CTR: in OpenSSL 3.0 a used SIV context keeps its S2V
- * state, so each message wants a copy of a keyed one, and that costs ten times what sealing a name does. */
+/* AES-256-SIV (RFC 5297): wraps, names, records. S2V and the counter are spelled out on AES-256 CBC and ECB: in OpenSSL 3.0 a used SIV context keeps its S2V
+ * state, so each message wants a copy of a keyed one, and that costs ten times what sealing a name does. Nor is a context given another IV: that costs more than
+ * the blocks of a name do. */
 #include "leadglass/crypto.h"
 
 #include <limits.h>
@@ -12,7 +13,9 @@ enum { BLOCK = 16, IDLE_MAX = 4 };
 
 /* One thread's at a time. */
 struct ciphers {
-    EVP_CIPHER_CTX *mac, *ctr; /* CBC under the first half of the key, CTR under the second */
+    EVP_CIPHER_CTX *mac, *ecb; /* CBC under the first half of the key; what makes the counter's blocks under the second */
+    uint8_t at[BLOCK];         /* the block that mac ended with, and goes on from */
+    bool fresh, broken;        /* fresh: what comes next is the first of a message. broken: where mac stands is not known */
 };
 
 struct lg_siv {
@@ -27,7 +30,7 @@ struct lg_siv {
 static void ciphers_free(struct ciphers *c)
 {
     EVP_CIPHER_CTX_free(c->mac);
-    EVP_CIPHER_CTX_free(c->ctr);
+    EVP_CIPHER_CTX_free(c->ecb);
 }
 
 static int ciphers_take(struct lg_siv *s, struct ciphers *ret)
@@ -41,12 +44,13 @@ static int ciphers_take(struct lg_siv *s, struct ciphers *ret)
     pthread_mutex_unlock(&s->lock);
     if (got)
         return 0;
-    struct ciphers c = { EVP_CIPHER_CTX_new(), EVP_CIPHER_CTX_new() };
-    if (!c.mac || !c.ctr || EVP_CipherInit_ex2(c.mac, lg_alg.cbc, s->key, NULL, 1, NULL) <= 0 || EVP_CipherInit_ex2(c.ctr, lg_alg.ctr, s->key + LG_KEY_LEN, NULL, 1, NULL) <= 0) {
+    struct ciphers c = { .mac = EVP_CIPHER_CTX_new(), .ecb = EVP_CIPHER_CTX_new() };
+    if (!c.mac || !c.ecb || EVP_CipherInit_ex2(c.mac, lg_alg.cbc, s->key, c.at, 1, NULL) <= 0 || EVP_CipherInit_ex2(c.ecb, lg_alg.ecb, s->key + LG_KEY_LEN, NULL, 1, NULL) <= 0) {
         ciphers_free(&c);
         return -ENOMEM;
     }
     EVP_CIPHER_CTX_set_padding(c.mac, 0);
+    EVP_CIPHER_CTX_set_padding(c.ecb, 0);
     *ret = c;
     return 0;
 }
@@ -54,7 +58,7 @@ static int ciphers_take(struct lg_siv *s, struct ciphers *ret)
 static void ciphers_give(struct lg_siv *s, struct ciphers *c)
 {
     pthread_mutex_lock(&s->lock);
-    bool kept = s->n < IDLE_MAX;
+    bool kept = s->n < IDLE_MAX && !c->broken;
     if (kept)
         s->idle[s->n++] = *c;
     pthread_mutex_unlock(&s->lock);
@@ -77,52 +81,51 @@ static void xor_block(uint8_t to[BLOCK], const uint8_t *from)
         to[i] ^= from[i];
 }
 
-/* CBC goes on from what went before. out is its last block. */
-static bool chain(EVP_CIPHER_CTX *c, const uint8_t *in, size_t len, uint8_t out[BLOCK])
+/* Goes on from what went before. out is the last block. The IV of a message, which is zero, takes the place of the block before it. */
+static bool chain(struct ciphers *c, const uint8_t *in, size_t len, uint8_t out[BLOCK])
 {
     uint8_t part[16 * BLOCK];
-    bool ok = true;
-    for (int got; ok && len; in += got, len -= (size_t)got) {
+    for (int got; len && !c->broken; in += got, len -= (size_t)got) {
         int n = len < sizeof part ? (int)len : (int)sizeof part;
-        ok = EVP_CipherUpdate(c, part, &got, in, n) > 0 && got == n;
-        if (ok)
-            memcpy(out, part + n - BLOCK, BLOCK);
-        else
-            got = n;
+        memcpy(part, in, (size_t)n);
+        if (c->fresh)
+            xor_block(part, c->at);
+        c->fresh = false;
+        c->broken = EVP_CipherUpdate(c->mac, part, &got, part, n) <= 0 || got != n;
+        got = n;
+        memcpy(c->at, part + n - BLOCK, BLOCK);
+        memcpy(out, c->at, BLOCK);
     }
     lg_wipe(part, sizeof part);
-    return ok;
+    return !c->broken;
 }
 
-static bool begin(EVP_CIPHER_CTX *c)
-{
-    static const uint8_t iv[BLOCK];
-    return EVP_CipherInit_ex2(c, NULL, NULL, iv, 1, NULL) > 0;
-}
+static void begin(struct ciphers *c) { c->fresh = true; }
 
 /* AES-CMAC (NIST SP 800-38B) of in, whose last block (16 bytes, or less: padded) is given apart. */
-static bool cmac(const struct lg_siv *s, EVP_CIPHER_CTX *c, const uint8_t *in, size_t whole, const uint8_t *last, size_t last_len, uint8_t out[BLOCK])
+static bool cmac(const struct lg_siv *s, struct ciphers *c, const uint8_t *in, size_t whole, const uint8_t *last, size_t last_len, uint8_t out[BLOCK])
 {
     uint8_t b[BLOCK] = { 0 };
     memcpy(b, last, last_len);
     if (last_len < BLOCK)
         b[last_len] = 0x80;
     xor_block(b, s->sub[last_len < BLOCK]);
-    bool ok = begin(c) && chain(c, in, whole, out) && chain(c, b, BLOCK, out);
+    begin(c);
+    bool ok = chain(c, in, whole, out) && chain(c, b, BLOCK, out);
     lg_wipe(b, sizeof b);
     return ok;
 }
 
 static size_t before_last(size_t len) { return len ? (len - 1) / BLOCK * BLOCK : 0; }
 
-static bool cmac_all(const struct lg_siv *s, EVP_CIPHER_CTX *c, const uint8_t *in, size_t len, uint8_t out[BLOCK])
+static bool cmac_all(const struct lg_siv *s, struct ciphers *c, const uint8_t *in, size_t len, uint8_t out[BLOCK])
 {
     size_t whole = before_last(len);
     return cmac(s, c, in, whole, in + whole, len - whole, out);
 }
 
 /* The synthetic IV of pt under one or two strings of associated data. */
-static bool s2v(const struct lg_siv *s, EVP_CIPHER_CTX *c, const void *ad, size_t ad_len, const char *ad2, const uint8_t *pt, size_t len, uint8_t v[BLOCK])
+static bool s2v(const struct lg_siv *s, struct ciphers *c, const void *ad, size_t ad_len, const char *ad2, const uint8_t *pt, size_t len, uint8_t v[BLOCK])
 {
     uint8_t d[BLOCK], m[BLOCK], end[2 * BLOCK] = { 0 };
     memcpy(d, s->zero, BLOCK);
@@ -141,31 +144,49 @@ static bool s2v(const struct lg_siv *s, EVP_CIPHER_CTX *c, const void *ad, size_
         xor_block(end, d);
         ok = cmac(s, c, NULL, 0, end, BLOCK, v);
     } else if (ok) { /* d goes to the last 16 bytes, which lie in the last two blocks */
-        size_t whole = before_last(len), from = whole ? whole - BLOCK : 0;
-        memcpy(end, pt + from, len - from);
-        xor_block(end + (len - BLOCK - from), d);
-        if (whole)
-            ok = begin(c) && chain(c, pt, from, v) && chain(c, end, BLOCK, v);
-        uint8_t *last = end + (whole ? BLOCK : 0);
-        size_t last_len = len - whole;
-        if (last_len < BLOCK)
-            last[last_len] = 0x80;
-        xor_block(last, s->sub[last_len < BLOCK]);
-        ok = ok && (whole || begin(c)) && chain(c, last, BLOCK, v);
+        size_t last = len > BLOCK ? BLOCK : 0, from = len > BLOCK ? before_last(len) - BLOCK : 0, n = len - from - last;
+        memcpy(end, pt + from, last + n);
+        if (n < BLOCK)
+            end[last + n] = 0x80;
+        xor_block(end + last, s->sub[n < BLOCK]);
+        xor_block(end + (last ? n : 0), d);
+        begin(c);
+        ok = chain(c, pt, from, v) && chain(c, end, last + BLOCK, v);
     }
     lg_wipe(d, sizeof d);
     lg_wipe(end, sizeof end);
     return ok;
 }
 
-static bool counter(EVP_CIPHER_CTX *c, const uint8_t v[BLOCK], const uint8_t *in, size_t len, uint8_t *out)
+static bool ecb(EVP_CIPHER_CTX *c, uint8_t (*b)[BLOCK], size_t n)
 {
-    uint8_t q[BLOCK];
-    int n;
+    int got;
+    return EVP_CipherUpdate(c, b[0], &got, b[0], (int)(n * BLOCK)) > 0 && got == (int)(n * BLOCK);
+}
+
+static bool counter(struct ciphers *c, const uint8_t v[BLOCK], const uint8_t *in, size_t len, uint8_t *out)
+{
+    uint8_t q[BLOCK], key[16][BLOCK];
+    bool ok = true;
     memcpy(q, v, BLOCK);
     q[8] &= 0x7f;
     q[12] &= 0x7f;
-    return EVP_CipherInit_ex2(c, NULL, NULL, q, 1, NULL) > 0 && EVP_CipherUpdate(c, out, &n, in, (int)len) > 0;
+    while (ok && len) {
+        size_t n = len < sizeof key ? len : sizeof key, blocks = (n + BLOCK - 1) / BLOCK;
+        for (size_t i = 0; i < blocks; i++) {
+            memcpy(key[i], q, BLOCK);
+            for (unsigned b = BLOCK; b-- && ++q[b] == 0;)
+                ;
+        }
+        ok = ecb(c->ecb, key, blocks);
+        for (size_t i = 0; ok && i < n; i++)
+            out[i] = in[i] ^ key[i / BLOCK][i % BLOCK];
+        in += n;
+        out += n;
+        len -= n;
+    }
+    lg_wipe(key, sizeof key); /* with what was sealed public, they are what was sealed */
+    return ok;
 }
 
 int lg_siv_key(const struct lg_secret *key, uint8_t ret[LG_SIV_KEY_LEN]) { return lg_derive_bytes(key, "leadglass siv", NULL, 0, ret, LG_SIV_KEY_LEN); }
@@ -188,11 +209,12 @@ int lg_siv_from(const uint8_t siv_key[LG_SIV_KEY_LEN], struct lg_siv **ret)
     memcpy(s->key, siv_key, sizeof s->key);
     int rc = ciphers_take(s, &c);
     if (!rc) {
-        rc = begin(c.mac) && chain(c.mac, zero, BLOCK, s->sub[0]) ? 0 : -ENOMEM;
+        begin(&c);
+        rc = chain(&c, zero, BLOCK, s->sub[0]) ? 0 : -ENOMEM;
         dbl(s->sub[0]);
         memcpy(s->sub[1], s->sub[0], BLOCK);
         dbl(s->sub[1]);
-        if (!rc && !cmac_all(s, c.mac, zero, BLOCK, s->zero))
+        if (!rc && !cmac_all(s, &c, zero, BLOCK, s->zero))
             rc = -ENOMEM;
         ciphers_give(s, &c);
     }
@@ -216,7 +238,7 @@ void lg_siv_free(struct lg_siv *s)
 
 /* An empty message has no S2V of its own here (OpenSSL's SIV, which sealed the first ones, never finishes it): its tag is that of one zero byte under a second
  * associated-data string, "empty", which no other message has. */
-static bool tag_of(const struct lg_siv *s, EVP_CIPHER_CTX *c, const void *ad, size_t ad_len, const uint8_t *pt, size_t len, uint8_t tag[BLOCK])
+static bool tag_of(const struct lg_siv *s, struct ciphers *c, const void *ad, size_t ad_len, const uint8_t *pt, size_t len, uint8_t tag[BLOCK])
 {
     static const uint8_t zero;
     return len ? s2v(s, c, ad, ad_len, NULL, pt, len, tag) : s2v(s, c, ad, ad_len, "empty", &zero, 1, tag);
@@ -231,7 +253,7 @@ int lg_siv_seal_with(struct lg_siv *s, const void *ad, size_t ad_len, const void
     int rc = ciphers_take(s, &c);
     if (rc)
         return rc;
-    bool ok = tag_of(s, c.mac, ad, ad_len, pt, pt_len, tag) && (!pt_len || counter(c.ctr, tag, pt, pt_len, out + sizeof tag));
+    bool ok = tag_of(s, &c, ad, ad_len, pt, pt_len, tag) && (!pt_len || counter(&c, tag, pt, pt_len, out + sizeof tag));
     ciphers_give(s, &c);
     memcpy(out, tag, sizeof tag);
     return ok ? 0 : -ENOMEM;
@@ -250,9 +272,9 @@ int lg_siv_open_with(struct lg_siv *s, const void *ad, size_t ad_len, const void
     int rc = ciphers_take(s, &c);
     if (rc)
         return rc;
-    if (len && !counter(c.ctr, given, (const uint8_t *)ct + sizeof given, len, out))
+    if (len && !counter(&c, given, (const uint8_t *)ct + sizeof given, len, out))
         rc = -ENOMEM;
-    if (!rc && !tag_of(s, c.mac, ad, ad_len, out, len, tag))
+    if (!rc && !tag_of(s, &c, ad, ad_len, out, len, tag))
         rc = -ENOMEM;
     if (!rc && !lg_equal(tag, given, sizeof tag))
         rc = -EBADMSG;
@@ -299,12 +321,6 @@ int lg_key_unwrap(const struct lg_secret *kek, const void *ad, size_t ad_len, co
 }
 
 /* ---- many keys at a time: the same block of each in one call to AES, which then keeps its pipeline full and costs a tenth ------------------------- */
-
-static bool ecb(EVP_CIPHER_CTX *c, uint8_t (*b)[BLOCK], size_t n)
-{
-    int got;
-    return EVP_CipherUpdate(c, b[0], &got, b[0], (int)(n * BLOCK)) > 0 && got == (int)(n * BLOCK);
-}
 
 static EVP_CIPHER_CTX *ecb_new(const uint8_t key[LG_KEY_LEN])
 {
