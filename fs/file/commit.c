@@ -233,14 +233,40 @@ static int hole_punch(struct lg_file *f, uint64_t off, uint64_t len, void *arg)
     return 0;
 }
 
-/* Only what no slot names yet was written: everything straight to its place, in any order (R3). */
-static int commit_in_place(struct lg_file *f)
+/* Nothing is dirty but chunk 0, and no slot names any: it stands directly behind the header, and is written with it. */
+static bool one_chunk(struct lg_file *f)
+{
+    return f->n_o == 1 && f->n_o_dirty == 1 && f->o[0].i == 0 && !f->committed_n && !f->committed_changed && !f->j.appended && !lg_cut_pending(f);
+}
+
+/* Its entry changes in memory at once; should the commit fail, it is still dirty, and is sealed anew by the next. */
+static int seal_one(struct lg_file *f, struct iovec *ret)
+{
+    uint32_t len = lg_chunk_len(f, 0);
+    uint8_t entry[LG_ENTRY_LEN], *cipher = lg_scratch(len);
+    int rc = cipher ? lg_count_writes(f, 1) : -ENOMEM;
+    if (!rc)
+        rc = lg_chunk_seal(f->key, f->s0.file_id, 0, f->o[0].data, len, cipher, entry);
+    if (!rc)
+        rc = lg_entries_set(f, 0, entry, 1);
+    if (rc)
+        return rc;
+    f->in_place_from = 0;
+    if (f->phys < LG_HEADER_LEN + len)
+        f->phys = LG_HEADER_LEN + len;
+    *ret = (struct iovec){ cipher, len };
+    return 0;
+}
+
+/* Only what no slot names yet was written: everything straight to its place, in any order (R3). one: one_chunk */
+static int commit_in_place(struct lg_file *f, bool one)
 {
     const struct lg_sys *sys = f->env->sys;
     uint8_t head[LG_HEADER_LEN] = { 0 }, raw[LG_SECTOR];
+    struct iovec out[2] = { { head, sizeof head } };
     uint64_t end = lg_format_cipher_size(f->env->chunk_size, f->size);
     unsigned target = slot_target(f);
-    int rc = 0;
+    int rc = one ? seal_one(f, &out[1]) : 0;
     for (size_t p = 1; !rc && (p = lg_page_next(f, p)) < pages_used(f); p++)
         if (f->page[p]->dirty) {
             rc = dirty_sectors(f, p, sector_write, NULL);
@@ -261,7 +287,7 @@ static int commit_in_place(struct lg_file *f)
     if (f->n_page && f->page[0])
         memcpy(head + 3 * LG_SECTOR, f->page[0]->e, LG_HEADER_LEN - 3 * LG_SECTOR);
     f->unsynced = true;
-    rc = lg_sys_write_full(sys, f->fd, head, sizeof head, 0);
+    rc = lg_sys_writev_full(sys, f->fd, out, one ? 2 : 1, 0);
     if (f->phys < LG_HEADER_LEN)
         f->phys = LG_HEADER_LEN;
     if (!rc && f->phys != end) { /* ends in a hole, or more was written than was kept */
@@ -271,6 +297,8 @@ static int commit_in_place(struct lg_file *f)
     }
     if (rc)
         return rc;
+    if (one)
+        lg_o_drop(f, 0, 1);
     if (f->n_page && f->page[0])
         f->page[0]->dirty = 0;
     slot_done(f, target, raw, 0);
@@ -453,11 +481,12 @@ int lg_commit(struct lg_file *f)
             f->durable_unknown = false;
         }
     }
-    if (!rc)
+    bool one = !rc && one_chunk(f);
+    if (!rc && !one)
         rc = lg_flush_in_place(f);
     if (rc)
         return rc;
-    rc = needs_journal(f) ? commit_journaled(f) : commit_in_place(f);
+    rc = !one && needs_journal(f) ? commit_journaled(f) : commit_in_place(f, one);
     f->half = rc != 0;
     return rc;
 }

@@ -80,7 +80,7 @@ int lg_file_create(const struct lg_file_env *env, int fd, const char *path, stru
         return rc;
     f->s0 = (struct lg_s0){ .version = LG_FORMAT_VERSION, .suite = LG_SUITE_1, .chunk_size = env->chunk_size };
     memcpy(f->s0.vault_id, env->vault_id, LG_ID_LEN);
-    rc = lg_random(f->s0.file_id, LG_ID_LEN);
+    rc = lg_random_public(f->s0.file_id, LG_ID_LEN);
     if (rc) {
         file_end(f);
         lg_file_drop(f);

@@ -18,10 +18,18 @@ enum {
     INFO_MAX = 256, /* label, NUL, context */
 };
 
+static _Thread_local struct {
+    uint8_t b[256];
+    size_t left; /* of its end */
+} drawn;
+
+static void forked(void) { drawn.left = 0; } /* else parent and child would have the same */
+
 int lg_crypto_init(void)
 {
     pthread_mutex_lock(&init_lock);
     if (!lg_alg.ready) {
+        (void)!pthread_atfork(NULL, NULL, forked);
         lg_alg.cbc = EVP_CIPHER_fetch(NULL, "AES-256-CBC", NULL);
         lg_alg.ecb = EVP_CIPHER_fetch(NULL, "AES-256-ECB", NULL);
         lg_alg.scrypt = EVP_KDF_fetch(NULL, "SCRYPT", NULL);
@@ -44,6 +52,23 @@ int lg_random(void *buf, size_t len)
         p += n;
         len -= (size_t)n;
     }
+    return 0;
+}
+
+int lg_random_public(void *buf, size_t len)
+{
+    if (len > sizeof drawn.b)
+        return lg_random(buf, len);
+    if (len > drawn.left) {
+        int rc = lg_random(drawn.b, sizeof drawn.b);
+        drawn.left = rc ? 0 : sizeof drawn.b;
+        if (rc)
+            return rc;
+    }
+    uint8_t *from = drawn.b + sizeof drawn.b - drawn.left;
+    memcpy(buf, from, len);
+    memset(from, 0, len);
+    drawn.left -= len;
     return 0;
 }
 

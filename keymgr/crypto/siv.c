@@ -85,6 +85,7 @@ static void xor_block(uint8_t to[BLOCK], const uint8_t *from)
 static bool chain(struct ciphers *c, const uint8_t *in, size_t len, uint8_t out[BLOCK])
 {
     uint8_t part[16 * BLOCK];
+    size_t used = len < sizeof part ? len : sizeof part;
     for (int got; len && !c->broken; in += got, len -= (size_t)got) {
         int n = len < sizeof part ? (int)len : (int)sizeof part;
         memcpy(part, in, (size_t)n);
@@ -96,7 +97,7 @@ static bool chain(struct ciphers *c, const uint8_t *in, size_t len, uint8_t out[
         memcpy(c->at, part + n - BLOCK, BLOCK);
         memcpy(out, c->at, BLOCK);
     }
-    lg_wipe(part, sizeof part);
+    lg_wipe(part, used);
     return !c->broken;
 }
 
@@ -167,6 +168,7 @@ static bool ecb(EVP_CIPHER_CTX *c, uint8_t (*b)[BLOCK], size_t n)
 static bool counter(struct ciphers *c, const uint8_t v[BLOCK], const uint8_t *in, size_t len, uint8_t *out)
 {
     uint8_t q[BLOCK], key[16][BLOCK];
+    size_t used = len < sizeof key ? (len + BLOCK - 1) / BLOCK * BLOCK : sizeof key;
     bool ok = true;
     memcpy(q, v, BLOCK);
     q[8] &= 0x7f;
@@ -185,7 +187,7 @@ static bool counter(struct ciphers *c, const uint8_t v[BLOCK], const uint8_t *in
         out += n;
         len -= n;
     }
-    lg_wipe(key, sizeof key); /* with what was sealed public, they are what was sealed */
+    lg_wipe(key, used); /* with what was sealed public, they are what was sealed */
     return ok;
 }
 

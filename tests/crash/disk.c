@@ -79,26 +79,37 @@ static ssize_t d_pread(void *arg, int fd, void *buf, size_t len, off_t off)
     disk_calls++;
     return lg_sys_posix.pread(arg, fd, buf, len, off);
 }
+/* The first len bytes of it. */
+static int first_bytes(struct iovec *to, const struct iovec *from, int n, size_t len)
+{
+    int k = 0;
+    for (; k < n && len; k++) {
+        to[k] = (struct iovec){ from[k].iov_base, from[k].iov_len < len ? from[k].iov_len : len };
+        len -= to[k].iov_len;
+    }
+    return k;
+}
 static ssize_t pwritev_locked(void *arg, int fd, const struct iovec *iov, int n, off_t off)
 {
     off_t len = 0;
     for (int i = 0; i < n; i++)
         len += (off_t)iov[i].iov_len;
-    bool one = n == 1 && iov[0].iov_len < 2; /* cannot be done by half */
+    bool one = len < 2; /* cannot be done by half */
     int rc = fault.kind == FAULT_FULL && needs_space(fd, off, len) ? (fault.hits++, fault.error)
              : one && fault.kind == FAULT_SHORT                    ? 0
                                                                    : trip(CALL_WRITE | CALL_SPACE);
-    struct iovec half = n ? (struct iovec){ iov[0].iov_base, iov[0].iov_len / 2 } : (struct iovec){ 0 };
+    size_t half = (size_t)len / 2;
     if (fault.kind == FAULT_PART) { /* sectors are written whole or not at all */
-        size_t cut = (size_t)(off + (off_t)half.iov_len) % SECTOR;
-        half.iov_len -= cut < half.iov_len ? cut : half.iov_len;
+        size_t cut = ((size_t)off + half) % SECTOR;
+        half -= cut < half ? cut : half;
     }
-    bool part = rc && ((fault.kind == FAULT_PART && !fault.parted) || fault.kind == FAULT_SHORT) && half.iov_len;
+    bool part = rc && ((fault.kind == FAULT_PART && !fault.parted) || fault.kind == FAULT_SHORT) && half;
     if (rc && !part)
         return rc;
+    struct iovec *some = part ? disk_need(calloc((size_t)n, sizeof *some)) : NULL;
     if (part) {
-        iov = &half;
-        n = 1;
+        n = first_bytes(some, iov, n, half);
+        iov = some;
         if (fault.kind == FAULT_PART) { /* the rest of it meets the error */
             fault.at = fault.calls + 1;
             fault.parted = true;
@@ -120,6 +131,7 @@ static ssize_t pwritev_locked(void *arg, int fd, const struct iovec *iov, int n,
         }
         record_attrs_fd(fd); /* its time */
     }
+    free(some);
     return w;
 }
 /* Large writes come from several threads, in any order. */

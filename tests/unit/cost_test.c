@@ -18,7 +18,7 @@
 enum { CS = 16384, SLICE = 512 * 1024, PIECE = 64 * 1024, APPENDS = 100 };
 
 static struct {
-    unsigned writes, reads, durable;
+    unsigned writes, reads, durable, looks;
     size_t written, read;
 } n;
 
@@ -39,6 +39,7 @@ static ssize_t count_pread(void *arg, int fd, void *buf, size_t len, off_t off)
 static ssize_t count_pread_cached(void *arg, int fd, void *buf, size_t len, off_t off) { return count_pread(arg, fd, buf, len, off); }
 static int count_fdatasync(void *arg, int fd) { return n.durable++, lg_sys_posix.fdatasync(arg, fd); }
 static int count_fsync(void *arg, int fd) { return n.durable++, lg_sys_posix.fsync(arg, fd); }
+static int count_fstat(void *arg, int fd, struct stat *st) { return n.looks++, lg_sys_posix.fstat(arg, fd, st); }
 
 static struct lg_sys sys;
 static struct lg_keys keys;
@@ -50,7 +51,8 @@ static int set_up(void **state)
 {
     (void)state;
     sys = lg_sys_posix;
-    sys.pwritev = count_pwritev, sys.pread = count_pread, sys.pread_cached = count_pread_cached, sys.fdatasync = count_fdatasync, sys.fsync = count_fsync;
+    sys.pwritev = count_pwritev, sys.pread = count_pread, sys.pread_cached = count_pread_cached, sys.fdatasync = count_fdatasync, sys.fsync = count_fsync,
+    sys.fstat = count_fstat;
     strcpy(dir, "/tmp/lgcost-XXXXXX");
     assert_non_null(mkdtemp(dir));
     env = (struct lg_file_env){ .sys = &sys, .keys = &keys, .chunk_size = CS, .session = 2 };
@@ -110,6 +112,25 @@ static void test_slice(void **state)
     lg_file_free(f);
 }
 
+static void test_small(void **state)
+{
+    (void)state;
+    static const uint8_t plain[4096] = "small";
+    struct lg_file *f = begun(true);
+    assert_int_equal(lg_file_commit(f), 0); /* empty, as a new file is */
+    assert_int_equal(n.writes, 1);
+    assert_int_equal(lg_file_write(f, plain, sizeof plain, 0), 0);
+    assert_int_equal(n.writes, 1);
+    assert_int_equal(lg_file_commit(f), 0);
+    assert_int_equal(n.writes, 2); /* header and chunk together */
+    lg_file_free(f);
+    said("4 KiB written");
+    assert_int_equal(n.writes, 2);
+    assert_int_equal(n.looks, 0);
+    assert_int_equal(n.reads, 0);
+    assert_int_equal(n.durable, 0);
+}
+
 static void test_appends(void **state)
 {
     (void)state;
@@ -133,6 +154,7 @@ int main(void)
 {
     if (lg_secret_init(true) || lg_crypto_init())
         return 1;
-    const struct CMUnitTest tests[] = { cmocka_unit_test_setup_teardown(test_slice, set_up, take_down), cmocka_unit_test_setup_teardown(test_appends, set_up, take_down) };
+    const struct CMUnitTest tests[] = { cmocka_unit_test_setup_teardown(test_slice, set_up, take_down), cmocka_unit_test_setup_teardown(test_small, set_up, take_down),
+                                        cmocka_unit_test_setup_teardown(test_appends, set_up, take_down) };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
