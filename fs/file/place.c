@@ -43,7 +43,7 @@ int lg_seal_in_place(struct lg_file *f, uint64_t i, const uint8_t *plain, size_t
 {
     uint32_t cs = f->env->chunk_size;
     size_t n = (len + cs - 1) / cs;
-    uint8_t entries[RUN_MAX / LG_CHUNK_SIZE_MIN * LG_ENTRY_LEN];
+    LG_UNCLEARED uint8_t entries[RUN_MAX / LG_CHUNK_SIZE_MIN * LG_ENTRY_LEN];
     struct sealing s = { .f = f, .i = i, .off = lg_format_chunk_off(cs, i), .plain = plain, .entries = entries, .len = len, .step = cs < STEP ? STEP : cs };
     if (len > RUN_MAX)
         return -EINVAL;

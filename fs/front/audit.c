@@ -115,7 +115,7 @@ static void *cosigning(void *arg)
 
 static void put_mount(struct lg_front_audit *a, const char *event, int outcome, const char *text)
 {
-    struct lg_audit_record r;
+    LG_UNCLEARED struct lg_audit_record r;
     lg_audit_record_init(&r);
     snprintf(r.event, sizeof r.event, "%s", event);
     r.outcome = outcome;
@@ -351,7 +351,7 @@ int lg_front_ready(struct lg_front *f) { return f->audit ? lg_audit_ready(f->aud
 void lg_front_opened(struct lg_front *f, fuse_req_t req, fuse_ino_t ino, struct lg_opened *o, const char *how, int rc)
 {
     const struct fuse_ctx *c = fuse_req_ctx(req);
-    struct lg_audit_record r;
+    LG_UNCLEARED struct lg_audit_record r;
     if (!f->audit)
         return;
     o->uid = c->uid;
@@ -370,7 +370,7 @@ void lg_front_opened(struct lg_front *f, fuse_req_t req, fuse_ino_t ino, struct 
 
 void lg_front_closed(struct lg_front *f, struct lg_opened *o)
 {
-    struct lg_audit_record r;
+    LG_UNCLEARED struct lg_audit_record r;
     if (!f->audit)
         return;
     start(&r, "file.close", o->how, 0, o->uid, o->gid, o->pid);
@@ -395,7 +395,7 @@ void lg_front_changed(struct lg_front *f, fuse_req_t req, const char *event, con
                       int64_t began_us)
 {
     const struct fuse_ctx *c = fuse_req_ctx(req);
-    struct lg_audit_record r;
+    LG_UNCLEARED struct lg_audit_record r;
     if (!f->audit)
         return;
     start(&r, event, "", rc, c->uid, c->gid, process_of(f->audit, c->pid));
@@ -414,7 +414,7 @@ void lg_front_changed(struct lg_front *f, fuse_req_t req, const char *event, con
  * again and again: that is counted. */
 void lg_front_finding(struct lg_front *f, const struct lg_finding *found, uint64_t same)
 {
-    struct lg_audit_record r;
+    LG_UNCLEARED struct lg_audit_record r;
     struct lg_kref *k;
     if (!f->audit)
         return;

@@ -63,7 +63,7 @@ struct lg_node {
     uint16_t type;                /* S_IFMT bits */
     bool locked;   /* under lg_node_wait: the lock */
     uint8_t was_open; /* under lg_node_wait: how often, 1 to 255 and round again; 0: never. A stat made before f was seen to be NULL may be older than the last close */
-    bool id_known; /* kid or dirid */
+    _Atomic bool id_known; /* kid or dirid; once it is, dirid stays what it is */
     _Atomic uint8_t lacks;      /* LG_LACKS_*: what it is known not to have; taken away under the lock only */
     _Atomic bool name_pending;  /* re-encrypted under a hidden name; until its directory is synced, a crash brings the old file back */
     _Atomic bool attrs_pending; /* owner, mode, times or attributes were set: the next fsync takes them along */

@@ -180,6 +180,21 @@ static int rename_at(struct lg_place *a, struct lg_place *b, const struct lg_nod
     return rc;
 }
 
+/* Whoever moves it has just looked it up: mostly its node is the newest that stood under that name with that inode, and its handle need not be asked for. */
+static int node_there(struct lg_volume *v, const struct lg_place *p, const char *name, struct lg_node **ret)
+{
+    struct stat st;
+    if (fstatat(p->fd, p->lower, &st, AT_SYMLINK_NOFOLLOW))
+        return -errno;
+    struct lg_node *n = lg_node_named(v, &st, p->dir->id, name);
+    if (n && n->type == (st.st_mode & S_IFMT)) {
+        *ret = n;
+        return 0;
+    }
+    lg_node_unref(v, n);
+    return lg_node_at(v, NULL, p->fd, p->lower, NULL, false, ret, &st);
+}
+
 /* To a name that nothing has, the commonest: what stands there need not be asked for first. False, whatever the reason: that is to be found out. */
 static bool rename_free(const struct lg_place *a, const struct lg_place *b, unsigned flags)
 {
@@ -205,7 +220,7 @@ int lg_volume_rename(struct lg_volume *v, uint64_t parent, const char *name, uin
         struct lg_node *n = NULL, *m = NULL, *set[] = { a.dir, b.dir, dir };
         struct stat st;
         lock_dirs(set, 3);
-        rc = lg_node_at(v, NULL, a.fd, a.lower, NULL, false, &n, &st);
+        rc = node_there(v, &a, name, &n);
         bool done = !rc && rename_free(&a, &b, flags);
         if (!rc && !done)
             rc = lg_node_at(v, NULL, b.fd, b.lower, NULL, false, &m, &st);

@@ -15,6 +15,8 @@
 #include <errno.h>
 
 #define LG_MUST __attribute__((warn_unused_result))
+/* A large variable of a function, which the compiler is not to clear each time (-ftrivial-auto-var-init). */
+#define LG_UNCLEARED __attribute__((uninitialized))
 #define LG_PRINTF(fmt, args) __attribute__((format(printf, fmt, args)))
 
 #define LEADGLASS_VERSION "0.1.0"
