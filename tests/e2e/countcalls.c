@@ -1,4 +1,4 @@
-/* Preloaded into leadglass-fs: counts what it calls of the filesystem below, by kind, in the file that LG_CALLS names, a 64-bit number for each of KINDS. Requests
+/* Preloaded into leadglass-fs: counts what it calls of the filesystem below, and for random numbers, by kind, in the file that LG_CALLS names, a 64-bit number for each of KINDS. Requests
  * of the kernel come and go by other calls. */
 #include <dlfcn.h>
 #include <fcntl.h>
@@ -11,7 +11,7 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
-enum { OPEN, CLOSE, STAT, READ, WRITE, FCNTL, HANDLE, UNLINK, RENAME, TIMES, KINDS }; /* as in roundtrips.py */
+enum { OPEN, CLOSE, STAT, READ, WRITE, FCNTL, HANDLE, UNLINK, RENAME, TIMES, RANDOM, KINDS }; /* as in roundtrips.py */
 
 static _Atomic uint64_t nowhere[KINDS], *calls = nowhere;
 
@@ -53,6 +53,7 @@ COUNTED(UNLINK, int, unlinkat, (int fd, const char *path, int flags), fd, path, 
 COUNTED(RENAME, int, renameat, (int fd, const char *path, int to, const char *name), fd, path, to, name)
 COUNTED(RENAME, int, renameat2, (int fd, const char *path, int to, const char *name, unsigned flags), fd, path, to, name, flags)
 COUNTED(TIMES, int, futimens, (int fd, const struct timespec ts[2]), fd, ts)
+COUNTED(RANDOM, ssize_t, getrandom, (void *buf, size_t len, unsigned flags), buf, len, flags)
 
 /* Whoever gives no third argument has none read: it is handed on as it stands. */
 #define COUNTED_MORE(name)                                                                                                                                                   \
