@@ -79,7 +79,7 @@ class Counted:
         above = {k: n for k, n in each.items() if n > LIMITS[what].get(k, 0) + SLACK}
         assert not above, (self.transport, what, "requests for each file above their limits", above, LIMITS[what])
         each = {k: n / FILES for k, n in sorted((self.below() - below).items())}
-        print("%-5s %-20s %5.2f  %s" % ("below", "", sum(each.values()), "  ".join("%s %.2f" % x for x in each.items())), flush=True)
+        print("%-5s %-24s %5.2f  %s" % ("below", "", sum(each.values()), "  ".join("%s %.2f" % x for x in each.items())), flush=True)
         slack = SLACK + OTHERS * (time.monotonic() - began) / FILES
         above = {k: n for k, n in each.items() if what in BELOW and n > BELOW[what].get(k, 0) + slack}
         assert not above, (self.transport, what, "calls below for each file above their limits", above, BELOW[what])
