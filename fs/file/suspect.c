@@ -1,4 +1,5 @@
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -9,6 +10,7 @@ struct lg_suspects {
     uint8_t (*id)[LG_ID_LEN];
     size_t n, cap;
     bool all; /* there was no memory to say which */
+    atomic_bool any; /* each open and close asks for one, and hardly ever there is one */
 };
 
 struct lg_suspects *lg_suspects_new(void)
@@ -54,6 +56,7 @@ void lg_suspects_add(struct lg_suspects *s, const uint8_t id[LG_ID_LEN])
         }
         if (s->n < s->cap)
             memcpy(s->id[s->n++], id, LG_ID_LEN);
+        atomic_store(&s->any, true);
     }
     pthread_mutex_unlock(&s->mu);
 }
@@ -66,6 +69,7 @@ void lg_suspects_drop(struct lg_suspects *s, const uint8_t id[LG_ID_LEN])
     size_t i = find_locked(s, id);
     if (i < s->n)
         memcpy(s->id[i], s->id[--s->n], LG_ID_LEN);
+    atomic_store(&s->any, s->all || s->n);
     pthread_mutex_unlock(&s->mu);
 }
 
@@ -79,7 +83,7 @@ void lg_suspects_gone(const struct lg_file_env *env, int fd)
 
 bool lg_suspects_has(struct lg_suspects *s, const uint8_t id[LG_ID_LEN])
 {
-    if (!s)
+    if (!lg_suspects_any(s))
         return false;
     pthread_mutex_lock(&s->mu);
     bool has = s->all || find_locked(s, id) < s->n;
@@ -87,12 +91,4 @@ bool lg_suspects_has(struct lg_suspects *s, const uint8_t id[LG_ID_LEN])
     return has;
 }
 
-bool lg_suspects_any(struct lg_suspects *s)
-{
-    if (!s)
-        return false;
-    pthread_mutex_lock(&s->mu);
-    bool any = s->all || s->n;
-    pthread_mutex_unlock(&s->mu);
-    return any;
-}
+bool lg_suspects_any(struct lg_suspects *s) { return s && atomic_load(&s->any); }
