@@ -237,7 +237,7 @@ struct lg_group *lg_group_make(struct lg_ring *r, const struct lg_audit_record *
         if (g->hash)
             continue;
         *g = (struct lg_group){ .k = k };
-        memcpy(g->exe, rec->exe, sizeof g->exe);
+        memcpy(g->exe, rec->exe, strnlen(rec->exe, sizeof g->exe - 1)); /* not what is behind it: a record is not cleared whole, and this is in a file */
         g->hash = h;
         r->s->n_groups++;
         return g;

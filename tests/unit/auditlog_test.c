@@ -571,6 +571,54 @@ static void found_again(void **state)
     }
 }
 
+/* In a file of the directory of rings. */
+static bool stands(const char *what, size_t len)
+{
+    char path[512];
+    bool is = false;
+    DIR *d = opendir(top);
+    assert_non_null(d);
+    for (struct dirent *e; (e = readdir(d));) {
+        struct stat st;
+        snprintf(path, sizeof path, "%.200s/%.250s", top, e->d_name);
+        int fd = e->d_type == DT_REG ? open(path, O_RDONLY) : -1;
+        assert_true(fd < 0 || fstat(fd, &st) == 0);
+        void *p = fd >= 0 && st.st_size ? mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_SHARED, fd, 0) : MAP_FAILED;
+        if (p != MAP_FAILED) {
+            is |= memmem(p, (size_t)st.st_size, what, len) != NULL;
+            munmap(p, (size_t)st.st_size);
+        }
+        if (fd >= 0)
+            close(fd);
+    }
+    closedir(d);
+    return is;
+}
+
+/* A record is not cleared whole: what stood in its memory before, behind the ends of its texts, goes nowhere. */
+static void nothing_behind(void **state)
+{
+    (void)state;
+    static struct lg_audit_record r;
+    static const char program[] = "/usr/bin/counted", left[] = "left of others";
+    char dir[128];
+    struct lg_audit_options o = options("behind", dir);
+    struct lg_audit_log *l;
+    o.window_s = 3600;
+    assert_int_equal(lg_audit_open(&o, NULL, &l), 0);
+    for (size_t at = 0; at + sizeof left <= sizeof r; at += sizeof left)
+        memcpy((char *)&r + at, left, sizeof left);
+    lg_audit_record_init(&r);
+    snprintf(r.event, sizeof r.event, "file.open");
+    snprintf(r.exe, sizeof r.exe, "%s", program);
+    r.has = LG_AUDIT_WHO;
+    lg_audit_count(l, &r, NULL, NULL);
+    assert_true(stands(program, sizeof program));
+    assert_false(stands(left, sizeof left - 1));
+    assert_int_equal(lg_audit_flush(l, true), 0);
+    lg_audit_close(l);
+}
+
 static void nameless(void **state)
 {
     (void)state;
@@ -840,7 +888,7 @@ static int clean(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = { cmocka_unit_test(cut_everywhere), cmocka_unit_test(cut_files), cmocka_unit_test(head_without_room), cmocka_unit_test(kill_everywhere), cmocka_unit_test(kill_twice), cmocka_unit_test(clock_back), cmocka_unit_test(nameless), cmocka_unit_test(found_again),
+    const struct CMUnitTest tests[] = { cmocka_unit_test(cut_everywhere), cmocka_unit_test(cut_files), cmocka_unit_test(head_without_room), cmocka_unit_test(kill_everywhere), cmocka_unit_test(kill_twice), cmocka_unit_test(clock_back), cmocka_unit_test(nameless), cmocka_unit_test(found_again), cmocka_unit_test(nothing_behind),
                                         cmocka_unit_test(vanished),       cmocka_unit_test(crowded),   cmocka_unit_test(segments),        cmocka_unit_test(two_daemons) };
     snprintf(top, sizeof top, "/dev/shm/lg-auditlog-XXXXXX");
     sh = mmap(NULL, sizeof *sh, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
