@@ -3,17 +3,21 @@
  * Each processor has a ring and one thread, and a handler that blocks there holds up every request of that processor. So a request starts on the
  * ring's thread only if it is not expected to block; one that finds out in time that it would (lg_ring_put_off, lg_ring_try), kinds of request that were
  * seen to take long (a distant lower filesystem), and all while somebody waits for the key manager, run in a pool of threads. Replies go back through the ring's thread: libfuse's part of this
- * is tools/deps/libfuse-uring-dispatch.patch. */
+ * is tools/deps/libfuse-uring-dispatch.patch.
+ *
+ * That thread is bound to its processor, where whoever asks sleeps meanwhile: nothing is faster for small requests. But a sequential reader does not sleep, it copies
+ * what came before, and so would the thread copy what comes next on the same processor while another is idle: while all it has are reads for the pool, it roams. */
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/fuse.h>
 #include <linux/io_uring.h>
 #include <stdatomic.h>
 #include <pthread.h>
 #include <sched.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
-#include <sys/sysinfo.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -61,6 +65,7 @@ struct lg_ring {
     struct fuse_uring_work *first, **last;
     pthread_t *threads;
     unsigned n_threads, max_threads, idle, queued; /* idle: also those that are woken and have not looked yet */
+    cpu_set_t everywhere; /* where this process may run */
     bool stop;
     const struct lg_keys *keys;
     atomic_uint slow[KINDS]; /* 0: run on the ring's thread; else how many quick ones it takes to come back there */
@@ -118,11 +123,7 @@ static void run_in_pool(struct lg_ring *r, struct fuse_uring_work *w)
 static void *pool_thread(void *arg)
 {
     struct lg_ring *r = arg;
-    cpu_set_t all; /* a thread made by a ring's thread would stay on its processor */
-    CPU_ZERO(&all);
-    for (int i = 0; i < get_nprocs_conf() && i < CPU_SETSIZE; i++)
-        CPU_SET(i, &all);
-    (void)sched_setaffinity(0, sizeof all, &all);
+    (void)sched_setaffinity(0, sizeof r->everywhere, &r->everywhere); /* a thread made by a ring's thread would stay on its processor */
     (void)pthread_setname_np(pthread_self(), "lg-pool");
     pthread_mutex_lock(&r->mu);
     for (;;) {
@@ -159,12 +160,24 @@ static void enqueue(struct lg_ring *r, struct fuse_uring_work *w)
     pthread_mutex_unlock(&r->mu);
 }
 
+/* Of the ring's thread that calls. */
+static void roam(const struct lg_ring *r, bool far)
+{
+    static _Thread_local cpu_set_t home;
+    static _Thread_local bool is_far;
+    if (far == is_far || (far && sched_getaffinity(0, sizeof home, &home)))
+        return;
+    if (sched_setaffinity(0, sizeof home, far ? &r->everywhere : &home) == 0)
+        is_far = far;
+}
+
 static void dispatch(void *user, struct fuse_uring_work *w)
 {
     struct lg_ring *r = ((struct lg_front *)user)->ring;
     atomic_uint *slow = &r->slow[w->opcode % KINDS];
     LG_RING_REQUESTED();
     if (atomic_load_explicit(slow, memory_order_relaxed) || lg_keys_asking(r->keys)) { /* who waits for a key may hold a lock that this one wants */
+        roam(r, w->opcode == FUSE_READ);
         enqueue(r, w);
         return;
     }
@@ -176,6 +189,7 @@ static void dispatch(void *user, struct fuse_uring_work *w)
     put_off = false;
     fuse_uring_work_run(w);
     on_ring = false;
+    roam(r, put_off && w->opcode == FUSE_READ);
     if (put_off) {
         enqueue(r, w);
     } else if (now_ns() - start > SLOW_NS) {
@@ -194,6 +208,8 @@ int lg_ring_start(struct lg_front *f, unsigned max_threads)
         return -ENOMEM;
     r->threads = calloc(max_threads, sizeof *r->threads);
     r->max_threads = max_threads;
+    if (sched_getaffinity(0, sizeof r->everywhere, &r->everywhere)) /* more than a thousand processors: as if it were all of the set */
+        memset(&r->everywhere, 0xff, sizeof r->everywhere);
     r->keys = f->keys;
     for (unsigned i = 0; i < KINDS; i++) /* the disk is slow until it was seen not to be */
         r->slow[i] = QUICK_ROW;

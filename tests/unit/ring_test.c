@@ -25,7 +25,11 @@ static struct {
 void fuse_uring_work_run(struct fuse_uring_work *w)
 {
     struct timespec until;
-    (void)w;
+    if (on_ring) { /* a large read goes to the pool, anything else is done with */
+        if (w->opcode == FUSE_READ)
+            (void)lg_ring_put_off();
+        return;
+    }
     clock_gettime(CLOCK_REALTIME, &until);
     until.tv_sec += LIMIT_S;
     pthread_mutex_lock(&meeting.mu);
@@ -88,9 +92,58 @@ static void none_waits_behind_another(void **state)
     lg_ring_stop(&f);
 }
 
+static bool bound_to(const cpu_set_t *set)
+{
+    cpu_set_t is;
+    assert_int_equal(sched_getaffinity(0, sizeof is, &is), 0);
+    return CPU_EQUAL(&is, set);
+}
+
+/* Requests one after the other on a ring's thread, which is bound to one processor. */
+static void roams_only_while_all_is_large(void **state)
+{
+    struct lg_front f = { .session = NULL };
+    struct fuse_uring_work read = { .opcode = FUSE_READ }, small = { .opcode = FUSE_LOOKUP };
+    cpu_set_t was, home;
+    (void)state;
+    assert_int_equal(sched_getaffinity(0, sizeof was, &was), 0);
+    assert_int_equal(lg_ring_start(&f, 4), 0);
+    for (unsigned kind = 0; kind < KINDS; kind++)
+        f.ring->slow[kind] = 0;
+    CPU_ZERO(&home);
+    CPU_SET(sched_getcpu(), &home);
+    assert_int_equal(sched_setaffinity(0, sizeof home, &home), 0);
+    meeting.wanted = 1;
+    for (unsigned round = 0; round < 3; round++) {
+        dispatch(&f, &small);
+        assert_true(bound_to(&home));
+        for (unsigned n = 1; n <= 2; n++) {
+            pthread_mutex_lock(&meeting.mu);
+            meeting.running = meeting.done = 0;
+            pthread_mutex_unlock(&meeting.mu);
+            dispatch(&f, &read);
+            assert_true(bound_to(&was));
+            pthread_mutex_lock(&meeting.mu);
+            while (!meeting.done)
+                pthread_cond_wait(&meeting.all, &meeting.mu);
+            pthread_mutex_unlock(&meeting.mu);
+        }
+    }
+    dispatch(&f, &small);
+    assert_true(bound_to(&home));
+    f.ring->slow[FUSE_READ % KINDS] = QUICK_ROW; /* as over a slow disk: no read is tried here at all */
+    pthread_mutex_lock(&meeting.mu);
+    meeting.running = meeting.done = 0;
+    pthread_mutex_unlock(&meeting.mu);
+    dispatch(&f, &read);
+    assert_true(bound_to(&was));
+    assert_int_equal(sched_setaffinity(0, sizeof was, &was), 0);
+    lg_ring_stop(&f);
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = { cmocka_unit_test(none_waits_behind_another) };
+    const struct CMUnitTest tests[] = { cmocka_unit_test(none_waits_behind_another), cmocka_unit_test(roams_only_while_all_is_large) };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
 #else
