@@ -101,7 +101,10 @@ static int sector_write(struct lg_file *f, uint64_t off, const uint8_t *data, si
     f->unsynced = true;
     if (off + len > f->phys) /* entries that were emptied may stand behind the end */
         f->phys = off + len;
-    return lg_sys_write_full(f->env->sys, f->fd, data, len, off);
+    int rc = lg_sys_write_full(f->env->sys, f->fd, data, len, off);
+    if (rc)
+        f->phys = LG_SIZE_NONE;
+    return rc;
 }
 
 static int sector_op(struct lg_file *f, uint64_t off, const uint8_t *data, size_t len, void *arg)
@@ -288,7 +291,9 @@ static int commit_in_place(struct lg_file *f, bool one)
         memcpy(head + 3 * LG_SECTOR, f->page[0]->e, LG_HEADER_LEN - 3 * LG_SECTOR);
     f->unsynced = true;
     rc = lg_sys_writev_full(sys, f->fd, out, one ? 2 : 1, 0);
-    if (f->phys < LG_HEADER_LEN)
+    if (rc)
+        f->phys = LG_SIZE_NONE;
+    else if (f->phys < LG_HEADER_LEN)
         f->phys = LG_HEADER_LEN;
     if (!rc && f->phys != end) { /* ends in a hole, or more was written than was kept */
         rc = sys->ftruncate(sys->arg, f->fd, (off_t)end);

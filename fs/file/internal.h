@@ -73,7 +73,7 @@ struct lg_file {
     uint64_t seq, durable_size;
     uint64_t size, committed_size;
     uint64_t committed_n; /* chunks that a slot which may still be needed names (R1) */
-    uint64_t phys;        /* size below, once nothing is unretired */
+    uint64_t phys;        /* size below, once nothing is unretired; LG_SIZE_NONE: not known, since a write failed */
     bool dirty, unsynced; /* unsynced: something went straight to the lower file since its last fdatasync */
     bool cleared; /* an entry below committed_n was emptied, and a slot that names it may still be needed */
     uint64_t in_place_from; /* first chunk written in place since the last sync, LG_SIZE_NONE: none */
