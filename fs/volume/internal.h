@@ -124,8 +124,9 @@ void lg_nodes_init(struct lg_volume *v);
 int lg_node_root(struct lg_volume *v) LG_MUST;
 struct lg_node *lg_node_ref(struct lg_volume *v, uint64_t id); /* NULL: no such node */
 void lg_node_unref(struct lg_volume *v, struct lg_node *n);
-/* The newest node that stood last under that name and has that lower inode; NULL: none in memory. Makes none, opens nothing. Counts a reference. */
-struct lg_node *lg_node_named(struct lg_volume *v, const struct stat *st, uint64_t parent, const char *name);
+/* The newest node that stood last under that name and has that lower inode; NULL: none in memory. Makes none, opens nothing. Counts a reference.
+ * ret_alone: no other node has that inode, whatever its name; else it may be a file's that is gone, and whose number is used again. */
+struct lg_node *lg_node_named(struct lg_volume *v, const struct stat *st, uint64_t parent, const char *name, bool *ret_alone);
 /* For the access log; n may be NULL. Takes its lock, which whoever opens the file may hold for as long as a key takes to come: hold no other. */
 struct lg_subject lg_node_subject(struct lg_volume *v, struct lg_node *n);
 /* Its mu; not recursive. */

@@ -47,9 +47,9 @@ int lg_volume_unlink(struct lg_volume *v, uint64_t parent, const char *name, str
         return lg_errno(rc);
     rc = lg_place_get(v, parent, name, LG_HOLD_CHANGE, &p);
     int half = rc ? -1 : half_begin(v, &p);
-    bool seen = !rc && fstatat(p.fd, p.lower, &st, AT_SYMLINK_NOFOLLOW) == 0;
+    bool alone, seen = !rc && fstatat(p.fd, p.lower, &st, AT_SYMLINK_NOFOLLOW) == 0;
     if (seen && ret_of)
-        n = lg_node_named(v, &st, parent, name);
+        n = lg_node_named(v, &st, parent, name, &alone);
     if (!rc && unlinkat(p.fd, p.lower, 0))
         rc = -errno;
     if (!rc && seen) /* it may have other names */
@@ -180,14 +180,16 @@ static int rename_at(struct lg_place *a, struct lg_place *b, const struct lg_nod
     return rc;
 }
 
-/* Whoever moves it has just looked it up: mostly its node is the newest that stood under that name with that inode, and its handle need not be asked for. */
+/* Whoever moves it has just looked it up: mostly its node is the only one with that inode, and stood under that name; its handle need not be asked for. A node whose
+ * file is gone may be held for as long as somebody likes (O_PATH), and its number and name be another's by now: that only the handle tells. */
 static int node_there(struct lg_volume *v, const struct lg_place *p, const char *name, struct lg_node **ret)
 {
     struct stat st;
     if (fstatat(p->fd, p->lower, &st, AT_SYMLINK_NOFOLLOW))
         return -errno;
-    struct lg_node *n = lg_node_named(v, &st, p->dir->id, name);
-    if (n && n->type == (st.st_mode & S_IFMT)) {
+    bool alone;
+    struct lg_node *n = lg_node_named(v, &st, p->dir->id, name, &alone);
+    if (n && alone && n->type == (st.st_mode & S_IFMT)) {
         *ret = n;
         return 0;
     }
