@@ -19,8 +19,8 @@ int lg_crypto_init(void) LG_MUST;
 
 /* len bytes from getrandom(2). Never fails on a kernel that has booted; -EIO otherwise. */
 int lg_random(void *buf, size_t len) LG_MUST;
-/* The same for what is written down for everybody to see, ids and salts: drawn for several at a time, and kept in ordinary memory until then. Not for nonces: a machine
- * that is copied while it runs would use those twice. */
+/* The same for what is written down for everybody to see, as ids are: drawn for several at a time, and kept in ordinary memory until then. Not for nonces, nor salts of
+ * which one key makes a pad: a machine that is copied while it runs would use those twice. */
 int lg_random_public(void *buf, size_t len) LG_MUST;
 
 /* out = HKDF-SHA256(ikm = key, salt = none, info = label || 0x00 || ctx). Label is the purpose, one each. */
