@@ -752,9 +752,52 @@ static void test_checkpoint_in_commit(void **state)
     world_end(&w);
 }
 
+/* ---- a write that fails, and a file that is made as long as it would have been ------------------------------------------------------- */
+static int full;
+static ssize_t full_pwritev(void *arg, int fd, const struct iovec *iov, int n, off_t off) { return full ? -ENOSPC : lg_sys_posix.pwritev(arg, fd, iov, n, off); }
+
+static void test_failed_then_grown(void **state)
+{
+    (void)state;
+    enum { KEPT = 16 * CS, MORE = 32 * CS };
+    struct lg_sys sys = lg_sys_posix;
+    sys.pwritev = full_pwritev;
+    for (unsigned way = 0; way < 4; way++) {
+        struct world w;
+        world_new(&w);
+        w.env.sys = &sys;
+        make(&w);
+        model_size = way < 2 ? 1000 : KEPT + MORE;
+        memset(model, 0, model_size);
+        if (way < 2) { /* its one chunk is to go with the header */
+            assert_int_equal(lg_file_commit(w.f), 0);
+            assert_int_equal(lg_file_write(w.f, "x", 1, 999), 0);
+        } else { /* chunks that go straight to their place */
+            memset(model, 'k', KEPT);
+            assert_int_equal(lg_file_write(w.f, model, KEPT, 0), 0);
+            assert_int_equal(lg_file_sync(w.f), 0);
+        }
+        full = 1;
+        assert_int_equal(way < 2 ? lg_file_commit(w.f) : lg_file_write(w.f, got, MORE, KEPT), -ENOSPC);
+        full = 0;
+        if (way == 0)
+            assert_int_equal(lg_file_fallocate(w.f, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, CS), 0);
+        if (way == 1)
+            assert_int_equal(lg_file_truncate(w.f, 0), 0);
+        assert_int_equal(way == 3 ? lg_file_fallocate(w.f, 0, 0, model_size) : lg_file_truncate(w.f, model_size), 0);
+        assert_int_equal(lg_file_sync(w.f), 0);
+        check(&w);
+        assert_int_equal(reopen(&w), 0);
+        check(&w);
+        assert_int_equal(w.findings, 0);
+        world_end(&w);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = { cmocka_unit_test(test_model), cmocka_unit_test(test_keys), cmocka_unit_test(test_spare), cmocka_unit_test(test_later), cmocka_unit_test(test_tamper),
-                                        cmocka_unit_test(test_replay), cmocka_unit_test(test_ways), cmocka_unit_test(test_checkpoint_in_commit) };
+                                        cmocka_unit_test(test_replay), cmocka_unit_test(test_ways), cmocka_unit_test(test_checkpoint_in_commit),
+                                        cmocka_unit_test(test_failed_then_grown) };
     return cmocka_run_group_tests(tests, setup, NULL);
 }

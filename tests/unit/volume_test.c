@@ -881,6 +881,40 @@ static void test_rekey_times(void **state)
     assert_int_equal(lg_volume_close(v), 0);
 }
 
+/* ---- a name and an inode's number used again while somebody holds the file that had them --------------------------------------------- */
+static uint64_t made(const char *name)
+{
+    struct lg_entry e;
+    struct lg_handle *h;
+    assert_int_equal(lg_volume_create_file(v, LG_ROOT_NODE, name, O_RDWR, 0644, &me, &e, &h), 0);
+    lg_volume_release(h);
+    return e.node;
+}
+
+static void test_name_again(void **state)
+{
+    (void)state;
+    enum { BUCKETS = 1024 };
+    char name[32];
+    uint64_t node = made("x"), again; /* not forgotten: O_PATH, above */
+    for (unsigned i = 0; node < BUCKETS; i++) { /* what is made then comes before the first where the table grows */
+        snprintf(name, sizeof name, "e%u", i);
+        node = made(name);
+        lg_volume_forget(v, node, 1);
+    }
+    assert_int_equal(lg_volume_unlink(v, LG_ROOT_NODE, "x", NULL), 0);
+    again = made("x");
+    for (unsigned i = 0; i < BUCKETS + 10; i++) {
+        snprintf(name, sizeof name, "f%u", i);
+        made(name);
+    }
+    assert_int_equal(lg_volume_rename(v, LG_ROOT_NODE, "x", LG_ROOT_NODE, "y", 0, NULL), 0);
+    char *path = lg_volume_path(v, again);
+    assert_string_equal(path, "y");
+    free(path);
+    assert_int_equal(lg_volume_close(v), 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = { cmocka_unit_test_setup_teardown(test_names, setup, teardown), cmocka_unit_test_setup_teardown(test_errors, setup, teardown),
@@ -891,7 +925,8 @@ int main(void)
                                         cmocka_unit_test_setup_teardown(test_given_up, setup, teardown),
                                         cmocka_unit_test_setup_teardown(test_given_up_and_gone, setup, teardown),
                                         cmocka_unit_test_setup_teardown(test_rekey_times, setup, teardown),
-                                        cmocka_unit_test_setup_teardown(test_sweep_newborn, setup, teardown) };
+                                        cmocka_unit_test_setup_teardown(test_sweep_newborn, setup, teardown),
+                                        cmocka_unit_test_setup_teardown(test_name_again, setup, teardown) };
     if (geteuid() != 0) {
         puts("SKIPPED: needs root (file handles, owners)");
         return 77;
