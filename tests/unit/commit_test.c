@@ -116,15 +116,29 @@ static bool meets(int fd, bool needs_space, bool *ret_part)
     return hook.what == ERROR || hook.what == PART;
 }
 
+/* Of all of it, not of the first buffer: a header and a part of its chunk as well. */
+static void first_half(int fd, const struct iovec *iov, int n, off_t off)
+{
+    size_t left = 0;
+    for (int k = 0; k < n; k++)
+        left += iov[k].iov_len;
+    left = left / 2 / LG_SECTOR * LG_SECTOR;
+    for (int k = 0; k < n && left; k++) {
+        size_t len = iov[k].iov_len < left ? iov[k].iov_len : left;
+        assert_int_equal(pwrite(fd, iov[k].iov_base, len, off), len);
+        off += (off_t)len;
+        left -= len;
+    }
+}
+
 static ssize_t h_pwritev(void *arg, int fd, const struct iovec *iov, int n, off_t off)
 {
     bool part;
     if (fd == jfd && (off - LG_HEADER_LEN) % AREA == 0) /* the header of an area */
         hook.placing = true;
     bool bad = meets(fd, true, &part);
-    struct iovec half = { iov[0].iov_base, iov[0].iov_len / 2 / LG_SECTOR * LG_SECTOR };
-    if (bad && part && half.iov_len)
-        (void)!lg_sys_posix.pwritev(arg, fd, &half, 1, off);
+    if (bad && part)
+        first_half(fd, iov, n, off);
     ssize_t w = bad ? hook.error : lg_sys_posix.pwritev(arg, fd, iov, n, off);
     if (fd == jfd && w > 0)
         assert_int_equal(pwrite(jfd_twin, iov[0].iov_base, (size_t)w, off), w); /* n is 1 */
