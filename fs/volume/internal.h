@@ -63,7 +63,7 @@ struct lg_node {
     uint16_t type;                /* S_IFMT bits */
     bool locked;   /* under lg_node_wait: the lock */
     uint8_t was_open; /* under lg_node_wait: how often, 1 to 255 and round again; 0: never. A stat made before f was seen to be NULL may be older than the last close */
-    _Atomic bool id_known; /* kid or dirid; once it is, dirid stays what it is */
+    bool id_known; /* kid or dirid */
     _Atomic uint8_t lacks;      /* LG_LACKS_*: what it is known not to have; taken away under the lock only */
     _Atomic bool name_pending;  /* re-encrypted under a hidden name; until its directory is synced, a crash brings the old file back */
     _Atomic bool attrs_pending; /* owner, mode, times or attributes were set: the next fsync takes them along */
@@ -124,9 +124,8 @@ void lg_nodes_init(struct lg_volume *v);
 int lg_node_root(struct lg_volume *v) LG_MUST;
 struct lg_node *lg_node_ref(struct lg_volume *v, uint64_t id); /* NULL: no such node */
 void lg_node_unref(struct lg_volume *v, struct lg_node *n);
-/* The newest node that stood last under that name and has that lower inode; NULL: none in memory. Makes none, opens nothing. Counts a reference.
- * ret_alone: no other node has that inode, whatever its name; else it may be a file's that is gone, and whose number is used again. */
-struct lg_node *lg_node_named(struct lg_volume *v, const struct stat *st, uint64_t parent, const char *name, bool *ret_alone);
+/* The newest node that stood last under that name and has that lower inode; NULL: none in memory. Makes none, opens nothing. Counts a reference. */
+struct lg_node *lg_node_named(struct lg_volume *v, const struct stat *st, uint64_t parent, const char *name);
 /* For the access log; n may be NULL. Takes its lock, which whoever opens the file may hold for as long as a key takes to come: hold no other. */
 struct lg_subject lg_node_subject(struct lg_volume *v, struct lg_node *n);
 /* Its mu; not recursive. */

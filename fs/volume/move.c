@@ -47,9 +47,9 @@ int lg_volume_unlink(struct lg_volume *v, uint64_t parent, const char *name, str
         return lg_errno(rc);
     rc = lg_place_get(v, parent, name, LG_HOLD_CHANGE, &p);
     int half = rc ? -1 : half_begin(v, &p);
-    bool alone, seen = !rc && fstatat(p.fd, p.lower, &st, AT_SYMLINK_NOFOLLOW) == 0;
+    bool seen = !rc && fstatat(p.fd, p.lower, &st, AT_SYMLINK_NOFOLLOW) == 0;
     if (seen && ret_of)
-        n = lg_node_named(v, &st, parent, name, &alone);
+        n = lg_node_named(v, &st, parent, name);
     if (!rc && unlinkat(p.fd, p.lower, 0))
         rc = -errno;
     if (!rc && seen) /* it may have other names */
@@ -180,29 +180,6 @@ static int rename_at(struct lg_place *a, struct lg_place *b, const struct lg_nod
     return rc;
 }
 
-/* Whoever moves it has just looked it up: mostly its node is the only one with that inode, and stood under that name; its handle need not be asked for. A node whose
- * file is gone may be held for as long as somebody likes (O_PATH), and its number and name be another's by now: that only the handle tells. */
-static int node_there(struct lg_volume *v, const struct lg_place *p, const char *name, struct lg_node **ret)
-{
-    struct stat st;
-    if (fstatat(p->fd, p->lower, &st, AT_SYMLINK_NOFOLLOW))
-        return -errno;
-    bool alone;
-    struct lg_node *n = lg_node_named(v, &st, p->dir->id, name, &alone);
-    if (n && alone && n->type == (st.st_mode & S_IFMT)) {
-        *ret = n;
-        return 0;
-    }
-    lg_node_unref(v, n);
-    return lg_node_at(v, NULL, p->fd, p->lower, NULL, false, ret, &st);
-}
-
-/* To a name that nothing has, the commonest: what stands there need not be asked for first. False, whatever the reason: that is to be found out. */
-static bool rename_free(const struct lg_place *a, const struct lg_place *b, unsigned flags)
-{
-    return !(flags & RENAME_EXCHANGE) && !lg_name_is_long(b->lower) && renameat2(a->fd, a->lower, b->fd, b->lower, RENAME_NOREPLACE) == 0;
-}
-
 int lg_volume_rename(struct lg_volume *v, uint64_t parent, const char *name, uint64_t new_parent, const char *new_name, unsigned flags, struct lg_subject *ret_of)
 {
     struct lg_place a, b = { 0 };
@@ -222,16 +199,15 @@ int lg_volume_rename(struct lg_volume *v, uint64_t parent, const char *name, uin
         struct lg_node *n = NULL, *m = NULL, *set[] = { a.dir, b.dir, dir };
         struct stat st;
         lock_dirs(set, 3);
-        rc = node_there(v, &a, name, &n);
-        bool done = !rc && rename_free(&a, &b, flags);
-        if (!rc && !done)
+        rc = lg_node_at(v, NULL, a.fd, a.lower, NULL, false, &n, &st);
+        if (!rc)
             rc = lg_node_at(v, NULL, b.fd, b.lower, NULL, false, &m, &st);
         if (rc == -ENOENT && n && !(flags & RENAME_EXCHANGE))
             rc = 0;
         again = !rc && !flags && m && m != n && S_ISDIR(m->type) && m != dir;
         if (!rc && !again && m)
             half = half_begin(v, &b);
-        if (!rc && !again && !done)
+        if (!rc && !again)
             rc = rename_at(&a, &b, n, m, flags);
         if (!rc && !again) {
             bool same = a.dir == b.dir && strcmp(a.lower, b.lower) == 0;

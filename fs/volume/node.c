@@ -88,21 +88,15 @@ static struct lg_node *find(struct lg_volume *v, uint64_t id)
     return n;
 }
 
-struct lg_node *lg_node_named(struct lg_volume *v, const struct stat *st, uint64_t parent, const char *name, bool *ret_alone)
+struct lg_node *lg_node_named(struct lg_volume *v, const struct stat *st, uint64_t parent, const char *name)
 {
-    struct lg_node *n = NULL;
-    unsigned same = 0;
     pthread_mutex_lock(&v->table);
-    for (struct lg_node *x = v->by_key[key_hash(st->st_dev, st->st_ino) % v->n_buckets]; x; x = x->next_key)
-        if (x->dev == st->st_dev && x->ino == st->st_ino) {
-            same++;
-            if (x->parent == parent && x->name && strcmp(x->name, name) == 0 && (!n || x->id > n->id))
-                n = x;
-        }
+    struct lg_node *n = v->by_key[key_hash(st->st_dev, st->st_ino) % v->n_buckets];
+    while (n && !(n->dev == st->st_dev && n->ino == st->st_ino && n->parent == parent && n->name && strcmp(n->name, name) == 0))
+        n = n->next_key;
     if (n)
         n->refs++;
     pthread_mutex_unlock(&v->table);
-    *ret_alone = same == 1;
     return n;
 }
 

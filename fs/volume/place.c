@@ -89,10 +89,6 @@ int lg_dirid_make(struct lg_volume *v, int dirfd, uint8_t id[LG_ID_LEN])
 int lg_dirid_get(struct lg_volume *v, struct lg_node *dir, int dirfd, uint8_t ret[LG_ID_LEN])
 {
     int rc = 0;
-    if (atomic_load(&dir->id_known)) {
-        memcpy(ret, dir->dirid, LG_ID_LEN);
-        return 0;
-    }
     lg_node_lock(v, dir);
     if (!dir->id_known) {
         rc = lg_dirid_read(v->names, dirfd, dir->dirid);

@@ -25,11 +25,11 @@ LIMITS = {  # what one file may cost; of kinds that are not named: nothing
 KINDS = "open", "close", "stat", "read", "write", "fcntl", "handle", "unlink", "rename", "times", "random"  # as in countcalls.c
 LOOKED_UP = {"handle": 1, "stat": 1}
 HEAD = {"handle": 1, "stat": 2, "open": 1, "read": 3, "fcntl": 2, "close": 1}  # read: the header, a byte for the access time below, chunks
-CREATED = {"handle": 3, "stat": 4, "fcntl": 1, "close": 1, "rename": 1}  # handle: two names that nothing has, and the new file; stat: it, what is renamed, and twice the directory that has changed
+CREATED = {"handle": 5, "stat": 4, "fcntl": 1, "close": 1, "rename": 1}  # handle: two names that nothing has, the new file, and both names of the rename; stat: it, what is renamed, and twice the directory that has changed
 BELOW = {  # the same of calls below, but openat, one for each file that is created
-    # write: the empty file, each request, the header. random: the file's key, each request's nonces, and now and then ids and salts for several files
-    "slice created": dict(CREATED, write=1 + SLICE // PIECE + 1, random=1 + SLICE // PIECE + 0.2),
-    "4 KiB created": dict(CREATED, write=2, random=2 + 0.2),
+    # write: the empty file, each request, the header. random: the file's key, each request's nonces, each commit's salt, and now and then ids for several files
+    "slice created": dict(CREATED, write=1 + SLICE // PIECE + 1, random=1 + SLICE // PIECE + 2 + 0.2),
+    "4 KiB created": dict(CREATED, write=2, random=2 + 2 + 0.2),
     "listed, and sizes": LOOKED_UP,
     "stat": LOOKED_UP,
     "first 16 KiB read": HEAD,
