@@ -794,10 +794,37 @@ static void test_failed_then_grown(void **state)
     }
 }
 
+/* The one chunk of a small file is written with its header: what a commit could not write is still there for the next. */
+static void test_failed_then_again(void **state)
+{
+    (void)state;
+    struct lg_sys sys = lg_sys_posix;
+    struct world w;
+    sys.pwritev = full_pwritev;
+    world_new(&w);
+    w.env.sys = &sys;
+    make(&w);
+    assert_int_equal(lg_file_commit(w.f), 0);
+    model_size = 1000;
+    memset(model, 's', model_size);
+    assert_int_equal(lg_file_write(w.f, model, model_size, 0), 0);
+    full = 1;
+    for (unsigned n = 0; n < 2; n++)
+        assert_int_equal(lg_file_commit(w.f), -ENOSPC);
+    full = 0;
+    check(&w);
+    assert_int_equal(lg_file_sync(w.f), 0);
+    check(&w);
+    assert_int_equal(reopen(&w), 0);
+    check(&w);
+    assert_int_equal(w.findings, 0);
+    world_end(&w);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = { cmocka_unit_test(test_model), cmocka_unit_test(test_keys), cmocka_unit_test(test_spare), cmocka_unit_test(test_later), cmocka_unit_test(test_tamper),
                                         cmocka_unit_test(test_replay), cmocka_unit_test(test_ways), cmocka_unit_test(test_checkpoint_in_commit),
-                                        cmocka_unit_test(test_failed_then_grown) };
+                                        cmocka_unit_test(test_failed_then_grown), cmocka_unit_test(test_failed_then_again) };
     return cmocka_run_group_tests(tests, setup, NULL);
 }
