@@ -55,7 +55,7 @@ int lg_seal_in_place(struct lg_file *f, uint64_t i, const uint8_t *plain, size_t
         f->in_place_from = i;
     if (s.off + len > f->phys)
         f->phys = s.off + len;
-    rc = lg_pool_run(f->env->pool, (unsigned)((len + s.step - 1) / s.step), seal_part, &s);
+    rc = lg_pool_run(f->env->pool, (unsigned)((len + s.step - 1) / s.step), seal_part, &s, 0);
     if (rc)
         f->phys = LG_SIZE_NONE;
     return rc ? rc : lg_entries_set(f, i, entries, n);

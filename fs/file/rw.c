@@ -92,7 +92,7 @@ static int read_run(struct lg_file *f, uint64_t i, uint8_t *buf, size_t len)
             ssize_t got = lg_sys_read_full(f->env->sys, f->fd, buf, r.len, r.off);
             rc = got < 0 ? (int)got : open_part(&r, 0, (size_t)got);
         } else {
-            rc = lg_pool_run(f->env->pool, parts, cached_part, &r);
+            rc = lg_pool_run(f->env->pool, parts, cached_part, &r, 1);
         }
         for (unsigned k = 0, n; !rc && k < parts; k += n) {
             bool cold = r.cold >> k & 1;

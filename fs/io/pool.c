@@ -99,13 +99,13 @@ static int together(struct lg_pool *p, unsigned n, int (*part)(void *arg, unsign
     return j.rc;
 }
 
-/* With as many requests under way as there are helpers, and so as many processors but one, waking somebody costs more than it gives. */
-int lg_pool_run(struct lg_pool *p, unsigned n, int (*part)(void *arg, unsigned i), void *arg)
+/* Helpers are one fewer than processors. With as many of these at work otherwise, waking somebody costs more than it gives. */
+int lg_pool_run(struct lg_pool *p, unsigned n, int (*part)(void *arg, unsigned i), void *arg, unsigned busy)
 {
     if (!p || !p->helpers)
         return alone(n, part, arg);
     unsigned others = atomic_fetch_add_explicit(&p->callers, 1, memory_order_relaxed);
-    int rc = n < 2 || others >= p->helpers ? alone(n, part, arg) : together(p, n, part, arg);
+    int rc = n < 2 || others + busy >= p->helpers ? alone(n, part, arg) : together(p, n, part, arg);
     atomic_fetch_sub_explicit(&p->callers, 1, memory_order_relaxed);
     return rc;
 }

@@ -44,7 +44,7 @@ struct lg_file_env {
     const uint64_t *unclean; /* sessions of this vault that ended uncleanly, ascending */
     unsigned n_unclean; /* becomes 0 when a sweep has been through (__atomic) */
     bool read_only;
-    struct lg_pool *pool; /* large requests are sealed and opened on several cores; NULL: in the calling thread, in order */
+    struct lg_pool *pool; /* large requests are sealed, and where there are cores to spare opened, on several; NULL: in the calling thread, in order */
     bool accept_crash; /* every session counts as one that ended uncleanly: for copies made of a live mount (scrub --accept-crash) */
     struct lg_suspects *suspects; /* may be NULL */
     /* Path rules: decides by path when bytes name no study. Returns 0 with info filled in, or -ENOENT for the general key. May be NULL. */
