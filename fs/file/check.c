@@ -43,7 +43,8 @@ int lg_file_verify(struct lg_file *f, int (*pace)(void *arg, size_t n), void *ar
 {
     uint32_t cs = f->env->chunk_size;
     uint64_t bad = 0;
-    uint8_t *buf = malloc(CHECK_STEP);
+    uint8_t *buf = lg_scratch(CHECK_STEP);
+    size_t used = 0;
     int rc = buf ? 0 : -ENOMEM;
     for (uint64_t i = 0; !rc;) {
         rc = lg_lock_shared(f);
@@ -54,6 +55,7 @@ int lg_file_verify(struct lg_file *f, int (*pace)(void *arg, size_t n), void *ar
         size_t len = 0;
         for (uint64_t most = i < n ? lg_format_run(i) : 0; m < most && i + m < n && len + cs <= CHECK_STEP && !lg_entry_empty(lg_entry_get(f, i + m)); m++)
             len += lg_chunk_len(f, i + m);
+        used = len > used ? len : used;
         rc = m ? check_run(f, i, buf, len, &bad) : 0;
         pthread_rwlock_unlock(&f->lock);
         if (!m)
@@ -63,8 +65,7 @@ int lg_file_verify(struct lg_file *f, int (*pace)(void *arg, size_t n), void *ar
             rc = pace(arg, len);
     }
     if (buf)
-        lg_wipe(buf, CHECK_STEP);
-    free(buf);
+        lg_wipe(buf, used);
     if (!rc)
         *ret_bad = bad;
     return rc;

@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include "internal.h"
+#include "leadglass/pool.h"
 
 /* What can be known without any key: everything has checksums, which tell of accidents, not of an enemy. */
 
@@ -115,13 +116,12 @@ static int body(struct kfile *k, const struct lg_slot *slot, uint64_t phys, bool
     uint64_t n = lg_format_chunks(cs, slot->size), want = lg_format_cipher_size(cs, slot->size);
     bool exact = true;
     k->durable = slot->durable_size;
-    k->buf = malloc(STEP);
+    k->buf = lg_scratch(STEP);
     if (!k->buf)
         return -ENOMEM;
     int rc = table(k, 0, LG_HEAD_ENTRIES, n, slot->size, &exact);
     for (uint64_t i = LG_HEAD_ENTRIES; !rc && i < n; i += lg_format_run(i))
         rc = table(k, i, lg_format_run(i), n, slot->size, &exact);
-    free(k->buf);
     if (rc)
         return rc;
     if (phys < want)

@@ -23,7 +23,8 @@ int lg_pool_run(struct lg_pool *p, unsigned n, int (*part)(void *arg, unsigned i
 long lg_pool_waited(void);
 
 /* len bytes that belong to the calling thread until it asks again or ends; NULL: no memory. Freshly allocated, blocks of that size would be mapped, cleared and
- * unmapped each time. For nothing secret: they are not wiped. */
+ * unmapped each time. Page-aligned: some processors copy to 16 bytes behind a page's begin, where malloc puts what is large, at a third of the speed (docs/PERFORMANCE.md).
+ * They are not wiped: whoever puts plaintext there does. */
 uint8_t *lg_scratch(size_t len);
 
 #endif

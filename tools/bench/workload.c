@@ -1,5 +1,6 @@
-/* workload DIR OPERATION STUDIES SLICES BYTES THREADS: an imaging archive's traffic. Studies are folders of slices; create writes each slice under a
- * temporary name in 64 KiB pieces and renames it, read and head (its first 16 KiB) check what they get, stat checks the size. Prints files/s=N. */
+/* workload DIR OPERATION STUDIES SLICES BYTES THREADS [AT]: an imaging archive's traffic. Studies are folders of slices; create writes each slice under a
+ * temporary name in 64 KiB pieces and renames it, read and head (its first 16 KiB) check what they get, stat checks the size. Prints files/s=N.
+ * AT: where in its page the memory begins that is read into and written from, 16 if it is not said: where malloc puts what is large. */
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
@@ -11,10 +12,10 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { THREADS_MAX = 64, WRITE_PIECE = 64 * 1024, READ_PIECE = 256 * 1024, HEAD = 16 * 1024 };
+enum { THREADS_MAX = 64, PAGE = 4096, WRITE_PIECE = 64 * 1024, READ_PIECE = 256 * 1024, HEAD = 16 * 1024 };
 
 static const char *dir;
-static long studies, slices, threads;
+static long studies, slices, threads, buffer_at = 16;
 static size_t bytes;
 static atomic_long next_slice;
 static void (*operation)(const char *path, long number, unsigned char *buf);
@@ -82,9 +83,9 @@ static void study_path(char *out, size_t cap, long study) { snprintf(out, cap, "
 static void *run(void *arg)
 {
     char study[3072], path[4000];
-    unsigned char *buf = malloc(bytes + 1);
+    unsigned char *pages = aligned_alloc(PAGE, (bytes + 2 * PAGE) / PAGE * PAGE), *buf = pages + buffer_at;
     (void)arg;
-    if (!buf)
+    if (!pages)
         die("memory", "");
     memset(buf, 0xa5, bytes);
     for (long i; (i = atomic_fetch_add(&next_slice, 1)) < studies * slices;) {
@@ -92,7 +93,7 @@ static void *run(void *arg)
         snprintf(path, sizeof path, "%s/IMG%06ld.dcm", study, i % slices);
         operation(path, i, buf);
     }
-    free(buf);
+    free(pages);
     return NULL;
 }
 
@@ -104,11 +105,11 @@ int main(int argc, char **argv)
     } operations[] = { { "create", create }, { "read", read_all }, { "head", head }, { "stat", check_size }, { "unlink", delete } };
     struct timespec a, b;
     pthread_t t[THREADS_MAX];
-    for (size_t i = 0; argc == 7 && i < sizeof operations / sizeof *operations; i++)
+    for (size_t i = 0; (argc == 7 || argc == 8) && i < sizeof operations / sizeof *operations; i++)
         if (strcmp(operations[i].name, argv[2]) == 0)
             operation = operations[i].run;
     if (!operation) {
-        fputs("usage: workload DIR create|read|head|stat|unlink STUDIES SLICES BYTES THREADS\n", stderr);
+        fputs("usage: workload DIR create|read|head|stat|unlink STUDIES SLICES BYTES THREADS [AT]\n", stderr);
         return 2;
     }
     dir = argv[1];
@@ -116,7 +117,9 @@ int main(int argc, char **argv)
     slices = strtol(argv[4], NULL, 10);
     bytes = strtoul(argv[5], NULL, 10);
     threads = strtol(argv[6], NULL, 10);
-    if (threads < 1 || threads > THREADS_MAX || bytes < sizeof(long))
+    if (argc == 8)
+        buffer_at = strtol(argv[7], NULL, 10);
+    if (buffer_at < 0 || buffer_at > PAGE || threads < 1 || threads > THREADS_MAX || bytes < sizeof(long))
         return 2;
     for (long s = 0; operation == create && s < studies; s++) {
         char path[3072];
