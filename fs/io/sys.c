@@ -6,7 +6,11 @@
 #include <sys/vfs.h>
 #include <unistd.h>
 
+#include "leadglass/closer.h"
 #include "leadglass/later.h"
+
+/* Whether to try once more: what was removed before may give its space back only now. */
+static bool more_room(void) { return (errno == ENOSPC || errno == EDQUOT) && lg_close_wait(); }
 
 static ssize_t sys_pread(void *arg, int fd, void *buf, size_t len, off_t off)
 {
@@ -17,7 +21,10 @@ static ssize_t sys_pread(void *arg, int fd, void *buf, size_t len, off_t off)
 static ssize_t sys_pwritev(void *arg, int fd, const struct iovec *iov, int n, off_t off)
 {
     (void)arg;
-    ssize_t w = pwritev(fd, iov, n, off);
+    ssize_t w;
+    do
+        w = pwritev(fd, iov, n, off);
+    while (w < 0 && more_room());
     return w < 0 ? -errno : w;
 }
 /* A filesystem that cannot say whether it would wait: one in memory never does, any other (network, FUSE) may. One vault, one filesystem: asked once. */
@@ -47,7 +54,15 @@ static void sys_forget(void *arg, int fd, off_t off, off_t len) { (void)arg, (vo
 static int sys_fdatasync(void *arg, int fd) { return (void)arg, fdatasync(fd) ? -errno : 0; }
 static int sys_fsync(void *arg, int fd) { return (void)arg, fsync(fd) ? -errno : 0; }
 static int sys_ftruncate(void *arg, int fd, off_t len) { return (void)arg, ftruncate(fd, len) ? -errno : 0; }
-static int sys_fallocate(void *arg, int fd, int mode, off_t off, off_t len) { return (void)arg, fallocate(fd, mode, off, len) ? -errno : 0; }
+static int sys_fallocate(void *arg, int fd, int mode, off_t off, off_t len)
+{
+    (void)arg;
+    int rc;
+    do
+        rc = fallocate(fd, mode, off, len);
+    while (rc && more_room());
+    return rc ? -errno : 0;
+}
 static int sys_fstat(void *arg, int fd, struct stat *st) { return (void)arg, fstat(fd, st) ? -errno : 0; }
 static off_t sys_lseek(void *arg, int fd, off_t off, int whence)
 {

@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "internal.h"
+#include "leadglass/closer.h"
 
 int lg_volume_getattr(struct lg_volume *v, uint64_t node, struct stat *ret)
 {
@@ -157,6 +158,7 @@ int lg_volume_setattr(struct lg_volume *v, uint64_t node, const struct stat *st,
 
 int lg_volume_statfs(struct lg_volume *v, struct statvfs *ret)
 {
+    (void)lg_close_wait(); /* what was removed counts as free */
     if (fstatvfs(v->rootfd, ret))
         return -errno;
     ret->f_namemax = LG_NAME_MAX;

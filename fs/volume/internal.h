@@ -99,6 +99,7 @@ struct lg_volume {
     uint64_t next_id;
     bool handles;
     bool every_read; /* moves the access time below */
+    bool closes_soon; /* a file below that has no name but is open is nowhere to be seen */
     bool attrs_lost; /* under table: attributes may wait for an fsync that no node in memory knows of */
     time_t checkpointed;
     struct timespec opened; /* by the clock that stamps inodes: a temporary changed before is not of this mount */

@@ -5,36 +5,38 @@
 #include <unistd.h>
 
 #include "internal.h"
+#include "leadglass/closer.h"
 
 /* ---- removing and moving -------------------------------------------------------------------------------------------------------------- */
 
-/* What is about to lose a name, if any file is half committed: a descriptor, or -1. */
-static int half_begin(struct lg_volume *v, const struct lg_place *p)
+enum { HEAVY = 128 }; /* blocks of 512 bytes from which on giving them back takes longer than a thread takes to wake */
+
+/* What is about to lose a name, if that file may be half committed, or its space takes long to give back: a descriptor, or -1. */
+static int losing(const struct lg_volume *v, const struct lg_place *p, const struct stat *st)
 {
-    struct stat st;
-    if (!lg_suspects_any(v->env.suspects) || fstatat(p->fd, p->lower, &st, AT_SYMLINK_NOFOLLOW) || !S_ISREG(st.st_mode))
+    if (!S_ISREG(st->st_mode) || !(lg_suspects_any(v->env.suspects) || (v->closes_soon && st->st_nlink == 1 && st->st_blocks >= HEAVY)))
         return -1;
-    int fd = openat(p->fd, p->lower, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
-    if (fd >= 0)
-        lg_noatime(fd);
-    return fd;
+    return openat(p->fd, p->lower, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
 }
 
 /* If that was its last, and nobody has it open (else closing it does this), the session may end cleanly for all it is concerned. No lock is held. */
-static void half_end(struct lg_volume *v, int fd)
+static void lost(struct lg_volume *v, int fd)
 {
     struct lg_node *n;
     struct stat st;
     if (fd < 0)
         return;
-    if (!fstat(fd, &st) && !st.st_nlink && !lg_node_of_fd(v, NULL, fd, NULL, false, &n, &st)) {
+    if (lg_suspects_any(v->env.suspects) && !fstat(fd, &st) && !st.st_nlink && !lg_node_of_fd(v, NULL, fd, NULL, false, &n, &st)) {
         lg_node_lock(v, n);
         if (!n->f)
             lg_suspects_gone(&v->env, fd);
         lg_node_unlock(v, n);
         lg_node_unref(v, n);
     }
-    close(fd);
+    if (v->closes_soon)
+        lg_close_soon(fd);
+    else
+        close(fd);
 }
 
 int lg_volume_unlink(struct lg_volume *v, uint64_t parent, const char *name, struct lg_subject *ret_of)
@@ -46,8 +48,8 @@ int lg_volume_unlink(struct lg_volume *v, uint64_t parent, const char *name, str
     if (rc)
         return lg_errno(rc);
     rc = lg_place_get(v, parent, name, LG_HOLD_CHANGE, &p);
-    int half = rc ? -1 : half_begin(v, &p);
     bool seen = !rc && fstatat(p.fd, p.lower, &st, AT_SYMLINK_NOFOLLOW) == 0;
+    int held = seen ? losing(v, &p, &st) : -1;
     if (seen && ret_of)
         n = lg_node_named(v, &st, parent, name);
     if (!rc && unlinkat(p.fd, p.lower, 0))
@@ -58,7 +60,7 @@ int lg_volume_unlink(struct lg_volume *v, uint64_t parent, const char *name, str
         lg_sidecar_drop(p.fd, p.lower);
     lg_place_done(v, &p);
     lg_ns_unlock(v);
-    half_end(v, half);
+    lost(v, held);
     if (ret_of)
         *ret_of = lg_node_subject(v, n);
     lg_node_unref(v, n);
@@ -184,7 +186,7 @@ int lg_volume_rename(struct lg_volume *v, uint64_t parent, const char *name, uin
 {
     struct lg_place a, b = { 0 };
     struct lg_node *dir = NULL, *moved = NULL;
-    int half = -1;
+    int held = -1;
     if (ret_of)
         ret_of->known = false;
     if (flags & ~(unsigned)(RENAME_NOREPLACE | RENAME_EXCHANGE))
@@ -206,7 +208,7 @@ int lg_volume_rename(struct lg_volume *v, uint64_t parent, const char *name, uin
             rc = 0;
         again = !rc && !flags && m && m != n && S_ISDIR(m->type) && m != dir;
         if (!rc && !again && m)
-            half = half_begin(v, &b);
+            held = losing(v, &b, &st);
         if (!rc && !again)
             rc = rename_at(&a, &b, n, m, flags);
         if (!rc && !again) {
@@ -235,7 +237,7 @@ int lg_volume_rename(struct lg_volume *v, uint64_t parent, const char *name, uin
     lg_place_done(v, &a);
     lg_place_done(v, &b);
     lg_ns_unlock(v);
-    half_end(v, half);
+    lost(v, held);
     if (ret_of) /* may wait for whoever is opening the file, so no lock is held */
         *ret_of = lg_node_subject(v, moved);
     lg_node_unref(v, moved);

@@ -1,13 +1,18 @@
 #include <fcntl.h>
+#include <linux/magic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include "internal.h"
 #include "relink.h"
 
 enum { HELPERS_MAX = 8 };
+
+/* Others may be reached over a network and give a file that is open another name when its own is removed (NFS, SMB), so that its directory is not empty. */
+static bool is_local(long type) { return type == TMPFS_MAGIC || type == EXT4_SUPER_MAGIC || type == XFS_SUPER_MAGIC || type == BTRFS_SUPER_MAGIC; }
 
 static void volume_free(struct lg_volume *v)
 {
@@ -69,7 +74,9 @@ int lg_volume_open(const char *dir, const struct lg_volume_options *opt, struct 
     if (!rc)
         rc = lg_node_root(v);
     struct statvfs fs;
+    struct statfs type;
     v->every_read = !rc && !fstatvfs(v->rootfd, &fs) && !(fs.f_flag & (ST_NOATIME | ST_RELATIME));
+    v->closes_soon = !rc && !opt->sys && !fstatfs(v->rootfd, &type) && is_local(type.f_type);
     v->env = (struct lg_file_env){
         .sys = opt->sys ? opt->sys : &lg_sys_posix,
         .keys = opt->keys,

@@ -34,7 +34,7 @@ BELOW = {  # the same of calls below, but openat, one for each file that is crea
     "stat": LOOKED_UP,
     "first 16 KiB read": HEAD,
     "slice read": dict(HEAD, read=2 + 5),  # 128 KiB at a time; 496 KiB, and the rest
-    "unlinked after that": {"unlink": 1, "stat": 2},  # stat: which inode it is, and the directory that has changed
+    "unlinked after that": {"unlink": 1, "stat": 2, "close": 1},  # stat: which inode it is, and the directory that has changed; held until its name is gone
 }
 SHIM = os.path.join(BIN, "countcalls.so")
 SLACK, OTHERS = 0.15, 4  # OTHERS: calls of a kind that the mount's own clock makes in a second, at most
