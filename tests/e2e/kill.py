@@ -103,12 +103,12 @@ def choose(r, m, fds):
         p, kind = r.choice(files), r.choice(["link", "symlink", "links", "punch", "setxattr", "setxattr", "removexattr"])
         f = m.files[p]
         if kind == "link" and len(files) < FILES_MAX:
-            return ("link", p, place() + "h%06d" % r.randrange(1000000))
+            return ("link", p, place() + "h%06d" % r.randrange(10**12))
         if kind == "symlink" and len(m.links) < 8:
-            return ("symlink", place() + "s%06d" % r.randrange(1000000), "t/" * r.randrange(100) + "%d" % r.randrange(1000000))
+            return ("symlink", place() + "s%06d" % r.randrange(10**12), "t/" * r.randrange(100) + "%d" % r.randrange(1000000))
         if kind == "links" and m.links:
             s = r.choice(sorted(m.links))
-            return ("unlink", s) if r.random() < 0.3 else ("rename", s, r.choice(files + sorted(m.links)) if r.random() < 0.4 else place() + "q%06d" % r.randrange(1000000))
+            return ("unlink", s) if r.random() < 0.3 else ("rename", s, r.choice(files + sorted(m.links)) if r.random() < 0.4 else place() + "q%06d" % r.randrange(10**12))
         if kind == "punch":
             return ("punch", p, r.randrange(len(f.now()) + 1), r.choice([100, 4096, 16384, 70000]))
         if kind == "setxattr":
@@ -117,11 +117,11 @@ def choose(r, m, fds):
             return ("removexattr", p, r.choice(sorted(f.attrs)))
     roll = r.random()
     if roll < 0.18 and len(files) < FILES_MAX or not files:
-        return ("create", place() + "f%06d" % r.randrange(1000000))
+        return ("create", place() + "f%06d" % r.randrange(10**12))
     p = r.choice(files)
     size = len(m.files[p].now())
     if roll < 0.24:
-        return ("rename", p, r.choice(files + sorted(m.links)) if r.random() < 0.7 else place() + "r%06d" % r.randrange(1000000))
+        return ("rename", p, r.choice(files + sorted(m.links)) if r.random() < 0.7 else place() + "r%06d" % r.randrange(10**12))
     if roll < 0.29 and len(files) > FILES_MAX // 2:
         return ("unlink", p)
     if roll < 0.32 and len(m.dirs) < 6:
