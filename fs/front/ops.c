@@ -8,6 +8,7 @@
 #include <sys/sysinfo.h>
 
 #include "audit.h"
+#include "leadglass/closer.h"
 #include "leadglass/names.h"
 #include "order.h"
 
@@ -25,6 +26,15 @@ static struct lg_cred cred(fuse_req_t req)
 
 static void done(fuse_req_t req, int rc) { fuse_reply_err(req, -rc); }
 
+/* Tried once more where there was no room below and what was removed is about to give it back. Who fails for that has undone what it did. */
+#define ROOM(call)                                                                                                                                                            \
+    __extension__({                                                                                                                                                           \
+        int room_ = (call);                                                                                                                                                   \
+        if ((room_ == -ENOSPC || room_ == -EDQUOT) && lg_close_wait())                                                                                                        \
+            room_ = (call);                                                                                                                                                   \
+        room_;                                                                                                                                                                \
+    })
+
 /* A change of names: refused while it cannot be recorded, and recorded before it is answered. */
 #define RECORDED(req, event, subject, parent, name, to_parent, to, call)                                                                                                     \
     __extension__({                                                                                                                                                           \
@@ -32,7 +42,7 @@ static void done(fuse_req_t req, int rc) { fuse_reply_err(req, -rc); }
         if (!rc_) {                                                                                                                                                           \
             int64_t began_ = lg_front_now(front(req));                                                                                                                        \
             struct lg_subject of_ = (subject);                                                                                                                                \
-            rc_ = (call);                                                                                                                                                     \
+            rc_ = ROOM(call);                                                                                                                                                   \
             lg_front_changed(front(req), req, event, &of_, parent, name, to_parent, to, rc_, began_);                                                                        \
         }                                                                                                                                                                     \
         rc_;                                                                                                                                                                  \
@@ -339,7 +349,7 @@ static void op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_
     int rc = o ? lg_front_ready(f) : -ENOMEM;
     if (!rc) {
         o->began_us = lg_front_now(f);
-        rc = lg_volume_create_file(f->volume, parent, name, fi->flags, mode, &c, &e, &o->h);
+        rc = ROOM(lg_volume_create_file(f->volume, parent, name, fi->flags, mode, &c, &e, &o->h));
         lg_front_opened(f, req, rc ? 0 : e.node, o, "create", rc);
     }
     reply_created(req, rc, &e, o, fi);
@@ -355,7 +365,7 @@ static void op_tmpfile(fuse_req_t req, fuse_ino_t parent, mode_t mode, struct fu
     int rc = o ? lg_front_ready(f) : -ENOMEM;
     if (!rc) {
         o->began_us = lg_front_now(f);
-        rc = lg_volume_tmpfile(f->volume, parent, fi->flags, mode, &c, &e, &o->h);
+        rc = ROOM(lg_volume_tmpfile(f->volume, parent, fi->flags, mode, &c, &e, &o->h));
         lg_front_opened(f, req, rc ? 0 : e.node, o, "create", rc);
     }
     reply_created(req, rc, &e, o, fi);
@@ -467,6 +477,8 @@ static void op_statfs(fuse_req_t req, fuse_ino_t ino)
 {
     struct statvfs st;
     (void)ino;
+    if (lg_close_pending() && lg_ring_put_off()) /* it waits for that */
+        return;
     int rc = lg_volume_statfs(vol(req), &st);
     if (rc)
         done(req, rc);
@@ -592,7 +604,7 @@ static void op_setxattr(fuse_req_t req, fuse_ino_t ino, const char *name, const 
 {
     int rc = strcmp(name, LG_XATTR_REKEY) == 0 || strcmp(name, LG_XATTR_REKEY_LINKS) == 0 ? CHANGE(req, "file.reencrypt", ino, NULL, 0, NULL, lg_volume_setxattr(vol(req), ino, name, value, size, flags)) :
              strcmp(name, LG_XATTR_REAP) == 0  ? CHANGE(req, "file.reap", ino, size > 2 * LG_ID_LEN + 1 ? reaped(value, size) : NULL, 0, NULL, lg_volume_setxattr(vol(req), ino, name, value, size, flags)) :
-                                                 lg_volume_setxattr(vol(req), ino, name, value, size, flags);
+                                                 ROOM(lg_volume_setxattr(vol(req), ino, name, value, size, flags));
     if (!rc && strcmp(name, LG_XATTR_REAP) == 0)
         lg_gone_tell(front(req), ino, reaped(value, size));
     if (!rc && strcmp(name, "system.posix_acl_access") == 0)

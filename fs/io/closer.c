@@ -49,13 +49,18 @@ static void start(void)
     pthread_sigmask(SIG_SETMASK, &old, NULL);
 }
 
+bool lg_closer_start(void)
+{
+    pthread_once(&once, start);
+    return running;
+}
+
 void lg_close_soon(int fd)
 {
     if (fd < 0)
         return;
-    pthread_once(&once, start);
     pthread_mutex_lock(&c.mu);
-    bool full = !running || c.given - c.closed == WAITING_MAX;
+    bool full = c.given - c.closed == WAITING_MAX;
     if (!full) {
         c.fd[c.given++ % WAITING_MAX] = fd;
         if (c.idle)
@@ -64,6 +69,14 @@ void lg_close_soon(int fd)
     pthread_mutex_unlock(&c.mu);
     if (full)
         close(fd);
+}
+
+bool lg_close_pending(void)
+{
+    pthread_mutex_lock(&c.mu);
+    bool any = c.closed != c.given;
+    pthread_mutex_unlock(&c.mu);
+    return any;
 }
 
 bool lg_close_wait(void)

@@ -83,13 +83,13 @@ static int alone(unsigned n, int (*part)(void *arg, unsigned i), void *arg)
     return rc;
 }
 
-static int together(struct lg_pool *p, unsigned n, int (*part)(void *arg, unsigned i), void *arg)
+static int together(struct lg_pool *p, unsigned n, int (*part)(void *arg, unsigned i), void *arg, unsigned most)
 {
     struct job j = { .part = part, .arg = arg, .n = n };
     pthread_mutex_lock(&p->mu);
     j.next = p->jobs;
     p->jobs = &j;
-    for (unsigned k = 0; k < p->idle && k + 1 < n; k++)
+    for (unsigned k = 0; k < p->idle && k < most && k + 1 < n; k++)
         pthread_cond_signal(&p->work);
     while (j.at < j.n)
         do_one(p, &j);
@@ -105,7 +105,7 @@ int lg_pool_run(struct lg_pool *p, unsigned n, int (*part)(void *arg, unsigned i
     if (!p || !p->helpers)
         return alone(n, part, arg);
     unsigned others = atomic_fetch_add_explicit(&p->callers, 1, memory_order_relaxed);
-    int rc = n < 2 || others + busy >= p->helpers ? alone(n, part, arg) : together(p, n, part, arg);
+    int rc = n < 2 || others + busy >= p->helpers ? alone(n, part, arg) : together(p, n, part, arg, p->helpers - others - busy);
     atomic_fetch_sub_explicit(&p->callers, 1, memory_order_relaxed);
     return rc;
 }

@@ -2,6 +2,7 @@
 #include <linux/fs.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include "internal.h"
@@ -9,12 +10,21 @@
 
 /* ---- removing and moving -------------------------------------------------------------------------------------------------------------- */
 
-enum { HEAVY = 128 }; /* blocks of 512 bytes from which on giving them back takes longer than a thread takes to wake */
+enum {
+    HEAVY = 128, /* blocks of 512 bytes from which on giving them back takes longer than a thread takes to wake */
+    ROOM_MIB = 128, ROOM_FILES = 1024, /* with less free below, somebody may need at once what is given back, and not only this process */
+};
+
+static bool has_room(int fd)
+{
+    struct statfs fs;
+    return fstatfs(fd, &fs) == 0 && fs.f_bavail >= ((uint64_t)ROOM_MIB << 20) / (uint64_t)fs.f_bsize && (!fs.f_files || fs.f_ffree >= ROOM_FILES);
+}
 
 /* What is about to lose a name, if that file may be half committed, or its space takes long to give back: a descriptor, or -1. */
 static int losing(const struct lg_volume *v, const struct lg_place *p, const struct stat *st)
 {
-    if (!S_ISREG(st->st_mode) || !(lg_suspects_any(v->env.suspects) || (v->closes_soon && st->st_nlink == 1 && st->st_blocks >= HEAVY)))
+    if (!S_ISREG(st->st_mode) || !(lg_suspects_any(v->env.suspects) || (v->closes_soon && st->st_nlink == 1 && st->st_blocks >= HEAVY && has_room(p->fd))))
         return -1;
     return openat(p->fd, p->lower, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
 }
@@ -207,7 +217,7 @@ int lg_volume_rename(struct lg_volume *v, uint64_t parent, const char *name, uin
         if (rc == -ENOENT && n && !(flags & RENAME_EXCHANGE))
             rc = 0;
         again = !rc && !flags && m && m != n && S_ISDIR(m->type) && m != dir;
-        if (!rc && !again && m)
+        if (!rc && !again && m && m != n && !flags)
             held = losing(v, &b, &st);
         if (!rc && !again)
             rc = rename_at(&a, &b, n, m, flags);

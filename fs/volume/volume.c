@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "internal.h"
+#include "leadglass/closer.h"
 #include "relink.h"
 
 enum { HELPERS_MAX = 8 };
@@ -76,7 +77,7 @@ int lg_volume_open(const char *dir, const struct lg_volume_options *opt, struct 
     struct statvfs fs;
     struct statfs type;
     v->every_read = !rc && !fstatvfs(v->rootfd, &fs) && !(fs.f_flag & (ST_NOATIME | ST_RELATIME));
-    v->closes_soon = !rc && !opt->sys && !fstatfs(v->rootfd, &type) && is_local(type.f_type);
+    v->closes_soon = !rc && !opt->sys && !fstatfs(v->rootfd, &type) && is_local(type.f_type) && lg_closer_start();
     v->env = (struct lg_file_env){
         .sys = opt->sys ? opt->sys : &lg_sys_posix,
         .keys = opt->keys,

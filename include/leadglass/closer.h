@@ -7,10 +7,16 @@
 
 #include <stdbool.h>
 
-/* Closes fd soon; -1: nothing. At once, in the calling thread, when a good many are waiting already, or no thread can be had. */
+/* Makes the thread, once for the process; it runs where the caller may. False: none can be had, and lg_close_soon is not to be called. */
+bool lg_closer_start(void);
+
+/* Closes fd soon; -1: nothing. At once, in the calling thread, when a good many are waiting already. */
 void lg_close_soon(int fd);
 
-/* Waits until what was given to lg_close_soon before is closed. False: nothing was. For whoever finds no space left, or is to say how much there is. */
+/* Whether anything given to lg_close_soon is not closed yet. */
+bool lg_close_pending(void);
+
+/* Waits until all that is, is closed. False: nothing was. For whoever finds no space left, or is to say how much there is. */
 bool lg_close_wait(void);
 
 #endif
