@@ -147,7 +147,8 @@ def from_disk(disk):
             left_out("disk", "no O_DIRECT, or no io_uring of fio, in " + os.path.dirname(top))
         else:
             assert r.returncode == 0, (r.stdout, r.stderr)
-            lines(r, ["one file", "one file below", "eight readers", "eight below", "page cache, MiB", "one file / below", "eight readers / below"])
+            lines(r, ["one file", "one file, passthrough", "one file below", "eight readers", "eight, passthrough", "eight below", "page cache, MiB", "one file / below",
+                      "one file / passthrough", "eight readers / below", "eight readers / passthrough"])
     r = well("disk", "--slow", "1", "--transport", "dev", top)
     lines(r, [what + " " * (14 - len(what)) + " cold_reads=" + how for what in ("one file", "eight readers") for how in ("auto", "pread")])
     for what in ("one file", "eight readers"):
