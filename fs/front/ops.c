@@ -42,7 +42,7 @@ static void done(fuse_req_t req, int rc) { fuse_reply_err(req, -rc); }
         if (!rc_) {                                                                                                                                                           \
             int64_t began_ = lg_front_now(front(req));                                                                                                                        \
             struct lg_subject of_ = (subject);                                                                                                                                \
-            rc_ = ROOM(call);                                                                                                                                                   \
+            rc_ = ROOM(call);                                                                                                                                                 \
             lg_front_changed(front(req), req, event, &of_, parent, name, to_parent, to, rc_, began_);                                                                        \
         }                                                                                                                                                                     \
         rc_;                                                                                                                                                                  \

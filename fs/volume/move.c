@@ -24,7 +24,7 @@ static bool has_room(int fd)
 /* What is about to lose a name, if that file may be half committed, or its space takes long to give back: a descriptor, or -1. */
 static int losing(const struct lg_volume *v, const struct lg_place *p, const struct stat *st)
 {
-    if (!S_ISREG(st->st_mode) || !(lg_suspects_any(v->env.suspects) || (v->closes_soon && st->st_nlink == 1 && st->st_blocks >= HEAVY && has_room(p->fd))))
+    if (!S_ISREG(st->st_mode) || !(lg_suspects_any(v->env.suspects) || (v->closes_soon && st->st_nlink == 1 && st->st_blocks >= HEAVY)))
         return -1;
     return openat(p->fd, p->lower, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
 }
@@ -43,7 +43,7 @@ static void lost(struct lg_volume *v, int fd)
         lg_node_unlock(v, n);
         lg_node_unref(v, n);
     }
-    if (v->closes_soon)
+    if (v->closes_soon && has_room(fd))
         lg_close_soon(fd);
     else
         close(fd);
