@@ -756,6 +756,17 @@ static void test_checkpoint_in_commit(void **state)
 static int full;
 static ssize_t full_pwritev(void *arg, int fd, const struct iovec *iov, int n, off_t off) { return full ? -ENOSPC : lg_sys_posix.pwritev(arg, fd, iov, n, off); }
 
+/* What the model says is what is durable, and nothing is found wrong with it. Ends the world. */
+static void lasts(struct world *w)
+{
+    assert_int_equal(lg_file_sync(w->f), 0);
+    check(w);
+    assert_int_equal(reopen(w), 0);
+    check(w);
+    assert_int_equal(w->findings, 0);
+    world_end(w);
+}
+
 static void test_failed_then_grown(void **state)
 {
     (void)state;
@@ -785,12 +796,7 @@ static void test_failed_then_grown(void **state)
         if (way == 1)
             assert_int_equal(lg_file_truncate(w.f, 0), 0);
         assert_int_equal(way == 3 ? lg_file_fallocate(w.f, 0, 0, model_size) : lg_file_truncate(w.f, model_size), 0);
-        assert_int_equal(lg_file_sync(w.f), 0);
-        check(&w);
-        assert_int_equal(reopen(&w), 0);
-        check(&w);
-        assert_int_equal(w.findings, 0);
-        world_end(&w);
+        lasts(&w);
     }
 }
 
@@ -813,12 +819,7 @@ static void test_failed_then_again(void **state)
         assert_int_equal(lg_file_commit(w.f), -ENOSPC);
     full = 0;
     check(&w);
-    assert_int_equal(lg_file_sync(w.f), 0);
-    check(&w);
-    assert_int_equal(reopen(&w), 0);
-    check(&w);
-    assert_int_equal(w.findings, 0);
-    world_end(&w);
+    lasts(&w);
 }
 
 int main(void)
