@@ -69,6 +69,8 @@ void lg_ring_stop(struct lg_front *f);
 bool lg_ring_running(const struct lg_front *f);
 /* In a handler that is about to block and has done nothing yet: true has it return at once, without a reply; it is run again where it may block. */
 bool lg_ring_put_off(void);
+/* As lg_ring_put_off, in a handler of much work that does not block: true while processors are left to share it with. */
+bool lg_ring_spread(struct lg_front *f);
 /* Before and after a call that may find out only on its way that it would wait, and then gives -LG_ELATER (later.h): tried is true if it did, and the handler returns at
  * once, without a reply; it is run again where it may wait. Elsewhere than on a ring's thread the call just waits. */
 void lg_ring_try(void);

@@ -375,7 +375,7 @@ static void op_tmpfile(fuse_req_t req, fuse_ino_t parent, mode_t mode, struct fu
 static void op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi)
 {
     (void)ino;
-    if (size >= LARGE && off > 0 && lg_ring_put_off())
+    if (size >= LARGE && off > 0 && lg_ring_spread(front(req)))
         return;
     void *buf = reply_buffer(req, size);
     lg_ring_try();

@@ -6,7 +6,9 @@
  * is tools/deps/libfuse-uring-dispatch.patch.
  *
  * That thread is bound to its processor, where whoever asks sleeps meanwhile: nothing is faster for small requests. But a sequential reader does not sleep, it copies
- * what came before, and so would the thread copy what comes next on the same processor while another is idle: while all it has are reads for the pool, it roams. */
+ * what came before, and so would the thread copy what comes next on the same processor while another is idle: while all it has are reads for the pool, it roams.
+ * Large reads go to the pool while fewer than half of the processors have them, so that one opens what another copies. With more of them there is nobody to share with, and
+ * handing a reply from processor to processor costs more than to open it. */
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/fuse.h>
@@ -56,6 +58,8 @@ enum {
     SLOW_NS = 1000 * 1000,     /* a request that waited, and took longer than this on a ring's thread, sends its kind to the pool */
     QUICK_NS = 100 * 1000,     /* ... until */
     QUICK_ROW = 16,            /* as many in a row took less than this there, or waited for nothing */
+    SPREAD_NS = 2 * 1000 * 1000, /* a processor that had a large read within this has more of them */
+    COLD_ROW = 16,             /* so many large reads after one that was not in memory go to the pool straight away */
     WATCH_ROW = 256,           /* so many requests after one that took long are asked whether they waited, which is a system call each time */
 };
 
@@ -70,9 +74,13 @@ struct lg_ring {
     const struct lg_keys *keys;
     atomic_uint slow[KINDS]; /* 0: run on the ring's thread; else how many quick ones it takes to come back there */
     atomic_uint watched[KINDS]; /* how many more are asked whether they waited */
+    unsigned processors; /* of everywhere */
+    atomic_uint cold; /* how many more large reads go to the pool */
+    unsigned n_large; /* processors that there can be, each with a ring and its thread */
+    atomic_int_least64_t large_at[]; /* when each of these had its last large read */
 };
 
-static _Thread_local bool on_ring, put_off;
+static _Thread_local bool on_ring, put_off, large_here;
 
 bool lg_ring_put_off(void)
 {
@@ -97,6 +105,26 @@ static int64_t now_ns(void)
     struct timespec t;
     clock_gettime(CLOCK_MONOTONIC, &t);
     return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
+}
+
+bool lg_ring_spread(struct lg_front *f)
+{
+    static atomic_uint threads;
+    static _Thread_local unsigned nth; /* from 1 */
+    struct lg_ring *r = f->ring;
+    if (!on_ring)
+        return false;
+    if (!nth)
+        nth = atomic_fetch_add(&threads, 1) + 1;
+    int64_t now = now_ns();
+    atomic_store_explicit(&r->large_at[nth % r->n_large], now, memory_order_relaxed);
+    unsigned busy = 0, cold = atomic_load_explicit(&r->cold, memory_order_relaxed);
+    for (unsigned i = 0; i < r->n_large; i++)
+        busy += now - atomic_load_explicit(&r->large_at[i], memory_order_relaxed) < SPREAD_NS;
+    if (cold)
+        atomic_compare_exchange_strong(&r->cold, &cold, cold - 1); /* another thread's count is as good */
+    large_here = !cold && busy * 2 > r->processors;
+    return !large_here && lg_ring_put_off();
 }
 
 /* How often this thread has waited. Time alone does not tell: who is not given a processor takes long as well. */
@@ -186,11 +214,13 @@ static void dispatch(void *user, struct fuse_uring_work *w)
     int64_t start = now_ns();
     long waited = left ? waits() : 0;
     on_ring = true;
-    put_off = false;
+    put_off = large_here = false;
     fuse_uring_work_run(w);
     on_ring = false;
     roam(r, put_off && w->opcode == FUSE_READ);
     if (put_off) {
+        if (large_here)
+            atomic_store_explicit(&r->cold, COLD_ROW, memory_order_relaxed);
         enqueue(r, w);
     } else if (now_ns() - start > SLOW_NS) {
         if (left && waits() != waited)
@@ -203,13 +233,16 @@ static void dispatch(void *user, struct fuse_uring_work *w)
 
 int lg_ring_start(struct lg_front *f, unsigned max_threads)
 {
-    struct lg_ring *r = calloc(1, sizeof *r);
+    long processors = sysconf(_SC_NPROCESSORS_CONF);
+    struct lg_ring *r = processors > 0 ? calloc(1, sizeof *r + (size_t)processors * sizeof r->large_at[0]) : NULL;
     if (!r)
         return -ENOMEM;
+    r->n_large = (unsigned)processors;
     r->threads = calloc(max_threads, sizeof *r->threads);
     r->max_threads = max_threads;
     if (sched_getaffinity(0, sizeof r->everywhere, &r->everywhere)) /* more than a thousand processors: as if it were all of the set */
         memset(&r->everywhere, 0xff, sizeof r->everywhere);
+    r->processors = (unsigned)CPU_COUNT(&r->everywhere);
     r->keys = f->keys;
     for (unsigned i = 0; i < KINDS; i++) /* the disk is slow until it was seen not to be */
         r->slow[i] = QUICK_ROW;
@@ -257,6 +290,7 @@ char *lg_ring_buffer(fuse_req_t req, size_t len)
 #else
 
 bool lg_ring_put_off(void) { return false; }
+bool lg_ring_spread(struct lg_front *f) { return (void)f, false; }
 void lg_ring_try(void) { }
 bool lg_ring_tried(ssize_t rc) { return (void)rc, false; }
 int lg_ring_start(struct lg_front *f, unsigned max_threads)

@@ -22,11 +22,13 @@ static struct {
     bool late;
 } meeting = { .mu = PTHREAD_MUTEX_INITIALIZER, .all = PTHREAD_COND_INITIALIZER };
 
+static struct lg_front *large_read; /* it is tried on the ring's thread first */
+
 void fuse_uring_work_run(struct fuse_uring_work *w)
 {
     struct timespec until;
     if (on_ring) { /* a large read goes to the pool, anything else is done with */
-        if (w->opcode == FUSE_READ)
+        if (w->opcode == FUSE_READ && !(large_read && lg_ring_spread(large_read)))
             (void)lg_ring_put_off();
         return;
     }
@@ -141,9 +143,82 @@ static void roams_only_while_all_is_large(void **state)
     lg_ring_stop(&f);
 }
 
+/* A large read on one of the threads of rings: whether it goes to the pool. */
+static void *spreads(void *front)
+{
+    on_ring = true;
+    bool yes = lg_ring_spread(front);
+    on_ring = false;
+    return yes ? front : NULL;
+}
+
+static bool another_spreads(struct lg_front *f)
+{
+    pthread_t t;
+    void *yes;
+    assert_int_equal(pthread_create(&t, NULL, spreads, f), 0);
+    assert_int_equal(pthread_join(t, &yes), 0);
+    return yes;
+}
+
+static void pause_of_large_reads(void) { (void)nanosleep(&(struct timespec){ .tv_nsec = 2L * SPREAD_NS }, NULL); }
+
+static void shares_large_reads_while_processors_are_left(void **state)
+{
+    struct lg_front f = { .ring = calloc(1, sizeof *f.ring + 4 * sizeof f.ring->large_at[0]) };
+    (void)state;
+    assert_non_null(f.ring);
+    f.ring->n_large = 4;
+    f.ring->processors = 2;
+    pause_of_large_reads(); /* else the clock of a machine just started would count */
+    on_ring = true;
+    for (unsigned i = 0; i < 3; i++)
+        assert_true(lg_ring_spread(&f)); /* one reader, and a processor beside */
+    assert_false(another_spreads(&f)); /* two, and none */
+    assert_false(lg_ring_spread(&f));
+    pause_of_large_reads();
+    assert_true(lg_ring_spread(&f));
+    f.ring->processors = 4;
+    assert_true(another_spreads(&f));
+    assert_false(another_spreads(&f)); /* three of four */
+    on_ring = false;
+    assert_false(lg_ring_spread(&f)); /* not on a ring's thread: it is where it was put */
+    free(f.ring);
+}
+
+static void what_is_not_in_memory_is_not_tried_again(void **state)
+{
+    struct lg_front f = { .session = NULL };
+    struct fuse_uring_work read = { .opcode = FUSE_READ };
+    (void)state;
+    assert_int_equal(lg_ring_start(&f, 4), 0);
+    for (unsigned kind = 0; kind < KINDS; kind++)
+        f.ring->slow[kind] = 0;
+    f.ring->processors = 1;
+    meeting.wanted = 1;
+    meeting.running = meeting.done = 0;
+    on_ring = true;
+    assert_false(lg_ring_spread(&f));
+    on_ring = false;
+    large_read = &f;
+    dispatch(&f, &read);
+    pthread_mutex_lock(&meeting.mu);
+    while (!meeting.done)
+        pthread_cond_wait(&meeting.all, &meeting.mu);
+    pthread_mutex_unlock(&meeting.mu);
+    large_read = NULL;
+    on_ring = true;
+    for (unsigned i = 0; i < COLD_ROW; i++)
+        assert_true(lg_ring_spread(&f));
+    assert_false(lg_ring_spread(&f));
+    on_ring = false;
+    lg_ring_stop(&f);
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = { cmocka_unit_test(none_waits_behind_another), cmocka_unit_test(roams_only_while_all_is_large) };
+    const struct CMUnitTest tests[] = { cmocka_unit_test(none_waits_behind_another), cmocka_unit_test(roams_only_while_all_is_large),
+                                        cmocka_unit_test(shares_large_reads_while_processors_are_left), cmocka_unit_test(what_is_not_in_memory_is_not_tried_again) };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
 #else
