@@ -110,6 +110,7 @@ struct lg_file {
     bool unsettled; /* the next write looks at its first bytes again: it has a key that was given while they told nothing */
 
     _Atomic uint64_t streamed; /* where the farthest large read ended below since one was not in memory; 0: all were */
+    atomic_bool cache_asked;   /* whether the first was is known */
 
     struct timespec mtime;   /* tv_nsec UTIME_OMIT: the lower file's own */
     bool mtime_below;        /* the lower file's own is that of a write through this object */

@@ -26,7 +26,8 @@ struct run {
     size_t len, step, from; /* from: of the parts that are read just now */
     uint64_t cold;          /* one bit per part that is not at hand without waiting */
 };
-enum { PART = 128 * 1024, PARTS_MAX = 64, FORGET_BEFORE = 16 * 1024 * 1024, FORGET_AFTER = 4 * 1024 * 1024 };
+/* A part is little enough to be still in the processor's cache when it is opened; a piece, much enough for what lies far away, of which many are under way at once. */
+enum { PART = 256 * 1024, PIECE = 128 * 1024, PARTS_MAX = 64, FORGET_BEFORE = 16 * 1024 * 1024, FORGET_AFTER = 4 * 1024 * 1024, LONG = 4 * 1024 * 1024 };
 
 /* The part at place at of the run has arrived, n bytes of it. */
 static int open_part(struct run *r, size_t at, size_t n)
@@ -79,6 +80,20 @@ static void forget(struct lg_file *f, const struct run *r)
     sys->forget(sys->arg, f->fd, (off_t)(r->off - before), (off_t)(to - r->off + before));
 }
 
+static void was_cold(struct lg_file *f, const struct run *r)
+{
+    uint64_t none = 0;
+    atomic_compare_exchange_strong(&f->streamed, &none, r->off);
+}
+
+/* Asked once, of the first bytes that are read: by the next the readahead below may be ahead of us, and a fast disk is even with the first. */
+static void ask_cache(struct lg_file *f, const struct run *r)
+{
+    const struct lg_sys *sys = f->env->sys;
+    if (sys->cached && !atomic_exchange(&f->cache_asked, true) && sys->cached(sys->arg, f->fd, (off_t)r->off, r->len) < r->len / 2)
+        was_cold(f, r);
+}
+
 static int read_run(struct lg_file *f, uint64_t i, uint8_t *buf, size_t len)
 {
     uint32_t cs = f->env->chunk_size;
@@ -88,7 +103,10 @@ static int read_run(struct lg_file *f, uint64_t i, uint8_t *buf, size_t len)
         if (r.len > PARTS_MAX * r.step)
             r.len = PARTS_MAX * r.step;
         unsigned parts = (unsigned)((r.len + r.step - 1) / r.step);
-        if (parts == 1) { /* nothing to do meanwhile */
+        bool large = r.len > PIECE;
+        if (!atomic_load_explicit(&f->cache_asked, memory_order_relaxed) && (large || f->size >= LONG))
+            ask_cache(f, &r);
+        if (!large) { /* nothing to do meanwhile */
             ssize_t got = lg_sys_read_full(f->env->sys, f->fd, buf, r.len, r.off);
             rc = got < 0 ? (int)got : open_part(&r, 0, (size_t)got);
         } else {
@@ -100,16 +118,19 @@ static int read_run(struct lg_file *f, uint64_t i, uint8_t *buf, size_t len)
                 ;
             if (!cold)
                 continue;
-            if (lg_later()) {
+            if (lg_later()) { /* by then it may be in memory */
+                was_cold(f, &r);
                 rc = -LG_ELATER;
                 break;
             }
             r.from = k * r.step;
-            size_t end = (k + n) * r.step < r.len ? (k + n) * r.step : r.len;
+            size_t part = r.step, end = (k + n) * part < r.len ? (k + n) * part : r.len;
+            r.step = cs < PIECE ? PIECE : cs;
             ssize_t got = lg_sys_read_pieces(f->env->sys, f->fd, buf + r.from, end - r.from, r.off + r.from, r.step, arrived, &r);
+            r.step = part;
             rc = got < 0 ? (int)got : 0;
         }
-        if (!rc && parts > 1)
+        if (!rc && large)
             forget(f, &r);
         i += r.len / cs;
         buf += r.len;

@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <linux/magic.h>
 #include <stdatomic.h>
+#include <sys/syscall.h>
 #include <sys/vfs.h>
 #include <unistd.h>
 
@@ -50,6 +51,19 @@ static ssize_t sys_pread_pieces(void *arg, int fd, void *buf, size_t len, off_t 
     ssize_t n = lg_uring_read(fd, buf, len, off, piece, each, each_arg);
     return n == -EINVAL || n == -EOPNOTSUPP ? -ENOSYS : n; /* a ring without this kind of read */
 }
+/* cachestat(2), Linux 6.5, which C libraries do not know yet. */
+static size_t sys_cached(void *arg, int fd, off_t off, size_t len)
+{
+    enum { NR_CACHESTAT = 451 };
+    struct { uint64_t off, len; } range = { (uint64_t)off, len };
+    struct { uint64_t cached, dirty, writeback, evicted, recently_evicted; } got;
+    (void)arg;
+    if (syscall(NR_CACHESTAT, fd, &range, &got, 0))
+        return len;
+    uint64_t n = got.cached * (uint64_t)sysconf(_SC_PAGESIZE);
+    return n < len ? (size_t)n : len;
+}
+
 static void sys_forget(void *arg, int fd, off_t off, off_t len) { (void)arg, (void)!posix_fadvise(fd, off, len, POSIX_FADV_DONTNEED); }
 static int sys_fdatasync(void *arg, int fd) { return (void)arg, fdatasync(fd) ? -errno : 0; }
 static int sys_fsync(void *arg, int fd) { return (void)arg, fsync(fd) ? -errno : 0; }
@@ -84,6 +98,7 @@ const struct lg_sys lg_sys_posix = {
     .futimens = sys_futimens,
     .pread_cached = sys_pread_cached,
     .pread_pieces = sys_pread_pieces,
+    .cached = sys_cached,
     .forget = sys_forget,
 };
 

@@ -29,6 +29,8 @@ struct lg_sys {
     /* Reads in pieces, many at a time; calls each with place and length of every piece as it arrives, in any order, in this thread (shorter only where the
      * file ends). Returns the bytes read, or the first error of a read or of each. -ENOSYS: not here, nothing was read. NULL: never. */
     ssize_t (*pread_pieces)(void *arg, int fd, void *buf, size_t len, off_t off, size_t piece, int (*each)(void *each_arg, size_t at, size_t n), void *each_arg);
+    /* How many of these bytes are in memory just now, by whole pages; len where that cannot be told. NULL: all. */
+    size_t (*cached)(void *arg, int fd, off_t off, size_t len);
     /* May be NULL. These bytes need not stay in memory. */
     void (*forget)(void *arg, int fd, off_t off, off_t len);
 };
