@@ -2,9 +2,13 @@
 
 #include <pthread.h>
 #include <signal.h>
+#include <time.h>
 #include <unistd.h>
 
-enum { WAITING_MAX = 64 };
+enum {
+    WAITING_MAX = 64,
+    LINGER_NS = 1000 * 1000, /* after the last one: what comes meanwhile waits as long, and nobody has to wake this thread for each */
+};
 
 /* A ring: of all that was ever given, those from closed on are not closed yet. Under mu. */
 static struct {
@@ -17,16 +21,30 @@ static struct {
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 static bool running;
 
+/* mu held */
+static void wait_a_little(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_REALTIME, &t);
+    t.tv_nsec += LINGER_NS;
+    t.tv_sec += t.tv_nsec / 1000000000;
+    t.tv_nsec %= 1000000000;
+    (void)pthread_cond_timedwait(&c.work, &c.mu, &t);
+}
+
 static void *closer(void *arg)
 {
     (void)arg;
     (void)pthread_setname_np(pthread_self(), "lg-closer");
     pthread_mutex_lock(&c.mu);
-    for (;;) {
+    for (bool linger = false;; linger = true) {
         while (c.closed == c.given) {
-            c.idle = true;
-            pthread_cond_wait(&c.work, &c.mu);
-            c.idle = false;
+            c.idle = !linger;
+            if (linger)
+                wait_a_little();
+            else
+                pthread_cond_wait(&c.work, &c.mu);
+            linger = c.idle = false;
         }
         int fd = c.fd[c.closed % WAITING_MAX];
         pthread_mutex_unlock(&c.mu);
@@ -63,7 +81,7 @@ void lg_close_soon(int fd)
     bool full = c.given - c.closed == WAITING_MAX;
     if (!full) {
         c.fd[c.given++ % WAITING_MAX] = fd;
-        if (c.idle)
+        if (c.idle || c.given - c.closed == WAITING_MAX / 2)
             pthread_cond_signal(&c.work);
     }
     pthread_mutex_unlock(&c.mu);
@@ -84,6 +102,8 @@ bool lg_close_wait(void)
     pthread_mutex_lock(&c.mu);
     unsigned long upto = c.given;
     bool any = c.closed != upto;
+    if (any)
+        pthread_cond_signal(&c.work);
     while (c.closed < upto)
         pthread_cond_wait(&c.done, &c.mu);
     pthread_mutex_unlock(&c.mu);
