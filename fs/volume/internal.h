@@ -99,6 +99,7 @@ struct lg_volume {
     uint64_t next_id;
     bool handles;
     bool every_read; /* moves the access time below */
+    atomic_int_least64_t room_until_ms; /* until then there is room below, by the coarse clock */
     bool closes_soon; /* a file below that has no name but is open is nowhere to be seen */
     bool attrs_lost; /* under table: attributes may wait for an fsync that no node in memory knows of */
     time_t checkpointed;

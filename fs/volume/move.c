@@ -13,12 +13,21 @@
 enum {
     HEAVY = 128, /* blocks of 512 bytes from which on giving them back takes longer than a thread takes to wake */
     ROOM_MIB = 128, ROOM_FILES = 1024, /* with less free below, somebody may need at once what is given back, and not only this process */
+    ROOM_MS = 10, /* for as long as this it is taken to be there still */
 };
 
-static bool has_room(int fd)
+static bool has_room(struct lg_volume *v, int fd)
 {
     struct statfs fs;
-    return fstatfs(fd, &fs) == 0 && fs.f_bavail >= ((uint64_t)ROOM_MIB << 20) / (uint64_t)fs.f_bsize && (!fs.f_files || fs.f_ffree >= ROOM_FILES);
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC_COARSE, &t);
+    int64_t now = (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
+    if (now < atomic_load_explicit(&v->room_until_ms, memory_order_relaxed))
+        return true;
+    if (fstatfs(fd, &fs) || fs.f_bavail < ((uint64_t)ROOM_MIB << 20) / (uint64_t)fs.f_bsize || (fs.f_files && fs.f_ffree < ROOM_FILES))
+        return false;
+    atomic_store_explicit(&v->room_until_ms, now + ROOM_MS, memory_order_relaxed);
+    return true;
 }
 
 /* What is about to lose a name, if that file may be half committed, or its space takes long to give back: a descriptor, or -1. */
@@ -43,7 +52,7 @@ static void lost(struct lg_volume *v, int fd)
         lg_node_unlock(v, n);
         lg_node_unref(v, n);
     }
-    if (v->closes_soon && has_room(fd))
+    if (v->closes_soon && has_room(v, fd))
         lg_close_soon(fd);
     else
         close(fd);
