@@ -137,7 +137,7 @@ int lg_slot_encode(struct lg_slot *s, const struct lg_filekey *k, const uint8_t 
     s->key_version = k->key_version;
     memcpy(s->wrapped, k->wrapped, LG_WRAPPED_LEN);
     memcpy(s->commitment, k->commitment, sizeof s->commitment);
-    int rc = lg_random(s->salt, sizeof s->salt); /* what hides the accumulator is used once: as with nonces, none is drawn ahead */
+    int rc = lg_random_nonce(s->salt, sizeof s->salt); /* what hides the accumulator is used once: as with nonces, none is drawn ahead */
     if (!rc)
         rc = acc_pad(k, s->salt, pad);
     if (!rc)
@@ -331,7 +331,7 @@ int lg_chunks_seal(const struct lg_filekey *k, const uint8_t file_id[LG_ID_LEN],
         size_t left = (len - at + chunk_size - 1) / chunk_size;
         uint32_t m = len - at < chunk_size ? (uint32_t)(len - at) : chunk_size;
         if (n % NONCE_BATCH == 0)
-            rc = lg_random(nonce, (left < NONCE_BATCH ? left : NONCE_BATCH) * LG_NONCE_LEN);
+            rc = lg_random_nonce(nonce, (left < NONCE_BATCH ? left : NONCE_BATCH) * LG_NONCE_LEN);
         if (!rc)
             rc = seal_with(k, file_id, i + n, nonce + n % NONCE_BATCH * LG_NONCE_LEN, (const uint8_t *)plain + at, m, (uint8_t *)cipher + at,
                            ret_entries + n * LG_ENTRY_LEN);

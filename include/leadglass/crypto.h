@@ -19,6 +19,9 @@ int lg_crypto_init(void) LG_MUST;
 
 /* len bytes from getrandom(2). Never fails on a kernel that has booted; -EIO otherwise. */
 int lg_random(void *buf, size_t len) LG_MUST;
+/* The same for what is no secret and is drawn for every write (nonces, salts): without a system call where the kernel has its generator in user space. Nothing is
+ * drawn ahead but what the kernel's own code there does, which begins anew when the kernel's generator is seeded anew. */
+int lg_random_nonce(void *buf, size_t len) LG_MUST;
 /* The same for what is written down for everybody to see, as ids are: drawn for several at a time, and kept in ordinary memory until then. Not for nonces, nor salts of
  * which one key makes a pad: a machine that is copied while it runs would use those twice. */
 int lg_random_public(void *buf, size_t len) LG_MUST;

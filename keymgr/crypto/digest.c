@@ -4,9 +4,11 @@
 #define OPENSSL_SUPPRESS_DEPRECATED
 #include "leadglass/crypto.h"
 
+#include <dlfcn.h>
 #include <openssl/sha.h>
 #include <pthread.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/random.h>
 
 #include "internal.h"
@@ -53,6 +55,51 @@ int lg_random(void *buf, size_t len)
         len -= (size_t)n;
     }
     return 0;
+}
+
+/* ---- the kernel's generator in user space (Linux 6.11): its vDSO knows when the kernel's was seeded anew, as after a virtual machine was copied, and begins anew itself ------ */
+
+typedef ssize_t vgetrandom_t(void *buf, size_t len, unsigned flags, void *state, size_t state_len);
+struct vgetrandom_params { /* linux/random.h: vgetrandom_opaque_params */
+    uint32_t state_len, prot, flags, reserved[13];
+};
+static struct {
+    pthread_once_t once;
+    vgetrandom_t *draw; /* NULL: there is none */
+    struct vgetrandom_params p;
+    pthread_key_t key; /* of each thread's state */
+} vdso = { .once = PTHREAD_ONCE_INIT };
+
+static void state_free(void *state) { munmap(state, vdso.p.state_len); }
+
+static void vdso_find(void)
+{
+    static const char *const name[] = { "__vdso_getrandom", "__kernel_getrandom" };
+    void *lib = dlopen("linux-vdso.so.1", RTLD_LAZY | RTLD_NOLOAD), *f = NULL;
+    for (size_t i = 0; lib && !f && i < 2; i++)
+        f = dlsym(lib, name[i]);
+    if (f && !pthread_key_create(&vdso.key, state_free)) {
+        vgetrandom_t *draw;
+        memcpy(&draw, &f, sizeof draw);
+        if (draw(NULL, 0, 0, &vdso.p, ~(size_t)0) == 0)
+            vdso.draw = draw;
+    }
+}
+
+int lg_random_nonce(void *buf, size_t len)
+{
+    pthread_once(&vdso.once, vdso_find);
+    void *state = vdso.draw ? pthread_getspecific(vdso.key) : NULL;
+    if (vdso.draw && !state) {
+        state = mmap(NULL, vdso.p.state_len, (int)vdso.p.prot, (int)vdso.p.flags, -1, 0);
+        if (state != MAP_FAILED && pthread_setspecific(vdso.key, state)) {
+            state_free(state);
+            state = MAP_FAILED;
+        }
+        if (state == MAP_FAILED)
+            state = NULL;
+    }
+    return state && vdso.draw(buf, len, 0, state, vdso.p.state_len) == (ssize_t)len ? 0 : lg_random(buf, len);
 }
 
 int lg_random_public(void *buf, size_t len)

@@ -10,10 +10,13 @@
 #include <openssl/evp.h>
 #include <openssl/kdf.h>
 #include <openssl/params.h>
+#include <pthread.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/uio.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "leadglass/bytes.h"
@@ -396,12 +399,60 @@ static void test_sign(void **state)
     assert_int_equal(lg_sign_verify(pub, msg, 1, sig), -EBADMSG);
 }
 
+enum { DRAWERS = 4, DRAWN = 5000 };
+typedef uint8_t nonce_t[LG_NONCE_LEN];
+
+static void *draw_many(void *into)
+{
+    nonce_t *n = into;
+    for (unsigned i = 0; i < DRAWN; i++)
+        if (lg_random_nonce(n[i], LG_NONCE_LEN))
+            memset(n[i], 0, LG_NONCE_LEN); /* found to be twice there */
+    return NULL;
+}
+
+static int by_bytes(const void *a, const void *b) { return memcmp(a, b, LG_NONCE_LEN); }
+
+/* Threads draw at once, and so do a process and its child; no nonce is there twice. */
+static void nonces_are_drawn_once(void **state)
+{
+    static nonce_t all[DRAWERS + 1][DRAWN];
+    pthread_t t[DRAWERS];
+    int fd[2], status;
+    uint8_t large[2][4096];
+    (void)state;
+    for (unsigned i = 0; i < DRAWERS; i++)
+        assert_int_equal(pthread_create(&t[i], NULL, draw_many, all[i]), 0);
+    for (unsigned i = 0; i < DRAWERS; i++)
+        assert_int_equal(pthread_join(t[i], NULL), 0);
+    assert_int_equal(lg_random_nonce(all[0][0], LG_NONCE_LEN), 0); /* this thread has a state that a child would share */
+    assert_int_equal(pipe(fd), 0);
+    pid_t child = fork();
+    assert_true(child >= 0);
+    draw_many(all[DRAWERS]);
+    if (!child)
+        _exit(write(fd[1], all[DRAWERS], 1000 * LG_NONCE_LEN) != 1000 * LG_NONCE_LEN);
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_int_equal(status, 0);
+    assert_int_equal(read(fd[0], all[0], 1000 * LG_NONCE_LEN), 1000 * LG_NONCE_LEN);
+    close(fd[0]);
+    close(fd[1]);
+    qsort(all, sizeof all / LG_NONCE_LEN, LG_NONCE_LEN, by_bytes);
+    for (size_t i = 1; i < sizeof all / LG_NONCE_LEN; i++)
+        assert_memory_not_equal((uint8_t *)all + i * LG_NONCE_LEN, (uint8_t *)all + (i - 1) * LG_NONCE_LEN, LG_NONCE_LEN);
+    for (unsigned i = 0; i < 2; i++)
+        assert_int_equal(lg_random_nonce(large[i], sizeof large[i]), 0);
+    assert_memory_not_equal(large[0], large[1], sizeof large[0]);
+    assert_memory_not_equal(large[0], large[0] + sizeof large[0] / 2, sizeof large[0] / 2);
+}
+
 int main(void)
 {
     if (lg_secret_init(false) || lg_crypto_init())
         return 1;
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(known_answers),
+        cmocka_unit_test(nonces_are_drawn_once),
         cmocka_unit_test(as_openssl_does),
         cmocka_unit_test(gcm_as_openssl_does),
         cmocka_unit_test(many_keys),
