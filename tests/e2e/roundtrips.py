@@ -1,7 +1,7 @@
 """How many requests of the kernel one file costs, by kind, and how many calls of the filesystem below: one more shows here, and hardly in a rate. libfuse's debugging output names each
 request, and what is preloaded into leadglass-fs counts its calls (countcalls.c), so nothing is needed of the kernel but FUSE. The files are those of an archive's traffic: slices written under a temporary name and renamed, then looked at, opened, read and removed,
 each phase with nothing in the kernel's caches. docs/PERFORMANCE.md has the sums beside those of other filesystems."""
-import os, re, struct, sys, time
+import ctypes, os, re, struct, sys, time
 from collections import Counter
 from lib import *
 
@@ -23,17 +23,29 @@ LIMITS = {  # what one file may cost; of kinds that are not named: nothing
     "unlinked after that": {"UNLINK": 1, "GETATTR": 1},
 }
 KINDS = "open", "close", "stat", "read", "write", "fcntl", "handle", "unlink", "rename", "times", "random"  # as in countcalls.c
+
+
+def in_user_space():
+    """Whether the kernel has its generator there (Linux 6.11), which takes no call."""
+    try:
+        vdso = ctypes.CDLL("linux-vdso.so.1", mode=os.RTLD_NOLOAD | os.RTLD_LAZY)
+    except OSError:
+        return False
+    return any(hasattr(vdso, name) for name in ("__vdso_getrandom", "__kernel_getrandom"))
+
+
+DRAWN = 0 if in_user_space() else 1
 LOOKED_UP = {"handle": 1, "stat": 1}
 HEAD = {"handle": 1, "stat": 2, "open": 1, "read": 3, "fcntl": 2, "close": 1}  # read: the header, a byte for the access time below, chunks
-CREATED = {"handle": 5, "stat": 4, "fcntl": 1, "close": 1, "rename": 1}  # handle: two names that nothing has, the new file, and both names of the rename; stat: it, what is renamed, and twice the directory that has changed
+CREATED = {"handle": 4, "stat": 4, "fcntl": 1, "close": 1, "rename": 1}  # handle: two names that nothing has, the new file, and what is renamed; stat: it, what is renamed, and twice the directory that has changed
 BELOW = {  # the same of calls below, but openat, one for each file that is created
-    # write: the empty file, each request, the header. random: the file's key, each request's nonces, each commit's salt, and now and then ids for several files
-    "slice created": dict(CREATED, write=1 + SLICE // PIECE + 1, random=1 + SLICE // PIECE + 2 + 0.2),
-    "4 KiB created": dict(CREATED, write=2, random=2 + 2 + 0.2),
+    # write: the empty file, each request, the header. random: the file's key, now and then ids for several files, and DRAWN times each request's nonces and each commit's salt
+    "slice created": dict(CREATED, write=1 + SLICE // PIECE + 1, random=1 + DRAWN * (SLICE // PIECE + 2) + 0.2),
+    "4 KiB created": dict(CREATED, write=2, random=1 + DRAWN * 3 + 0.2),
     "listed, and sizes": LOOKED_UP,
     "stat": LOOKED_UP,
     "first 16 KiB read": HEAD,
-    "slice read": dict(HEAD, read=2 + 5),  # 128 KiB at a time; 496 KiB, and the rest
+    "slice read": dict(HEAD, read=2 + 3),  # 256 KiB at a time; 496 KiB, and the rest
     "unlinked after that": {"unlink": 1, "stat": 2, "close": 1},  # stat: which inode it is, and the directory that has changed; held until its name is gone
 }
 SHIM = os.path.join(BIN, "countcalls.so")
