@@ -90,7 +90,7 @@ static void was_cold(struct lg_file *f, const struct run *r)
 static void ask_cache(struct lg_file *f, const struct run *r)
 {
     const struct lg_sys *sys = f->env->sys;
-    if (sys->cached && !atomic_exchange(&f->cache_asked, true) && sys->cached(sys->arg, f->fd, (off_t)r->off, r->len) < r->len / 2)
+    if (!atomic_exchange(&f->cache_asked, true) && sys->cached && sys->cached(sys->arg, f->fd, (off_t)r->off, r->len) < r->len / 2)
         was_cold(f, r);
 }
 
@@ -104,7 +104,7 @@ static int read_run(struct lg_file *f, uint64_t i, uint8_t *buf, size_t len)
             r.len = PARTS_MAX * r.step;
         unsigned parts = (unsigned)((r.len + r.step - 1) / r.step);
         bool large = r.len > PIECE;
-        if (!atomic_load_explicit(&f->cache_asked, memory_order_relaxed) && (large || f->size >= LONG))
+        if (f->env->cache_told && (large || f->size >= LONG) && !atomic_load_explicit(&f->cache_asked, memory_order_relaxed))
             ask_cache(f, &r);
         if (!large) { /* nothing to do meanwhile */
             ssize_t got = lg_sys_read_full(f->env->sys, f->fd, buf, r.len, r.off);

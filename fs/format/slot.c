@@ -137,7 +137,7 @@ int lg_slot_encode(struct lg_slot *s, const struct lg_filekey *k, const uint8_t 
     s->key_version = k->key_version;
     memcpy(s->wrapped, k->wrapped, LG_WRAPPED_LEN);
     memcpy(s->commitment, k->commitment, sizeof s->commitment);
-    int rc = lg_random_nonce(s->salt, sizeof s->salt); /* what hides the accumulator is used once: as with nonces, none is drawn ahead */
+    int rc = lg_random_nonce(s->salt, sizeof s->salt); /* what hides the accumulator is used once, as nonces are */
     if (!rc)
         rc = acc_pad(k, s->salt, pad);
     if (!rc)

@@ -17,7 +17,7 @@ static struct {
     int fd[WAITING_MAX];
     unsigned long given, closed;
     bool idle;
-} c = { .mu = PTHREAD_MUTEX_INITIALIZER, .work = PTHREAD_COND_INITIALIZER, .done = PTHREAD_COND_INITIALIZER };
+} c = { .mu = PTHREAD_MUTEX_INITIALIZER, .done = PTHREAD_COND_INITIALIZER };
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 static bool running;
 
@@ -25,7 +25,7 @@ static bool running;
 static void wait_a_little(void)
 {
     struct timespec t;
-    clock_gettime(CLOCK_REALTIME, &t);
+    clock_gettime(CLOCK_MONOTONIC, &t); /* as c.work has it */
     t.tv_nsec += LINGER_NS;
     t.tv_sec += t.tv_nsec / 1000000000;
     t.tv_nsec %= 1000000000;
@@ -60,7 +60,12 @@ static void *closer(void *arg)
 static void start(void)
 {
     pthread_t t;
+    pthread_condattr_t monotonic; /* the other clock may be set back */
     sigset_t all, old;
+    pthread_condattr_init(&monotonic);
+    pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+    pthread_cond_init(&c.work, &monotonic);
+    pthread_condattr_destroy(&monotonic);
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &old);
     running = pthread_create(&t, NULL, closer, NULL) == 0 && pthread_detach(t) == 0;

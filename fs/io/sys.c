@@ -52,16 +52,20 @@ static ssize_t sys_pread_pieces(void *arg, int fd, void *buf, size_t len, off_t 
     return n == -EINVAL || n == -EOPNOTSUPP ? -ENOSYS : n; /* a ring without this kind of read */
 }
 /* cachestat(2), Linux 6.5, which C libraries do not know yet. */
+#if !defined SYS_cachestat && ((defined __x86_64__ && !defined __ILP32__) || defined __aarch64__ || defined __riscv)
+#define SYS_cachestat 451
+#endif
 static size_t sys_cached(void *arg, int fd, off_t off, size_t len)
 {
-    enum { NR_CACHESTAT = 451 };
+#ifdef SYS_cachestat
     struct { uint64_t off, len; } range = { (uint64_t)off, len };
     struct { uint64_t cached, dirty, writeback, evicted, recently_evicted; } got;
-    (void)arg;
-    if (syscall(NR_CACHESTAT, fd, &range, &got, 0))
+    if (syscall(SYS_cachestat, fd, &range, &got, 0))
         return len;
     uint64_t n = got.cached * (uint64_t)sysconf(_SC_PAGESIZE);
-    return n < len ? (size_t)n : len;
+    len = n < len ? (size_t)n : len;
+#endif
+    return (void)arg, (void)fd, (void)off, len;
 }
 
 static void sys_forget(void *arg, int fd, off_t off, off_t len) { (void)arg, (void)!posix_fadvise(fd, off, len, POSIX_FADV_DONTNEED); }

@@ -77,7 +77,8 @@ int lg_volume_open(const char *dir, const struct lg_volume_options *opt, struct 
     struct statvfs fs;
     struct statfs type;
     v->every_read = !rc && !fstatvfs(v->rootfd, &fs) && !(fs.f_flag & (ST_NOATIME | ST_RELATIME));
-    v->closes_soon = !rc && !opt->sys && !fstatfs(v->rootfd, &type) && is_local(type.f_type) && lg_closer_start();
+    bool local = !rc && !opt->sys && !fstatfs(v->rootfd, &type) && is_local(type.f_type);
+    v->closes_soon = local && lg_closer_start();
     v->env = (struct lg_file_env){
         .sys = opt->sys ? opt->sys : &lg_sys_posix,
         .keys = opt->keys,
@@ -86,6 +87,7 @@ int lg_volume_open(const char *dir, const struct lg_volume_options *opt, struct 
         .unclean = opt->unclean,
         .n_unclean = opt->n_unclean,
         .read_only = opt->read_only,
+        .cache_told = local,
         .path_rule = opt->path_rule,
         .finding = opt->finding,
         .arg = opt->arg,

@@ -44,6 +44,7 @@ struct lg_file_env {
     const uint64_t *unclean; /* sessions of this vault that ended uncleanly, ascending */
     unsigned n_unclean; /* becomes 0 when a sweep has been through (__atomic) */
     bool read_only;
+    bool cache_told; /* the filesystem below keeps its pages with the inode that is open, so that lg_sys's cached counts them: overlayfs keeps them elsewhere */
     struct lg_pool *pool; /* large requests are sealed, and where there are cores to spare opened, on several; NULL: in the calling thread, in order */
     bool accept_crash; /* every session counts as one that ended uncleanly: for copies made of a live mount (scrub --accept-crash) */
     struct lg_suspects *suspects; /* may be NULL */

@@ -442,8 +442,28 @@ static void nonces_are_drawn_once(void **state)
         assert_memory_not_equal((uint8_t *)all + i * LG_NONCE_LEN, (uint8_t *)all + (i - 1) * LG_NONCE_LEN, LG_NONCE_LEN);
     for (unsigned i = 0; i < 2; i++)
         assert_int_equal(lg_random_nonce(large[i], sizeof large[i]), 0);
-    assert_memory_not_equal(large[0], large[1], sizeof large[0]);
-    assert_memory_not_equal(large[0], large[0] + sizeof large[0] / 2, sizeof large[0] / 2);
+    for (unsigned at = 0; at < sizeof large[0]; at += 16)
+        assert_memory_not_equal(large[0] + at, large[1] + at, 16);
+}
+
+/* Every byte that was asked for is drawn, and no other. */
+static void nonces_are_drawn_whole(void **state)
+{
+    static const size_t lens[] = { 1, 12, 95, 96, 97, 192, 384, 4096 };
+    (void)state;
+    for (size_t k = 0; k < sizeof lens / sizeof lens[0]; k++) {
+        uint8_t b[4096 + 1], seen[4096] = { 0 }; /* bits that were set once */
+        for (unsigned i = 0; i < 64; i++) {
+            memset(b, 0, sizeof b);
+            b[lens[k]] = 0xa5;
+            assert_int_equal(lg_random_nonce(b, lens[k]), 0);
+            assert_int_equal(b[lens[k]], 0xa5);
+            for (size_t at = 0; at < lens[k]; at++)
+                seen[at] |= b[at];
+        }
+        for (size_t at = 0; at < lens[k]; at++)
+            assert_int_equal(seen[at], 0xff);
+    }
 }
 
 int main(void)
@@ -453,6 +473,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(known_answers),
         cmocka_unit_test(nonces_are_drawn_once),
+        cmocka_unit_test(nonces_are_drawn_whole),
         cmocka_unit_test(as_openssl_does),
         cmocka_unit_test(gcm_as_openssl_does),
         cmocka_unit_test(many_keys),

@@ -117,8 +117,11 @@ static void roams_only_while_all_is_large(void **state)
     assert_int_equal(sched_setaffinity(0, sizeof home, &home), 0);
     meeting.wanted = 1;
     for (unsigned round = 0; round < 3; round++) {
+        unsigned elsewhere = meeting.done;
         dispatch(&f, &small);
         assert_true(bound_to(&home));
+        assert_int_equal(f.ring->queued, 0); /* it was answered here, and nowhere else */
+        assert_int_equal(meeting.done, elsewhere);
         for (unsigned n = 1; n <= 2; n++) {
             pthread_mutex_lock(&meeting.mu);
             meeting.running = meeting.done = 0;
@@ -165,10 +168,10 @@ static void pause_of_large_reads(void) { (void)nanosleep(&(struct timespec){ .tv
 
 static void shares_large_reads_while_processors_are_left(void **state)
 {
-    struct lg_front f = { .ring = calloc(1, sizeof *f.ring + 4 * sizeof f.ring->large_at[0]) };
+    struct lg_front f = { .ring = calloc(1, sizeof *f.ring + 16 * sizeof f.ring->large_at[0]) };
     (void)state;
     assert_non_null(f.ring);
-    f.ring->n_large = 4;
+    f.ring->n_large = 16;
     f.ring->processors = 2;
     pause_of_large_reads(); /* else the clock of a machine just started would count */
     on_ring = true;
@@ -182,7 +185,12 @@ static void shares_large_reads_while_processors_are_left(void **state)
     assert_true(another_spreads(&f));
     assert_false(another_spreads(&f)); /* three of four */
     on_ring = false;
-    assert_false(lg_ring_spread(&f)); /* not on a ring's thread: it is where it was put */
+    pause_of_large_reads();
+    assert_false(lg_ring_spread(&f)); /* not on a ring's thread: it is where it was put, and no processor's */
+    f.ring->processors = 2;
+    on_ring = true;
+    assert_true(another_spreads(&f));
+    on_ring = false;
     free(f.ring);
 }
 
@@ -194,6 +202,9 @@ static void what_is_not_in_memory_is_not_tried_again(void **state)
     assert_int_equal(lg_ring_start(&f, 4), 0);
     for (unsigned kind = 0; kind < KINDS; kind++)
         f.ring->slow[kind] = 0;
+    cpu_set_t all;
+    assert_int_equal(sched_getaffinity(0, sizeof all, &all), 0);
+    assert_int_equal(f.ring->processors, CPU_COUNT(&all));
     f.ring->processors = 1;
     meeting.wanted = 1;
     meeting.running = meeting.done = 0;
@@ -207,11 +218,21 @@ static void what_is_not_in_memory_is_not_tried_again(void **state)
         pthread_cond_wait(&meeting.all, &meeting.mu);
     pthread_mutex_unlock(&meeting.mu);
     large_read = NULL;
+    assert_int_equal(f.ring->cold, COLD_ROW);
     on_ring = true;
     for (unsigned i = 0; i < COLD_ROW; i++)
         assert_true(lg_ring_spread(&f));
     assert_false(lg_ring_spread(&f));
     on_ring = false;
+    pthread_mutex_lock(&meeting.mu);
+    meeting.running = meeting.done = 0;
+    pthread_mutex_unlock(&meeting.mu);
+    dispatch(&f, &read); /* put off, but it was not tried */
+    pthread_mutex_lock(&meeting.mu);
+    while (!meeting.done)
+        pthread_cond_wait(&meeting.all, &meeting.mu);
+    pthread_mutex_unlock(&meeting.mu);
+    assert_int_equal(f.ring->cold, 0);
     lg_ring_stop(&f);
 }
 
