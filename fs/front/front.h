@@ -16,6 +16,7 @@ struct lg_front {
     struct fuse_session *session;
     double entry_timeout, attr_timeout;
     bool read_only;
+    bool unchecked; /* the kernel checks no permissions: only the user who mounts may enter */
     bool ruled; /* by path rules: a new file's study may be asked for at once */
     struct lg_front_audit *audit; /* NULL: no access log */
     struct lg_gone *gone; /* names that the kernel is still to be told of */

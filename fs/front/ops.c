@@ -89,7 +89,9 @@ static void op_init(void *user, struct fuse_conn_info *c)
     c->want |= c->capable & FUSE_CAP_HANDLE_KILLPRIV_V2; /* else it asks for security.capability before every write */
 #endif
     c->want |= c->capable & (FUSE_CAP_EXPLICIT_INVAL_DATA | FUSE_CAP_PARALLEL_DIROPS | FUSE_CAP_READDIRPLUS | FUSE_CAP_READDIRPLUS_AUTO |
-                             FUSE_CAP_ASYNC_READ | FUSE_CAP_ASYNC_DIO | FUSE_CAP_CACHE_SYMLINKS | FUSE_CAP_POSIX_ACL | FUSE_CAP_DONT_MASK);
+                             FUSE_CAP_ASYNC_READ | FUSE_CAP_ASYNC_DIO | FUSE_CAP_CACHE_SYMLINKS | FUSE_CAP_DONT_MASK);
+    if (!f->unchecked) /* where ACLs count, so do mode bits, and the kernel asks for a directory's attributes after each change in it */
+        c->want |= c->capable & FUSE_CAP_POSIX_ACL;
     c->max_write = IO_MAX;
     c->max_readahead = IO_MAX;
     /* Over io_uring the kernel lets each processor's queue have its share of these; half of a queue stays free for requests that somebody waits for. */

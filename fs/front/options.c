@@ -162,6 +162,8 @@ int lg_front_parse(int argc, char **argv, struct lg_front_options *o)
     }
     if (argc - optind != 2)
         return wrong("expected VAULT and MOUNTPOINT; see leadglass-fs --help");
+    if (o->allow_other && !o->default_permissions)
+        return wrong("-o nodefault_permissions: whoever may enter could do whatever this process may; goes with noallow_other alone");
     o->vault = argv[optind];
     o->mountpoint = argv[optind + 1];
     return 0;

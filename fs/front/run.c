@@ -646,6 +646,7 @@ static int run(struct program *p, int ready)
     p->front.entry_timeout = p->o.entry_timeout;
     p->front.attr_timeout = p->o.attr_timeout;
     p->front.read_only = p->o.read_only;
+    p->front.unchecked = !p->o.default_permissions;
     code = open_volume(p, socket);
     if (code)
         return code;
