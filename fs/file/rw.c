@@ -26,7 +26,8 @@ struct run {
     size_t len, step, from; /* from: of the parts that are read just now */
     uint64_t cold;          /* one bit per part that is not at hand without waiting */
 };
-/* A part is little enough to be still in the processor's cache when it is opened; a piece, much enough for what lies far away, of which many are under way at once. */
+/* A part is little enough to be still in the processor's cache when it is opened; a piece, much enough for what lies far away, of which many are under way at once; a
+ * file is long if it is likely to be read further than its first small reads. */
 enum { PART = 256 * 1024, PIECE = 128 * 1024, PARTS_MAX = 64, FORGET_BEFORE = 16 * 1024 * 1024, FORGET_AFTER = 4 * 1024 * 1024, LONG = 4 * 1024 * 1024 };
 
 /* The part at place at of the run has arrived, n bytes of it. */
