@@ -250,11 +250,20 @@ static void test_names(void **state)
     assert_int_equal(lg_volume_rename(v, a.node, longest, b.node, "short", 0, NULL), 0);
     assert_false(listed(a.node, longest));
     assert_int_equal(get(b.node, "short", got, sizeof got), 4);
+    assert_int_equal(lg_volume_rename(v, b.node, "short", a.node, longest, 0, NULL), 0); /* free, and again over what is there: either way listed by its whole name */
+    assert_true(listed(a.node, longest));
+    assert_int_equal(put(b.node, "short", "other", 5), 0);
+    assert_int_equal(lg_volume_rename(v, b.node, "short", a.node, longest, RENAME_NOREPLACE, NULL), -EEXIST);
+    assert_int_equal(lg_volume_rename(v, b.node, "short", a.node, longest, 0, NULL), 0);
+    assert_true(listed(a.node, longest));
+    assert_int_equal(get(a.node, longest, got, sizeof got), 5);
+    assert_int_equal(lg_volume_rename(v, a.node, longest, b.node, "none", RENAME_EXCHANGE, NULL), -ENOENT);
+    assert_int_equal(lg_volume_rename(v, a.node, longest, b.node, "short", 0, NULL), 0);
     assert_int_equal(lg_volume_rmdir(v, LG_ROOT_NODE, "b"), -ENOTEMPTY);
     assert_int_equal(lg_volume_rename(v, LG_ROOT_NODE, "a", LG_ROOT_NODE, "b", 0, NULL), -ENOTEMPTY);
     assert_int_equal(lg_volume_rename(v, LG_ROOT_NODE, "b", LG_ROOT_NODE, "a", RENAME_NOREPLACE, NULL), -EEXIST);
     assert_int_equal(lg_volume_rename(v, LG_ROOT_NODE, "b", LG_ROOT_NODE, "a", 0, NULL), 0); /* over an empty directory */
-    assert_int_equal(get(look(LG_ROOT_NODE, "a").node, "short", got, sizeof got), 4);
+    assert_int_equal(get(look(LG_ROOT_NODE, "a").node, "short", got, sizeof got), 5);
     assert_int_equal(lg_volume_lookup(v, LG_ROOT_NODE, "b", &e), -ENOENT);
     assert_int_equal(put(LG_ROOT_NODE, "x", "X", 1), 0);
     assert_int_equal(lg_volume_rename(v, LG_ROOT_NODE, "x", LG_ROOT_NODE, "a", RENAME_EXCHANGE, NULL), 0);
@@ -265,6 +274,8 @@ static void test_names(void **state)
     assert_int_equal(lg_volume_link(v, e.node, LG_ROOT_NODE, "hard", &l), 0);
     assert_int_equal(l.node, e.node);
     assert_int_equal(l.st.st_nlink, 2);
+    assert_int_equal(lg_volume_rename(v, LG_ROOT_NODE, "hard", LG_ROOT_NODE, "a", 0, NULL), 0); /* one file: both stay */
+    assert_true(listed(LG_ROOT_NODE, "hard") && listed(LG_ROOT_NODE, "a"));
     assert_int_equal(lg_volume_unlink(v, LG_ROOT_NODE, "a", NULL), 0);
     assert_int_equal(get(LG_ROOT_NODE, "hard", got, sizeof got), 1);
     assert_int_equal(lg_volume_symlink(v, LG_ROOT_NODE, "link", "somewhere/else", &me, &l), 0);
@@ -280,7 +291,7 @@ static void test_names(void **state)
     assert_int_equal(lg_volume_getxattr(v, e.node, "user.k", got, 100), -ENODATA);
     assert_int_equal(lg_volume_close(v), 0);
     assert_int_equal(open_volume(NULL, 0), 0);
-    assert_int_equal(get(look(LG_ROOT_NODE, "x").node, "short", got, sizeof got), 4);
+    assert_int_equal(get(look(LG_ROOT_NODE, "x").node, "short", got, sizeof got), 5);
     struct lg_volume *first = v;
     assert_int_equal(open_volume(NULL, 0), -EWOULDBLOCK);
     v = first;
