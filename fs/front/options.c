@@ -163,7 +163,7 @@ int lg_front_parse(int argc, char **argv, struct lg_front_options *o)
     if (argc - optind != 2)
         return wrong("expected VAULT and MOUNTPOINT; see leadglass-fs --help");
     if (o->allow_other && !o->default_permissions)
-        return wrong("-o nodefault_permissions: whoever may enter could do whatever this process may; goes with noallow_other alone");
+        return wrong("-o nodefault_permissions: whoever may enter could do whatever this process may; add noallow_other, with which only the user who mounts may");
     o->vault = argv[optind];
     o->mountpoint = argv[optind + 1];
     return 0;

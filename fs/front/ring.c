@@ -7,7 +7,7 @@
  *
  * That thread is bound to its processor, where whoever asks sleeps meanwhile: nothing is faster for small requests. But a sequential reader does not sleep, it copies
  * what came before, and so would the thread copy what comes next on the same processor while another is idle: while all it has are reads for the pool, it roams.
- * Large reads go to the pool while fewer than half of the processors have them, so that one opens what another copies. With more of them there is nobody to share with, and
+ * Large reads go to the pool while no more than half of the processors have them, so that one opens what another copies. With more of them there is nobody to share with, and
  * handing a reply from processor to processor costs more than to open it. */
 #include <errno.h>
 #include <fcntl.h>
