@@ -63,7 +63,7 @@ struct lg_node {
     uint16_t type;                /* S_IFMT bits */
     bool locked;   /* under lg_node_wait: the lock */
     uint8_t was_open; /* under lg_node_wait: how often, 1 to 255 and round again; 0: never. A stat made before f was seen to be NULL may be older than the last close */
-    bool id_known; /* kid or dirid */
+    _Atomic bool id_known; /* kid or dirid; a dirid stays as it is from then on, so that it may be read without the lock */
     _Atomic uint8_t lacks;      /* LG_LACKS_*: what it is known not to have; taken away under the lock only */
     _Atomic bool name_pending;  /* re-encrypted under a hidden name; until its directory is synced, a crash brings the old file back */
     _Atomic bool attrs_pending; /* owner, mode, times or attributes were set: the next fsync takes them along */
@@ -126,6 +126,7 @@ void lg_nodes_init(struct lg_volume *v);
 int lg_node_root(struct lg_volume *v) LG_MUST;
 struct lg_node *lg_node_ref(struct lg_volume *v, uint64_t id); /* NULL: no such node */
 void lg_node_unref(struct lg_volume *v, struct lg_node *n);
+void lg_node_unref2(struct lg_volume *v, struct lg_node *n, struct lg_node *m); /* both at once; either may be NULL */
 /* The newest node that stood last under that name and has that lower inode; NULL: none in memory. Makes none, opens nothing. Counts a reference. */
 struct lg_node *lg_node_named(struct lg_volume *v, const struct stat *st, uint64_t parent, const char *name);
 /* For the access log; n may be NULL. Takes its lock, which whoever opens the file may hold for as long as a key takes to come: hold no other. */
@@ -155,6 +156,8 @@ int lg_node_open_read(struct lg_volume *v, const struct lg_node *n, int flags) L
 bool lg_reading_counts(const struct lg_volume *v, int flags);
 /* The same for a directory, perhaps a kept one: give back with lg_node_done. */
 int lg_node_dirfd(struct lg_volume *v, struct lg_node *n) LG_MUST;
+/* lg_node_ref and lg_node_dirfd. NULL: no such node. ret_fd: or an error. */
+struct lg_node *lg_node_ref_dir(struct lg_volume *v, uint64_t id, int *ret_fd);
 void lg_node_done(const struct lg_node *n, int fd);
 /* Attributes as the application should see them, from those of the lower file. */
 void lg_node_stat(struct lg_volume *v, struct lg_node *n, struct stat *st);
@@ -198,6 +201,7 @@ enum lg_hold {
 };
 struct lg_place {
     struct lg_node *dir;
+    struct lg_node *entry; /* looked up in it, or NULL; given back with it */
     int fd;
     enum lg_hold hold;
     char sealed[LG_SEALED_NAME_MAX + 1], lower[LG_LOWER_NAME_MAX + 1];

@@ -109,14 +109,22 @@ void lg_nodes_unread(struct lg_volume *v, const struct stat *st)
     pthread_mutex_unlock(&v->table);
 }
 
-struct lg_node *lg_node_ref(struct lg_volume *v, uint64_t id)
+static struct lg_node *ref(struct lg_volume *v, uint64_t id, int *ret_fd)
 {
     pthread_mutex_lock(&v->table);
     struct lg_node *n = find(v, id);
-    if (n)
+    if (n) {
         n->refs++;
+        *ret_fd = n->fd;
+    }
     pthread_mutex_unlock(&v->table);
     return n;
+}
+
+struct lg_node *lg_node_ref(struct lg_volume *v, uint64_t id)
+{
+    int fd;
+    return ref(v, id, &fd);
 }
 
 static struct lg_node_wait *wait_of(struct lg_volume *v, const struct lg_node *n) { return &v->waits[n->id % LG_NODE_WAITS]; }
@@ -160,30 +168,36 @@ void lg_node_unlock(struct lg_volume *v, struct lg_node *n)
     pthread_mutex_unlock(&w->mu);
 }
 
+/* table held; n may be NULL */
 static void release(struct lg_volume *v, struct lg_node *n, uint64_t lookups, unsigned refs)
 {
-    pthread_mutex_lock(&v->table);
+    if (!n)
+        return;
     n->lookups -= lookups < n->lookups ? lookups : n->lookups;
     n->refs -= refs;
-    bool gone = !n->lookups && !n->refs && n->id != LG_ROOT_NODE;
-    if (gone) {
+    if (!n->lookups && !n->refs && n->id != LG_ROOT_NODE) {
         unlink_node(v, n);
         node_free(v, n);
     }
+}
+
+void lg_node_unref2(struct lg_volume *v, struct lg_node *n, struct lg_node *m)
+{
+    if (!n && !m)
+        return;
+    pthread_mutex_lock(&v->table);
+    release(v, n, 0, 1);
+    release(v, m, 0, 1);
     pthread_mutex_unlock(&v->table);
 }
 
-void lg_node_unref(struct lg_volume *v, struct lg_node *n)
-{
-    if (n)
-        release(v, n, 0, 1);
-}
+void lg_node_unref(struct lg_volume *v, struct lg_node *n) { lg_node_unref2(v, n, NULL); }
 
 void lg_volume_forget(struct lg_volume *v, uint64_t node, uint64_t n)
 {
-    struct lg_node *x = lg_node_ref(v, node);
-    if (x)
-        release(v, x, n, 1);
+    pthread_mutex_lock(&v->table);
+    release(v, find(v, node), n, 0);
+    pthread_mutex_unlock(&v->table);
 }
 
 union handle {
@@ -431,16 +445,29 @@ int lg_node_open(struct lg_volume *v, const struct lg_node *n, int flags)
     return fd == -EPERM ? lg_node_open_read(v, n, flags) : fd; /* of another owner, and this is no privileged process */
 }
 
-int lg_node_dirfd(struct lg_volume *v, struct lg_node *n)
+static int dirfd_of(struct lg_volume *v, const struct lg_node *n, int kept)
 {
     if (n->id == LG_ROOT_NODE)
         return v->rootfd;
     if (!S_ISDIR(n->type))
         return -ENOTDIR;
+    return kept >= 0 ? kept : lg_node_open(v, n, O_PATH | O_DIRECTORY);
+}
+
+int lg_node_dirfd(struct lg_volume *v, struct lg_node *n)
+{
     pthread_mutex_lock(&v->table);
     int fd = n->fd;
     pthread_mutex_unlock(&v->table);
-    return fd >= 0 ? fd : lg_node_open(v, n, O_PATH | O_DIRECTORY);
+    return dirfd_of(v, n, fd);
+}
+
+struct lg_node *lg_node_ref_dir(struct lg_volume *v, uint64_t id, int *ret_fd)
+{
+    int kept;
+    struct lg_node *n = ref(v, id, &kept);
+    *ret_fd = n ? dirfd_of(v, n, kept) : -ESTALE;
+    return n;
 }
 
 void lg_dir_changed(struct lg_node *n)
@@ -535,6 +562,11 @@ void lg_node_stat(struct lg_volume *v, struct lg_node *n, struct stat *st)
 
 void lg_nodes_init(struct lg_volume *v)
 {
+    pthread_mutexattr_t attr; /* held for less than it takes to fall asleep */
+    pthread_mutexattr_init(&attr);
+    pthread_mutexattr_settype(&attr, PTHREAD_MUTEX_ADAPTIVE_NP);
+    pthread_mutex_init(&v->table, &attr);
+    pthread_mutexattr_destroy(&attr);
     for (unsigned i = 0; i < LG_NODE_WAITS; i++) {
         pthread_mutex_init(&v->waits[i].mu, NULL);
         pthread_cond_init(&v->waits[i].free, NULL);

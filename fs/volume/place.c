@@ -89,6 +89,10 @@ int lg_dirid_make(struct lg_volume *v, int dirfd, uint8_t id[LG_ID_LEN])
 int lg_dirid_get(struct lg_volume *v, struct lg_node *dir, int dirfd, uint8_t ret[LG_ID_LEN])
 {
     int rc = 0;
+    if (atomic_load_explicit(&dir->id_known, memory_order_acquire)) {
+        memcpy(ret, dir->dirid, LG_ID_LEN);
+        return 0;
+    }
     lg_node_lock(v, dir);
     if (!dir->id_known) {
         rc = lg_dirid_read(v->names, dirfd, dir->dirid);
@@ -141,12 +145,9 @@ int lg_fd_path(int fd, char out[32]) { return snprintf(out, 32, "/proc/self/fd/%
 
 int lg_place_dir(struct lg_volume *v, uint64_t dir, enum lg_hold hold, struct lg_place *p)
 {
-    p->fd = -1;
+    p->entry = NULL;
     p->hold = LG_HOLD_NONE;
-    p->dir = lg_node_ref(v, dir);
-    if (!p->dir)
-        return -ESTALE;
-    p->fd = lg_node_dirfd(v, p->dir);
+    p->dir = lg_node_ref_dir(v, dir, &p->fd);
     if (p->fd < 0)
         return p->fd;
     if (hold == LG_HOLD_SHARED)
@@ -170,5 +171,5 @@ void lg_place_done(struct lg_volume *v, struct lg_place *p)
     if (p->hold != LG_HOLD_NONE)
         pthread_rwlock_unlock(p->dir->entries);
     lg_node_done(p->dir, p->fd);
-    lg_node_unref(v, p->dir);
+    lg_node_unref2(v, p->entry, p->dir);
 }

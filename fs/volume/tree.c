@@ -47,13 +47,11 @@ static int own(const struct lg_volume *v, int fd, const struct lg_place *p, cons
 
 static int entry_of(struct lg_volume *v, struct lg_place *p, const char *name, struct lg_entry *ret)
 {
-    struct lg_node *n;
-    int rc = lg_node_at(v, p->dir, p->fd, p->lower, name, true, &n, &ret->st);
+    int rc = lg_node_at(v, p->dir, p->fd, p->lower, name, true, &p->entry, &ret->st);
     if (rc)
         return rc;
-    ret->node = n->id;
-    lg_node_stat(v, n, &ret->st);
-    lg_node_unref(v, n);
+    ret->node = p->entry->id;
+    lg_node_stat(v, p->entry, &ret->st);
     return 0;
 }
 

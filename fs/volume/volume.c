@@ -43,7 +43,6 @@ int lg_volume_open(const char *dir, const struct lg_volume_options *opt, struct 
     v->rootfd = v->lockfd = -1;
     v->uid = geteuid();
     v->gid = getegid();
-    pthread_mutex_init(&v->table, NULL);
     pthread_mutex_init(&v->relinking, NULL);
     lg_nodes_init(v);
     clock_gettime(CLOCK_REALTIME_COARSE, &v->opened);
