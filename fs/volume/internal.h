@@ -29,6 +29,19 @@ struct lg_handle_bytes {
     uint8_t b[];
 };
 
+/* ---- slab.c: memory in pieces of up to LG_SLAB_MAX bytes, aligned for anything; the caller knows how long each is, and locks. Freed pieces are used again, and
+ * their memory goes back to the system with the whole. */
+#define LG_SLAB_MAX 512u
+struct lg_slab {
+    void *free[LG_SLAB_MAX / 16];
+    struct lg_slab_chunk *chunks;
+    uint8_t *at;
+    size_t left;
+};
+void *lg_slab_get(struct lg_slab *s, size_t len) LG_MUST; /* not zeroed. NULL: no memory, or len is 0 or too long */
+void lg_slab_put(struct lg_slab *s, void *p, size_t len); /* p may be NULL */
+void lg_slab_free(struct lg_slab *s);
+
 /* The lock of a node is a byte in it, waited for here: there may be millions of nodes, and few are locked at a time. Nodes that share one of these wait for
  * their own lock only. */
 struct lg_node_wait {
@@ -43,8 +56,8 @@ struct lg_node {
     uint64_t id, lookups;               /* lookups under table */
     _Atomic ino_t ino;                  /* this and handle change when the file is re-encrypted */
     struct lg_handle_bytes *_Atomic handle; /* NULL: no handles here, fd is kept instead. Earlier ones stay as long as the node: somebody may be reading them */
-    uint64_t parent;                    /* where it was seen last, under table */
-    char *name;
+    uint64_t parent;                    /* where it was seen last, under table, as is its name */
+    char *name;                         /* of the slab, as the node and its handles are */
     pthread_rwlock_t *entries; /* of a directory: shared to look, exclusively to change */
 
     struct lg_file *f; /* changes under the node's lock and lg_node_wait: either is enough to read it */
@@ -94,6 +107,7 @@ struct lg_volume {
     struct lg_names *names; /* under ns; NULL: locked */
     struct lg_node_wait waits[LG_NODE_WAITS];
     pthread_mutex_t table;
+    struct lg_slab slab; /* under table, as what follows */
     struct lg_node **by_id, **by_key;
     size_t n_buckets, n_nodes, n_dirfds;
     uint64_t next_id;

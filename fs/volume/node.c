@@ -47,6 +47,20 @@ static int grow(struct lg_volume *v)
     return 0;
 }
 
+static size_t handle_size(size_t len) { return offsetof(struct lg_handle_bytes, b) + len; }
+
+/* name may be NULL. Without memory it keeps the one that it has. */
+static void name_set(struct lg_volume *v, struct lg_node *n, const char *name)
+{
+    size_t len = name ? strlen(name) + 1 : 0;
+    char *copy = name ? lg_slab_get(&v->slab, len) : NULL;
+    if (name && !copy)
+        return;
+    if (n->name)
+        lg_slab_put(&v->slab, n->name, strlen(n->name) + 1);
+    n->name = name ? memcpy(copy, name, len) : NULL;
+}
+
 static void node_free(struct lg_volume *v, struct lg_node *n)
 {
     lg_file_free(n->f);
@@ -61,10 +75,10 @@ static void node_free(struct lg_volume *v, struct lg_node *n)
     free(n->entries);
     for (struct lg_handle_bytes *h = n->handle, *earlier; h; h = earlier) {
         earlier = h->earlier;
-        free(h);
+        lg_slab_put(&v->slab, h, handle_size(h->len));
     }
-    free(n->name);
-    free(n);
+    name_set(v, n, NULL);
+    lg_slab_put(&v->slab, n, sizeof *n);
 }
 
 static void unlink_node(struct lg_volume *v, struct lg_node *n)
@@ -207,9 +221,9 @@ union handle {
 
 static const uint8_t *handle_bytes(const union handle *u) { return u->room + offsetof(struct file_handle, f_handle); }
 
-static struct lg_handle_bytes *handle_keep(const union handle *u, struct lg_handle_bytes *earlier)
+static struct lg_handle_bytes *handle_keep(struct lg_volume *v, const union handle *u, struct lg_handle_bytes *earlier)
 {
-    struct lg_handle_bytes *h = malloc(offsetof(struct lg_handle_bytes, b) + u->h.handle_bytes);
+    struct lg_handle_bytes *h = lg_slab_get(&v->slab, handle_size(u->h.handle_bytes));
     if (h) {
         h->earlier = earlier;
         h->type = (uint8_t)u->h.handle_type; /* the kernel's enum fid_type ends at 255 */
@@ -238,14 +252,14 @@ static int node_get(struct lg_volume *v, const struct lg_node *parent, const uni
     while (n && !(n->dev == st->st_dev && n->ino == st->st_ino && same_handle(n->handle, len ? u : NULL)))
         n = n->next_key;
     if (!rc && !n) {
-        n = calloc(1, sizeof *n);
-        struct lg_handle_bytes *kept = n && len ? handle_keep(u, NULL) : NULL;
+        n = lg_slab_get(&v->slab, sizeof *n);
+        struct lg_handle_bytes *kept = n && len ? handle_keep(v, u, NULL) : NULL;
         if (n)
-            n->handle = kept;
+            *n = (struct lg_node){ .handle = kept };
         if (n && ((S_ISDIR(st->st_mode) && !(n->entries = malloc(sizeof *n->entries))) || (len && !kept))) {
-            free(kept);
+            lg_slab_put(&v->slab, kept, handle_size(len));
             free(n->entries);
-            free(n);
+            lg_slab_put(&v->slab, n, sizeof *n);
             n = NULL;
         }
         if (!n)
@@ -274,13 +288,8 @@ static int node_get(struct lg_volume *v, const struct lg_node *parent, const uni
         else if (n->fd < 0 && !len)
             rc = -errno;
     }
-    if (!rc && name && (S_ISREG(n->type) || S_ISDIR(n->type)) && (!n->name || strcmp(n->name, name) != 0)) {
-        char *copy = strdup(name);
-        if (copy) {
-            free(n->name);
-            n->name = copy;
-        }
-    }
+    if (!rc && name && (S_ISREG(n->type) || S_ISDIR(n->type)) && (!n->name || strcmp(n->name, name) != 0))
+        name_set(v, n, name);
     if (!rc) {
         if (parent)
             n->parent = parent->id;
@@ -353,7 +362,7 @@ int lg_node_rebind(struct lg_volume *v, struct lg_node *n, int fd)
     if (was && (u.h.handle_bytes != was->len || u.h.handle_type != was->type))
         return -EXDEV;
     pthread_mutex_lock(&v->table);
-    struct lg_handle_bytes *h = was ? handle_keep(&u, n->handle) : NULL;
+    struct lg_handle_bytes *h = was ? handle_keep(v, &u, n->handle) : NULL;
     if (was && !h)
         rc = -ENOMEM;
     else if (!was && dup3(fd, n->fd, O_CLOEXEC) < 0)
@@ -376,13 +385,9 @@ int lg_node_rebind(struct lg_volume *v, struct lg_node *n, int fd)
 
 void lg_node_moved(struct lg_volume *v, struct lg_node *n, uint64_t parent, const char *name)
 {
-    char *copy = strdup(name);
     pthread_mutex_lock(&v->table);
     n->parent = parent;
-    if (copy) {
-        free(n->name);
-        n->name = copy;
-    }
+    name_set(v, n, name);
     pthread_mutex_unlock(&v->table);
 }
 
@@ -584,6 +589,7 @@ void lg_nodes_free(struct lg_volume *v)
         pthread_cond_destroy(&v->waits[i].free);
         pthread_mutex_destroy(&v->waits[i].mu);
     }
+    lg_slab_free(&v->slab);
     free(v->by_id);
     free(v->by_key);
 }
