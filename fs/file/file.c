@@ -1,3 +1,4 @@
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -248,6 +249,7 @@ void lg_file_drop_keys(struct lg_file *f, bool discard)
     const struct lg_sys *sys = f->env->sys;
     pthread_mutex_lock(&f->commit_mu);
     pthread_rwlock_wrlock(&f->lock);
+    lg_file_hide_reads(f); /* to be loaded again is not to be read */
     if (f->loaded && !f->dead) {
         lg_file_slow(f);
         int rc = discard ? 0 : lg_commit(f), placed = lg_jfile_unretired(&f->j) ? lg_journal_checkpoint(f->env->journal) : 0;
@@ -277,6 +279,26 @@ void lg_file_drop_keys(struct lg_file *f, bool discard)
     lg_unlock_exclusive(f);
     pthread_mutex_unlock(&f->commit_mu);
 }
+
+bool lg_file_show_reads(struct lg_file *f)
+{
+    if (lg_lock_read(f))
+        return false;
+    bool whole = f->loaded && f->size && f->n_full == lg_n_chunks(f, f->size) && !f->n_o;
+    pthread_rwlock_unlock(&f->lock);
+    if (!whole || fcntl(f->fd, F_SETFL, 0))
+        return false;
+    atomic_store(&f->shows, true);
+    return true;
+}
+
+void lg_file_hide_reads(struct lg_file *f)
+{
+    if (atomic_load(&f->shows) && atomic_exchange(&f->shows, false))
+        lg_noatime(f->fd);
+}
+
+bool lg_file_shows_reads(const struct lg_file *f) { return atomic_load_explicit(&f->shows, memory_order_relaxed); }
 
 int lg_file_lost(struct lg_file *f, unsigned *seen)
 {

@@ -109,6 +109,7 @@ struct lg_file {
     bool redo; /* a write that decided it was given back, and comes again */
     bool unsettled; /* the next write looks at its first bytes again: it has a key that was given while they told nothing */
 
+    atomic_bool shows; /* lg_file_show_reads: fd is without O_NOATIME */
     _Atomic uint64_t streamed; /* where the farthest large read ended below since one was not in memory; 0: all were */
     atomic_bool cache_asked;   /* whether the first was is known */
 

@@ -22,6 +22,13 @@ static bool read_due(const struct lg_volume *v, struct lg_node *n, int flags)
     return true;
 }
 
+/* The time moves by itself; whoever opens it next for reading need not show it. */
+static void read_done(struct lg_node *n)
+{
+    if (!atomic_load_explicit(&n->read_at, memory_order_relaxed))
+        atomic_store_explicit(&n->read_at, (uint32_t)time(NULL), memory_order_relaxed);
+}
+
 /* fd: without O_NOATIME. */
 static bool read_moves(int fd)
 {
@@ -41,18 +48,18 @@ static bool was_read(struct lg_volume *v, struct lg_node *n, int flags)
     return moved;
 }
 
-/* Of a file that nobody else has yet: through its own, which costs no second open. Whether it moved is asked only if somebody may have been told the time. */
-static bool was_read_first(struct lg_volume *v, struct lg_node *n, int fd, int flags)
+/* Of a file that nobody else has yet: through its own descriptor, which costs no second open. If it was never open before, the kernel above has none of it in
+ * memory: then whatever is read is read below, and moves the time itself. Else it is shown here, and whether it moved is asked, as somebody may have been told it. */
+static bool was_read_first(struct lg_volume *v, struct lg_node *n, struct lg_file *f, int fd, int flags)
 {
-    char byte;
-    bool moved = false;
     if (!read_due(v, n, flags))
         return false;
+    if (!n->was_open && lg_file_show_reads(f)) {
+        atomic_store(&n->read_at, 0); /* once it is */
+        return false;
+    }
     (void)!fcntl(fd, F_SETFL, 0);
-    if (n->was_open)
-        moved = read_moves(fd);
-    else
-        (void)!pread(fd, &byte, 1, 0);
+    bool moved = read_moves(fd);
     lg_noatime(fd);
     return moved;
 }
@@ -74,9 +81,11 @@ static int file_get(struct lg_volume *v, struct lg_node *n, bool reading, int fl
         free(path);
         if (rc)
             return rc;
-        *ret_moved = reading && was_read_first(v, n, fd, flags);
+        *ret_moved = reading && was_read_first(v, n, f, fd, flags);
         lg_node_file_set(v, n, f);
         n->id_known = lg_file_kid(n->f, n->kid, &n->key_version);
+    } else if (!reading || !lg_reading_counts(v, flags)) { /* what it has read for others is not the application's reading */
+        lg_file_hide_reads(n->f);
     }
     n->opens++;
     return 0;
@@ -150,8 +159,12 @@ ssize_t lg_volume_read(struct lg_handle *h, void *buf, size_t len, uint64_t off,
 {
     if (!(flags & O_DIRECT) && !(atomic_load_explicit(&h->n->traits, memory_order_relaxed) & LG_FILE_PAGED))
         atomic_fetch_or(&h->n->traits, LG_FILE_PAGED); /* before it is looked at: whoever writes afterwards knows */
+    if (lg_file_shows_reads(h->n->f) && !lg_reading_counts(h->v, flags))
+        lg_file_hide_reads(h->n->f);
     ssize_t n = lg_file_read(h->n->f, buf, len, off);
-    if (n >= 0)
+    if (n >= 0 && lg_file_shows_reads(h->n->f))
+        read_done(h->n);
+    else if (n >= 0)
         (void)was_read(h->v, h->n, flags);
     return n < 0 ? lg_errno((int)n) : n;
 }
