@@ -86,7 +86,7 @@ int lg_volume_open(const char *dir, const struct lg_volume_options *opt, struct 
         .unclean = opt->unclean,
         .n_unclean = opt->n_unclean,
         .read_only = opt->read_only,
-        .cache_told = local,
+        .cache_told = local && type.f_type != TMPFS_MAGIC, /* in memory it always is */
         .path_rule = opt->path_rule,
         .finding = opt->finding,
         .arg = opt->arg,
