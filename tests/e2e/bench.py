@@ -52,7 +52,7 @@ def the_only(text):
 
 
 def compared(compare):
-    systems = ["leadglass:dev", "passthrough:dev"]
+    systems = ["leadglass:dev", "passthrough:dev", "floor:dev"]
     svg, figures = os.path.join(top, "chart.svg"), os.path.join(top, "figures.json")
     r = well("compare", "--svg", svg, "--json", figures, *([] if fio else ["--rows", "create,create4k"]), *systems, "encfs" if not shutil.which("encfs") else "native")
     if not shutil.which("encfs"):  # one that is not there is named, and the others are measured

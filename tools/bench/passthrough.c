@@ -3,7 +3,9 @@
  *
  * It is also the slow disk of tests and measurements: every read and fsync takes as many milliseconds longer as LG_SLOW_READ_MS and LG_SLOW_FSYNC_MS in the
  * environment say, and waits while the file that LG_GATE names exists. With any of them the kernel keeps none of its pages, so every read comes here.
- * LG_MAX_READ: bytes that the kernel may ask for at a time; the same goes into -o max_read. */
+ * LG_MAX_READ: bytes that the kernel may ask for at a time; the same goes into -o max_read.
+ *
+ * Built with floor.c it is bench_floor. */
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -15,6 +17,8 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
+
+#include "floor.h"
 
 enum { IO_MAX = 1024 * 1024, BUCKETS = 1 << 16 };
 static const double TIMEOUT = 60;
@@ -66,6 +70,7 @@ static void proc(int fd, char path[64]) { snprintf(path, 64, "/proc/self/fd/%d",
 static int find(fuse_ino_t parent, const char *name, struct fuse_entry_param *ret)
 {
     struct node *n;
+    floor_lookup(name);
     int fd = openat(fd_of(parent), name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
     *ret = (struct fuse_entry_param){ .attr_timeout = TIMEOUT, .entry_timeout = TIMEOUT };
     if (fd < 0)
@@ -235,6 +240,8 @@ static void op_open(fuse_req_t req, fuse_ino_t id, struct fuse_file_info *fi)
     char path[64];
     proc(fd_of(id), path);
     int fd = open(path, (fi->flags & ~(O_NOFOLLOW | O_APPEND)) | O_CLOEXEC);
+    if ((fi->flags & O_ACCMODE) == O_RDONLY)
+        floor_open(fd);
     fi->fh = (uint64_t)fd;
     fi->keep_cache = !slow();
     fi->direct_io = slow();
@@ -279,7 +286,7 @@ static void op_read(fuse_req_t req, fuse_ino_t id, size_t size, off_t off, struc
     (void)id;
     char *buf = buffer(req, size);
     be_slow(slow_read_ms);
-    ssize_t n = pread((int)fi->fh, buf, size, off);
+    ssize_t n = floor_read((int)fi->fh, buf, size, off);
     if (n < 0)
         fuse_reply_err(req, errno);
     else
@@ -299,6 +306,7 @@ static void op_write(fuse_req_t req, fuse_ino_t id, const char *buf, size_t size
 static void op_release(fuse_req_t req, fuse_ino_t id, struct fuse_file_info *fi)
 {
     (void)id;
+    floor_release((int)fi->fh);
     fuse_reply_err(req, close((int)fi->fh) ? errno : 0);
 }
 
@@ -394,6 +402,7 @@ int main(int argc, char **argv)
         return 1;
     }
     umask(0);
+    floor_begin();
     fuse_daemonize(0);
     struct fuse_loop_config *c = fuse_loop_cfg_create();
     fuse_loop_cfg_set_clone_fd(c, 1);
