@@ -294,8 +294,10 @@ bool lg_file_show_reads(struct lg_file *f)
 
 void lg_file_hide_reads(struct lg_file *f)
 {
-    if (atomic_load(&f->shows) && atomic_exchange(&f->shows, false))
-        lg_noatime(f->fd);
+    if (!atomic_load(&f->shows))
+        return;
+    lg_noatime(f->fd); /* before others are told that it is so */
+    atomic_store(&f->shows, false);
 }
 
 bool lg_file_shows_reads(const struct lg_file *f) { return atomic_load_explicit(&f->shows, memory_order_relaxed); }

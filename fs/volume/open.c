@@ -84,7 +84,9 @@ static int file_get(struct lg_volume *v, struct lg_node *n, bool reading, int fl
         *ret_moved = reading && was_read_first(v, n, f, fd, flags);
         lg_node_file_set(v, n, f);
         n->id_known = lg_file_kid(n->f, n->kid, &n->key_version);
-    } else if (!reading || !lg_reading_counts(v, flags)) { /* what it has read for others is not the application's reading */
+    } else if (lg_file_shows_reads(n->f) && (!reading || !lg_reading_counts(v, flags))) { /* what is read for these does not count */
+        if (!(atomic_load(&n->traits) & LG_FILE_PAGED)) /* nothing was yet, and it may come into the kernel's memory, where whoever opened it before finds it */
+            (void)was_read(v, n, 0);
         lg_file_hide_reads(n->f);
     }
     n->opens++;
@@ -155,16 +157,31 @@ int lg_volume_open_file(struct lg_volume *v, uint64_t node, int flags, struct lg
     return 0;
 }
 
+static int hide(struct lg_handle *h)
+{
+    if (!lg_later())
+        lg_node_lock(h->v, h->n);
+    else if (!lg_node_trylock(h->v, h->n))
+        return -LG_ELATER;
+    lg_file_hide_reads(h->n->f);
+    lg_node_unlock(h->v, h->n);
+    return 0;
+}
+
 ssize_t lg_volume_read(struct lg_handle *h, void *buf, size_t len, uint64_t off, int flags)
 {
     if (!(flags & O_DIRECT) && !(atomic_load_explicit(&h->n->traits, memory_order_relaxed) & LG_FILE_PAGED))
         atomic_fetch_or(&h->n->traits, LG_FILE_PAGED); /* before it is looked at: whoever writes afterwards knows */
-    if (lg_file_shows_reads(h->n->f) && !lg_reading_counts(h->v, flags))
-        lg_file_hide_reads(h->n->f);
+    bool counts = lg_reading_counts(h->v, flags), shows = lg_file_shows_reads(h->n->f);
+    if (shows && counts) {
+        read_done(h->n); /* before it: what is changed afterwards is not read yet */
+    } else if (shows) {
+        int rc = hide(h);
+        if (rc)
+            return rc;
+    }
     ssize_t n = lg_file_read(h->n->f, buf, len, off);
-    if (n >= 0 && lg_file_shows_reads(h->n->f))
-        read_done(h->n);
-    else if (n >= 0)
+    if (n >= 0 && !shows)
         (void)was_read(h->v, h->n, flags);
     return n < 0 ? lg_errno((int)n) : n;
 }

@@ -73,7 +73,7 @@ void lg_file_drop(struct lg_file *f);
 /* From now on what is read through f moves the access time below, if the filesystem there has it so; until then, and after lg_file_hide_reads, nothing does. False: a
  * part of it is not there to be read (holes, or no bytes at all), or its lock was not to be had at once (later.h), and nothing has changed. */
 bool lg_file_show_reads(struct lg_file *f) LG_MUST;
-void lg_file_hide_reads(struct lg_file *f);
+void lg_file_hide_reads(struct lg_file *f); /* the caller sees to it that no other descriptor takes the place of f's meanwhile (lg_file_switch) */
 bool lg_file_shows_reads(const struct lg_file *f);
 
 /* lg_file_open, read, write, commit, lost and lg_journal's part in them: -LG_ELATER as later.h says, with nothing changed but what doing it again changes once more. */

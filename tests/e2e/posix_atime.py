@@ -1,5 +1,5 @@
 """Access times: whatever is done on the mount and on the filesystem below moves them on both or on neither; what Leadglass reads for itself moves none."""
-import ctypes, errno, json, mmap, os, shutil, signal, subprocess, threading, time
+import ctypes, errno, fcntl, json, mmap, os, shutil, signal, subprocess, threading, time
 from lib import *
 
 w = World(under=os.environ.get("LG_POSIX_UNDER", "/dev/shm"))
@@ -48,7 +48,31 @@ def again(p):
         age(p)
 
 
+def whole(fd):
+    os.pread(fd, SIZE, 0)
+
+
+def afar(fd):
+    os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+    os.pread(fd, 1000, 200000)
+
+
+def beside(p, first, flags, other, then=nothing):
+    """What another handle does while one for reading is open."""
+    def both(fd):
+        first(fd)
+        through(p, flags, other)
+        then(fd)
+    through(p, os.O_RDONLY, both)
+
+
 FILES = {
+    "read beside one without": lambda p: beside(p, nothing, os.O_RDONLY | os.O_NOATIME, whole, get),
+    "read beside one that wrote": lambda p: beside(p, nothing, os.O_RDWR, put, get),
+    "read, then written beside": lambda p: beside(p, lambda fd: (get(fd), age(p)), os.O_RDWR, put),
+    "read, then read beside without": lambda p: beside(p, lambda fd: (get(fd), age(p)), os.O_RDONLY | os.O_NOATIME, afar),
+    "read, then cut beside": lambda p: through(p, os.O_RDONLY, lambda fd: (get(fd), age(p), os.truncate(p, 100001))),
+    "flag set before it is read": lambda p: through(p, os.O_RDONLY, lambda fd: (fcntl.fcntl(fd, fcntl.F_SETFL, os.O_NOATIME), get(fd))),
     "read": lambda p: through(p, os.O_RDONLY, get),
     "read and written": lambda p: through(p, os.O_RDWR, get, put),
     "read without": lambda p: through(p, os.O_RDONLY | os.O_NOATIME, get),
@@ -196,7 +220,7 @@ shutil.rmtree(os.path.join(lower, "t"))
 make(m)
 make(lower)
 # What the kernel answers from memory comes to nobody: an open for reading alone counts as a read, one for both does not.
-compare(True, but=("read and written",))
+compare(True, but=("read and written", "flag set before it is read"))
 
 
 a, b = read_again(m), read_again(lower)
