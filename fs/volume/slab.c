@@ -12,12 +12,34 @@ struct lg_slab_chunk {
 };
 _Static_assert(sizeof(struct lg_slab_chunk) <= STEP && LG_SLAB_MAX % STEP == 0, "pieces are aligned to STEP");
 
-#ifdef __SANITIZE_ADDRESS__ /* of GCC, as in the asan preset: each piece by itself, so that use after free is seen */
+#if defined(__SANITIZE_ADDRESS__)
+#define BY_MALLOC
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define BY_MALLOC
+#endif
+#endif
+
+#ifdef BY_MALLOC /* so that use after free is seen */
 
 void *lg_slab_get(struct lg_slab *s, size_t len) { return s && len && len <= LG_SLAB_MAX ? malloc(len) : NULL; }
 void lg_slab_put(struct lg_slab *s, void *p, size_t len) { (void)s, (void)len, free(p); }
 
 #else
+
+/* Aligned, as only whole chunks become huge pages, and without a gap before the next, which would become one too. */
+static struct lg_slab_chunk *chunk_map(void)
+{
+    uint8_t *p = mmap(NULL, 2 * (size_t)CHUNK, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (p == MAP_FAILED)
+        return NULL;
+    size_t before = -(uintptr_t)p % CHUNK;
+    if (before)
+        munmap(p, before);
+    munmap(p + before + CHUNK, CHUNK - before);
+    (void)madvise(p + before, CHUNK, MADV_HUGEPAGE); /* where there are none it is as any other memory */
+    return (void *)(p + before);
+}
 
 static size_t class_of(size_t len) { return (len + STEP - 1) / STEP - 1; }
 
@@ -32,10 +54,9 @@ void *lg_slab_get(struct lg_slab *s, size_t len)
         return p;
     }
     if (s->left < size) { /* what is left of the old chunk is given up */
-        struct lg_slab_chunk *chunk = aligned_alloc(CHUNK, CHUNK);
+        struct lg_slab_chunk *chunk = chunk_map();
         if (!chunk)
             return NULL;
-        (void)madvise(chunk, CHUNK, MADV_HUGEPAGE); /* where there are none it is as any other memory */
         chunk->next = s->chunks;
         s->chunks = chunk;
         s->at = (uint8_t *)chunk + STEP;
@@ -62,6 +83,6 @@ void lg_slab_free(struct lg_slab *s)
 {
     for (struct lg_slab_chunk *c = s->chunks, *next; c; c = next) {
         next = c->next;
-        free(c);
+        munmap(c, CHUNK);
     }
 }
