@@ -36,7 +36,7 @@ def in_user_space():
 
 DRAWN = 0 if in_user_space() else 1
 LOOKED_UP = {"handle": 1, "stat": 1}
-HEAD = {"handle": 1, "stat": 2, "open": 1, "read": 3, "fcntl": 2, "close": 1}  # read: the header, a byte for the access time below, chunks
+HEAD = {"handle": 1, "stat": 2, "open": 1, "read": 2, "fcntl": 1, "close": 1}  # read: the header, chunks; fcntl: these move the access time below
 CREATED = {"handle": 4, "stat": 4, "fcntl": 1, "close": 1, "rename": 1}  # handle: two names that nothing has, the new file, and what is renamed; stat: it, what is renamed, and twice the directory that has changed
 BELOW = {  # the same of calls below, but openat, one for each file that is created
     # write: the empty file, each request, the header. random: the file's key, now and then ids for several files, and DRAWN times each request's nonces and each commit's salt
@@ -45,7 +45,7 @@ BELOW = {  # the same of calls below, but openat, one for each file that is crea
     "listed, and sizes": LOOKED_UP,
     "stat": LOOKED_UP,
     "first 16 KiB read": HEAD,
-    "slice read": dict(HEAD, read=2 + 3),  # 256 KiB at a time; 496 KiB, and the rest
+    "slice read": dict(HEAD, read=1 + 3),  # 256 KiB at a time; 496 KiB, and the rest
     "unlinked after that": {"unlink": 1, "stat": 2, "close": 1},  # stat: which inode it is, and the directory that has changed; held until its name is gone
 }
 SHIM = os.path.join(BIN, "countcalls.so")
@@ -71,7 +71,7 @@ class Counted:
         bdi = "/sys/class/bdi/%d:%d/read_ahead_kb" % (os.major(dev), os.minor(dev))
         if os.access(bdi, os.R_OK) and int(read(bdi)) < 496:  # where /sys cannot be written the mount does without
             LIMITS["slice read"]["READ"] = SLICE // 1024 // int(read(bdi)) + 1
-            BELOW["slice read"]["read"] = 2 + 2 * LIMITS["slice read"]["READ"] + SLICE // 131072
+            BELOW["slice read"]["read"] = 1 + 2 * LIMITS["slice read"]["READ"] + SLICE // 131072
 
     def count(self):
         return Counter(re.findall(r"opcode: (\w+) \(", read(self.log).decode(errors="replace")))
