@@ -30,7 +30,7 @@ void floor_begin(void)
     struct lg_s0 s0 = { .version = LG_FORMAT_VERSION, .suite = LG_SUITE_1, .chunk_size = CHUNK };
     struct lg_slot slot = { .seq = 1, .size = ENTRIES * CHUNK };
     uint8_t kid[LG_ID_LEN] = { 1 }, acc[LG_PRF_OUT] = { 0 };
-    struct lg_filekey *k;
+    struct lg_filekey *k = NULL;
     must(!lg_secret_init(true) && !lg_crypto_init());
     struct lg_secret *key = lg_secret_random();
     lg_s0_encode(&s0, s0_raw);
@@ -54,7 +54,7 @@ void floor_open(int fd)
     struct stat st;
     struct lg_s0 s0;
     struct lg_slot slot;
-    struct lg_filekey *k;
+    struct lg_filekey *k = NULL;
     must(fd < FILES);
     if (fd < 0)
         return;
