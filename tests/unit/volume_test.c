@@ -902,6 +902,23 @@ static uint64_t made(const char *name)
     return e.node;
 }
 
+/* What was looked up in a directory, or was not there, keeps neither once the kernel has forgotten both. */
+static void test_forgotten(void **state)
+{
+    struct lg_entry d, file;
+    (void)state;
+    assert_int_equal(lg_volume_mkdir(v, LG_ROOT_NODE, "d", 0755, &me, &d), 0);
+    assert_int_equal(put(d.node, "f", "x", 1), 0);
+    file = look(d.node, "f");
+    struct lg_entry none;
+    assert_int_equal(lg_volume_lookup(v, d.node, "none", &none), -ENOENT);
+    lg_volume_forget(v, file.node, 1);
+    assert_int_equal(lg_volume_lookup(v, d.node, "none", &none), -ENOENT);
+    lg_volume_forget(v, d.node, 1);
+    assert_int_equal(lg_volume_lookup(v, d.node, "f", &none), -ESTALE);
+    assert_int_equal(lg_volume_close(v), 0);
+}
+
 static void test_name_again(void **state)
 {
     (void)state;
@@ -937,7 +954,8 @@ int main(void)
                                         cmocka_unit_test_setup_teardown(test_given_up_and_gone, setup, teardown),
                                         cmocka_unit_test_setup_teardown(test_rekey_times, setup, teardown),
                                         cmocka_unit_test_setup_teardown(test_sweep_newborn, setup, teardown),
-                                        cmocka_unit_test_setup_teardown(test_name_again, setup, teardown) };
+                                        cmocka_unit_test_setup_teardown(test_name_again, setup, teardown),
+                                        cmocka_unit_test_setup_teardown(test_forgotten, setup, teardown) };
     if (geteuid() != 0) {
         puts("SKIPPED: needs root (file handles, owners)");
         return 77;
