@@ -135,17 +135,29 @@ static void op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
     reply_entry(req, rc, &e);
 }
 
-static void op_forget(fuse_req_t req, fuse_ino_t ino, uint64_t n)
+/* Over io_uring all that comes over /dev/fuse is what nobody waits for (and, seldom, an interrupt): it may gather, rather than wake this thread for each. */
+static void linger(const struct lg_front *f)
 {
-    lg_volume_forget(vol(req), ino, n);
-    fuse_reply_none(req);
+    const struct timespec t = { .tv_nsec = 1000 * 1000 };
+    if (f->lack == LG_RING_RUNS)
+        (void)nanosleep(&t, NULL);
 }
 
-static void op_forget_multi(fuse_req_t req, size_t count, struct fuse_forget_data *f)
+static void op_forget(fuse_req_t req, fuse_ino_t ino, uint64_t n)
 {
-    for (size_t i = 0; i < count; i++)
-        lg_volume_forget(vol(req), f[i].ino, f[i].nlookup);
+    const struct lg_front *f = front(req);
+    lg_volume_forget(vol(req), ino, n);
     fuse_reply_none(req);
+    linger(f);
+}
+
+static void op_forget_multi(fuse_req_t req, size_t count, struct fuse_forget_data *of)
+{
+    const struct lg_front *f = front(req);
+    for (size_t i = 0; i < count; i++)
+        lg_volume_forget(vol(req), of[i].ino, of[i].nlookup);
+    fuse_reply_none(req);
+    linger(f);
 }
 
 static void op_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)

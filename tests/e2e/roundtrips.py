@@ -7,6 +7,7 @@ from lib import *
 
 FILES, SLICE, PIECE = 50, 524288, 65536
 UNWAITED = {"FORGET", "BATCH_FORGET", "INTERRUPT"}  # as many as the kernel likes; nobody waits for them
+GATHERED_S = 0.001  # over io_uring these are read this far apart, as each wakes a thread (linger, fs/front/ops.c)
 MADE = {"LOOKUP": 2, "CREATE": 1, "FLUSH": 1, "RELEASE": 1, "RENAME": 1, "GETATTR": 2}
 kernel = tuple(int(x) for x in re.findall(r"\d+", os.uname().release)[:3])
 if kernel < (6, 12, 64) or (6, 13) <= kernel < (6, 18, 3):  # where writes go through the kernel's pages (fs/front/kernel.c): security.capability, for the first write alone
@@ -143,7 +144,13 @@ def phases(transport):
     cold("missing, asked 10 times", 0, lambda i: [raises(errno.ENOENT, os.stat, top + "/missing-%d.dcm" % i) for _ in range(10)])
     cold("first 16 KiB read", 1, look(16384, top))
     cold("slice read", 1, look(SLICE, top))
+    before, began = m.count(), time.monotonic()
     m.cost("unlinked after that", 0, lambda i: os.unlink(top + "/%d.dcm" % i))
+    took = time.monotonic() - began
+    forgets = m.count() - before
+    n = forgets["FORGET"] + forgets["BATCH_FORGET"]
+    print("%-5s %-24s %d in %d ms" % (transport, "forgotten after that", n, took * 1000), flush=True)
+    assert n and (transport == "dev" or n <= took / GATHERED_S + 1), ("forgets are to be read together", n, took)
     m.umount()
 
 
