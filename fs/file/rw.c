@@ -28,7 +28,7 @@ struct run {
 };
 /* A part is little enough to be still in the processor's cache when it is opened; a piece, much enough for what lies far away, of which many are under way at once; a
  * file is long if it is likely to be read further than its first small reads. */
-enum { PART = 256 * 1024, PIECE = 128 * 1024, PARTS_MAX = 64, FORGET_BEFORE = 16 * 1024 * 1024, FORGET_AFTER = 4 * 1024 * 1024, LONG = 4 * 1024 * 1024 };
+enum { PART = 256 * 1024, PIECE = 128 * 1024, PARTS_MAX = 64, FORGET = 16 * 1024 * 1024, BEHIND = 4 * 1024 * 1024, LONG = 4 * 1024 * 1024 };
 
 /* The part at place at of the run has arrived, n bytes of it. */
 static int open_part(struct run *r, size_t at, size_t n)
@@ -66,25 +66,27 @@ static int cached_part(void *arg, unsigned k)
     return got < 0 ? (int)got : open_part(r, at, (size_t)got);
 }
 
-/* The kernel keeps the plaintext: what was not in memory before need not stay there as ciphertext as well. Large reads of one reader are under way at once and end in any order,
- * and the readahead below, set off by one that is late, brings back what was let go of on either side: so from a good way before on, and to where another has ended already. */
-static void forget(struct lg_file *f, const struct run *r)
-{
-    const struct lg_sys *sys = f->env->sys;
-    uint64_t before = r->off < FORGET_BEFORE ? r->off : FORGET_BEFORE;
-    uint64_t end = r->off + r->len, to = atomic_load_explicit(&f->streamed, memory_order_relaxed);
-    if (!sys->forget || (!r->cold && !to)) /* later ones need not be cold: by now the readahead below may be ahead of us */
-        return;
-    while (to < end && !atomic_compare_exchange_weak_explicit(&f->streamed, &to, end, memory_order_relaxed, memory_order_relaxed))
-        ;
-    to = to < end ? end : to > end + FORGET_AFTER ? end + FORGET_AFTER : to;
-    sys->forget(sys->arg, f->fd, (off_t)(r->off - before), (off_t)(to - r->off + before));
-}
-
 static void was_cold(struct lg_file *f, const struct run *r)
 {
     uint64_t none = 0;
     atomic_compare_exchange_strong(&f->streamed, &none, r->off);
+}
+
+/* The kernel keeps the plaintext: what was not in memory before need not stay there as ciphertext as well. Large reads of one reader are under way at once and end in any order,
+ * and what is let go of under one of them has to be read again: so what lies well behind is, and the rest once the file's end was read. */
+static void forget(struct lg_file *f, const struct run *r)
+{
+    const struct lg_sys *sys = f->env->sys;
+    uint64_t to = r->off + r->len, far = atomic_load_explicit(&f->streamed, memory_order_relaxed), end = lg_format_cipher_size(f->env->chunk_size, f->size);
+    if (!sys->forget || (!r->cold && !far)) /* later ones need not be cold: by now the readahead below may be ahead of us */
+        return;
+    while (far < to && !atomic_compare_exchange_weak_explicit(&f->streamed, &far, to, memory_order_relaxed, memory_order_relaxed))
+        ;
+    far = far < to ? to : far;
+    to = end <= far + PIECE && far <= to + BEHIND ? far : to > BEHIND ? to - BEHIND : 0;
+    uint64_t from = to > FORGET ? to - FORGET : 0;
+    if (from < to)
+        sys->forget(sys->arg, f->fd, (off_t)from, (off_t)(to - from));
 }
 
 /* Asked once, of the first bytes that are read: by the next the readahead below may be ahead of us, and a fast disk is even with the first. */
