@@ -33,8 +33,10 @@ static void file_end(struct lg_file *f)
 {
     pthread_rwlock_wrlock(&f->lock);
     lg_file_unload(f);
-    if (f->fd >= 0)
+    if (f->fd >= 0) {
+        lg_reads_end(f);
         close(f->fd);
+    }
     f->fd = -1;
     lg_unlock_exclusive(f);
 }

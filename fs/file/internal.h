@@ -110,7 +110,7 @@ struct lg_file {
     bool unsettled; /* the next write looks at its first bytes again: it has a key that was given while they told nothing */
 
     atomic_bool shows; /* lg_file_show_reads: fd is without O_NOATIME */
-    _Atomic uint64_t streamed; /* where the farthest large read ended below since one was not in memory; 0: all were */
+    _Atomic uint64_t streamed; /* where the farthest large read of the reader who had the last one ended below, since one was not in memory; 0: all were */
     atomic_bool cache_asked;   /* whether the first was is known */
 
     struct timespec mtime;   /* tv_nsec UTIME_OMIT: the lower file's own */
@@ -192,6 +192,8 @@ void lg_file_settle(struct lg_file *f);
 int lg_o_get(struct lg_file *f, uint64_t i, bool want_old, struct lg_ochunk **ret) LG_MUST;
 /* Plaintext of a whole chunk into out (chunk_size bytes, zero beyond its end). */
 int lg_chunk_load(struct lg_file *f, uint64_t i, uint8_t *out) LG_MUST;
+/* Before the descriptor is closed: lets go of what the last cold reads brought into memory below. */
+void lg_reads_end(struct lg_file *f);
 
 /* ---- load.c: the lock of a thread that may have to leave waiting to another (later.h) ---- */
 int lg_lock_read(struct lg_file *f) LG_MUST;  /* -LG_ELATER: it is not held */

@@ -72,22 +72,32 @@ static void was_cold(struct lg_file *f, const struct run *r)
     atomic_compare_exchange_strong(&f->streamed, &none, r->off);
 }
 
-/* The kernel keeps the plaintext: what was not in memory before need not stay there as ciphertext as well. Large reads of one reader are under way at once and end in any order,
- * and what is let go of under one of them has to be read again: so what lies well behind is, and the rest once the file's end was read. */
-static void forget(struct lg_file *f, const struct run *r)
+static void let_go(const struct lg_file *f, uint64_t to)
 {
     const struct lg_sys *sys = f->env->sys;
-    uint64_t to = r->off + r->len, far = atomic_load_explicit(&f->streamed, memory_order_relaxed), end = lg_format_cipher_size(f->env->chunk_size, f->size);
-    if (!sys->forget || (!r->cold && !far)) /* later ones need not be cold: by now the readahead below may be ahead of us */
-        return;
-    while (far < to && !atomic_compare_exchange_weak_explicit(&f->streamed, &far, to, memory_order_relaxed, memory_order_relaxed))
-        ;
-    far = far < to ? to : far;
-    to = end <= far + PIECE && far <= to + BEHIND ? far : to > BEHIND ? to - BEHIND : 0;
     uint64_t from = to > FORGET ? to - FORGET : 0;
-    if (from < to)
+    if (sys->forget && from < to)
         sys->forget(sys->arg, f->fd, (off_t)from, (off_t)(to - from));
 }
+
+/* The kernel keeps the plaintext: what was not in memory before need not stay there as ciphertext as well. Large reads of one reader are under way at once and end in any order,
+ * and what is let go of under one of them has to be read again: so what lies well behind is, and the rest once something elsewhere is read, or nothing any more. */
+static void forget(struct lg_file *f, const struct run *r)
+{
+    uint64_t to = r->off + r->len, at = atomic_load_explicit(&f->streamed, memory_order_relaxed);
+    if (!r->cold && !at) /* later ones need not be cold: by now the readahead below may be ahead of us */
+        return;
+    if (at > to + BEHIND || r->off > at + BEHIND) {
+        if (atomic_compare_exchange_strong_explicit(&f->streamed, &at, to, memory_order_relaxed, memory_order_relaxed))
+            let_go(f, at);
+        at = to;
+    }
+    while (at < to && !atomic_compare_exchange_weak_explicit(&f->streamed, &at, to, memory_order_relaxed, memory_order_relaxed))
+        ;
+    let_go(f, to > BEHIND ? to - BEHIND : 0);
+}
+
+void lg_reads_end(struct lg_file *f) { let_go(f, atomic_load_explicit(&f->streamed, memory_order_relaxed)); }
 
 /* Asked once, of the first bytes that are read: by the next the readahead below may be ahead of us, and a fast disk is even with the first. */
 static void ask_cache(struct lg_file *f, const struct run *r)
