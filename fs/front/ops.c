@@ -92,6 +92,9 @@ static void op_init(void *user, struct fuse_conn_info *c)
                              FUSE_CAP_ASYNC_READ | FUSE_CAP_ASYNC_DIO | FUSE_CAP_CACHE_SYMLINKS | FUSE_CAP_DONT_MASK);
     if (!f->unchecked) /* where ACLs count, so do mode bits, and the kernel asks for a directory's attributes after each change in it */
         c->want |= c->capable & FUSE_CAP_POSIX_ACL;
+#if FUSE_USE_VERSION >= 318
+    c->no_interrupt = 1; /* nothing here is broken off; libfuse finds no request of the ring that one is for, and would keep it, and the descriptor it came through */
+#endif
     c->max_write = IO_MAX;
     c->max_readahead = IO_MAX;
     /* Over io_uring the kernel lets each processor's queue have its share of these; half of a queue stays free for requests that somebody waits for. */

@@ -580,7 +580,7 @@ static int serve(struct program *p)
     struct fuse_loop_config *c = fuse_loop_cfg_create();
     fuse_loop_cfg_set_clone_fd(c, 1);
     fuse_loop_cfg_set_max_threads(c, p->o.threads);
-    unsigned idle = p->front.lack == LG_RING_RUNS ? 1 : IDLE_THREADS; /* 1: what may gather (linger) does so before one thread */
+    unsigned idle = p->front.lack == LG_RING_RUNS ? 2 : IDLE_THREADS; /* 2: one before which forgets gather (linger), and one for an interrupt, which would start it each time */
     fuse_loop_cfg_set_idle_threads(c, p->o.threads < idle ? p->o.threads : idle);
     int rc = fuse_session_loop_mt(p->front.session, c);
     fuse_loop_cfg_destroy(c);
