@@ -146,6 +146,33 @@ def slow_disk(w, transport, disk):
         subprocess.run(["umount", "-l", low])
 
 
+def interrupted(w, transport):
+    """A client whose requests are interrupted by its own timer finishes its work, and leaves no descriptor and no thread behind in the mount."""
+    at = w.mount("vault", "mnt", "-o", "transport=" + transport)
+    kept = lambda: [len(os.listdir("/proc/%d/%s" % (w.pid_of(), x))) for x in ("fd", "task")]
+    work = """if True:
+        import os, signal
+        seen = done = 0
+        def tick(*a):
+            global seen
+            seen += 1
+        signal.signal(signal.SIGALRM, tick)
+        signal.setitimer(signal.ITIMER_REAL, 0.0003, 0.0003)
+        while seen < 4000 or done < 200:
+            fd = os.open(%r %% (done %% 50), os.O_CREAT | os.O_WRONLY)
+            assert os.write(fd, b"x" * 100000) == 100000
+            os.fsync(fd)
+            os.close(fd)
+            done += 1
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        """ % (at + "/interrupted-%d")
+    before = kept()
+    assert w.spawn([sys.executable, "-c", work]).wait(600) == 0
+    after = kept()
+    assert after[0] < before[0] + 16 and after[1] < before[1] + 40, (transport, "descriptors, threads", before, after)
+    w.umount()
+
+
 def under_load(w, transport):
     """The daemon is killed, ended by a signal, and unmounted, each while four threads read and write; then everything written before is there."""
     for how in ("kill", "term", "umount", "lock"):
@@ -226,4 +253,6 @@ for t in both:
     slow_disk(w, t, t)
     print(t, "slow disk ok", flush=True)
     settled(w, t)
+    interrupted(w, t)
+    print(t, "interrupted ok", flush=True)
     under_load(w, t)
