@@ -319,7 +319,7 @@ bool lg_file_close_waits(struct lg_file *f)
 {
     if (pthread_rwlock_tryrdlock(&f->lock))
         return true;
-    bool waits = f->dirty || f->sync_failed || lg_jfile_unretired(&f->j);
+    bool waits = f->dirty || f->sync_failed || lg_jfile_unretired(&f->j) || atomic_load(&f->streamed) > LG_COLD; /* lg_reads_end */
     pthread_rwlock_unlock(&f->lock);
     return waits;
 }

@@ -16,6 +16,7 @@
 #define LG_UNDECIDED_MAX (2u * LG_CLASSIFY_MAX)
 #define LG_SEAL_MAX (1024u * 1024u)
 #define LG_SIZE_NONE UINT64_MAX
+#define LG_COLD 1u /* streamed, while nothing large was read */
 
 #define LG_PAGE_GROUP 1024u
 /* 128 consecutive entries (80 in the first), contiguous below as well. */

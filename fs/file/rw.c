@@ -66,17 +66,17 @@ static int cached_part(void *arg, unsigned k)
     return got < 0 ? (int)got : open_part(r, at, (size_t)got);
 }
 
-static void was_cold(struct lg_file *f, const struct run *r)
+static void was_cold(struct lg_file *f)
 {
     uint64_t none = 0;
-    atomic_compare_exchange_strong(&f->streamed, &none, r->off);
+    atomic_compare_exchange_strong(&f->streamed, &none, LG_COLD);
 }
 
 static void let_go(const struct lg_file *f, uint64_t to)
 {
     const struct lg_sys *sys = f->env->sys;
     uint64_t from = to > FORGET ? to - FORGET : 0;
-    if (sys->forget && from < to)
+    if (sys->forget && to > LG_COLD)
         sys->forget(sys->arg, f->fd, (off_t)from, (off_t)(to - from));
 }
 
@@ -104,7 +104,7 @@ static void ask_cache(struct lg_file *f, const struct run *r)
 {
     const struct lg_sys *sys = f->env->sys;
     if (!atomic_exchange(&f->cache_asked, true) && sys->cached && sys->cached(sys->arg, f->fd, (off_t)r->off, r->len) < r->len / 2)
-        was_cold(f, r);
+        was_cold(f);
 }
 
 static int read_run(struct lg_file *f, uint64_t i, uint8_t *buf, size_t len)
@@ -132,7 +132,7 @@ static int read_run(struct lg_file *f, uint64_t i, uint8_t *buf, size_t len)
             if (!cold)
                 continue;
             if (lg_later()) { /* by then it may be in memory */
-                was_cold(f, &r);
+                was_cold(f);
                 rc = -LG_ELATER;
                 break;
             }

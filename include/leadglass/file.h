@@ -126,7 +126,8 @@ void lg_file_id(const struct lg_file *f, uint8_t ret[LG_ID_LEN]); /* never chang
 void lg_file_drop_keys(struct lg_file *f, bool discard);
 /* Why bytes that were written and not committed were given up with the keys since *seen (0 at first), or 0; *seen moves on. For whoever wrote to be told once. */
 int lg_file_lost(struct lg_file *f, unsigned *seen) LG_MUST;
-/* Whether closing may make things durable first, or wait for its lock. Takes no lock for long. */
+/* Whether closing may make things durable first, wait for its lock, or let go of what cold reads brought into memory below, for which the system may wait for other processors, or
+ * write. Takes no lock for long. */
 bool lg_file_close_waits(struct lg_file *f);
 
 /* Re-encryption, in two steps, so that the file below is at every moment wholly the old one or wholly the new one. First a second ciphertext of the
