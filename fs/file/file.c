@@ -34,7 +34,7 @@ static void file_end(struct lg_file *f)
     pthread_rwlock_wrlock(&f->lock);
     lg_file_unload(f);
     if (f->fd >= 0) {
-        lg_reads_end(f);
+        lg_cold_end(f);
         close(f->fd);
     }
     f->fd = -1;
@@ -319,7 +319,7 @@ bool lg_file_close_waits(struct lg_file *f)
 {
     if (pthread_rwlock_tryrdlock(&f->lock))
         return true;
-    bool waits = f->dirty || f->sync_failed || lg_jfile_unretired(&f->j) || atomic_load(&f->streamed) > LG_COLD; /* lg_reads_end */
+    bool waits = f->dirty || f->sync_failed || lg_jfile_unretired(&f->j) || lg_cold_any(f);
     pthread_rwlock_unlock(&f->lock);
     return waits;
 }

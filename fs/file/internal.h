@@ -16,7 +16,6 @@
 #define LG_UNDECIDED_MAX (2u * LG_CLASSIFY_MAX)
 #define LG_SEAL_MAX (1024u * 1024u)
 #define LG_SIZE_NONE UINT64_MAX
-#define LG_COLD 1u /* streamed, while nothing large was read */
 
 #define LG_PAGE_GROUP 1024u
 /* 128 consecutive entries (80 in the first), contiguous below as well. */
@@ -111,7 +110,7 @@ struct lg_file {
     bool unsettled; /* the next write looks at its first bytes again: it has a key that was given while they told nothing */
 
     atomic_bool shows; /* lg_file_show_reads: fd is without O_NOATIME */
-    _Atomic uint64_t streamed; /* where the farthest large read of the reader who had the last one ended below, since one was not in memory; 0: all were */
+    _Atomic uint64_t streamed; /* where the farthest large read of the reader who had the last one ended below, since one was not in memory (cold.c); 0: all were */
     atomic_bool cache_asked;   /* whether the first was is known */
 
     struct timespec mtime;   /* tv_nsec UTIME_OMIT: the lower file's own */
@@ -193,8 +192,13 @@ void lg_file_settle(struct lg_file *f);
 int lg_o_get(struct lg_file *f, uint64_t i, bool want_old, struct lg_ochunk **ret) LG_MUST;
 /* Plaintext of a whole chunk into out (chunk_size bytes, zero beyond its end). */
 int lg_chunk_load(struct lg_file *f, uint64_t i, uint8_t *out) LG_MUST;
-/* Before the descriptor is closed: lets go of what the last cold reads brought into memory below. */
-void lg_reads_end(struct lg_file *f);
+
+/* ---- cold.c: what of the ciphertext stays in memory below. off, len: of what is read, below ---- */
+void lg_cold_ask(struct lg_file *f, uint64_t off, size_t len); /* before the first read that counts: whether it is in memory. Asks once */
+void lg_cold_found(struct lg_file *f); /* something was not */
+void lg_cold_read(struct lg_file *f, uint64_t off, size_t len, bool cold); /* a large read has ended. Lets go of what it brought in, in time */
+bool lg_cold_any(const struct lg_file *f); /* something is still to be let go of */
+void lg_cold_end(struct lg_file *f); /* before the descriptor is closed: lets go of that. The system may wait for other processors meanwhile, or write */
 
 /* ---- load.c: the lock of a thread that may have to leave waiting to another (later.h) ---- */
 int lg_lock_read(struct lg_file *f) LG_MUST;  /* -LG_ELATER: it is not held */

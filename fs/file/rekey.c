@@ -92,10 +92,9 @@ int lg_file_switch(struct lg_file *f, int fd, uint64_t seq, int (*publish)(void 
     int rc = same(f, seq) && !lg_jfile_unretired(&f->j) ? publish(arg) : -EAGAIN;
     if (!rc) { /* loaded from there by the next call */
         lg_file_unload(f);
+        lg_cold_end(f);
         close(f->fd);
         f->fd = fd;
-        f->streamed = 0;
-        f->cache_asked = false;
         f->newest = f->durable = -1;
         f->newest_record = f->cut_record = 0;
         f->durable_unknown = f->unsynced = f->sync_failed = false;

@@ -28,7 +28,7 @@ struct run {
 };
 /* A part is little enough to be still in the processor's cache when it is opened; a piece, much enough for what lies far away, of which many are under way at once; a
  * file is long if it is likely to be read further than its first small reads. */
-enum { PART = 256 * 1024, PIECE = 128 * 1024, PARTS_MAX = 64, FORGET = 16 * 1024 * 1024, BEHIND = 4 * 1024 * 1024, LONG = 4 * 1024 * 1024 };
+enum { PART = 256 * 1024, PIECE = 128 * 1024, PARTS_MAX = 64, LONG = 4 * 1024 * 1024 };
 
 /* The part at place at of the run has arrived, n bytes of it. */
 static int open_part(struct run *r, size_t at, size_t n)
@@ -66,47 +66,6 @@ static int cached_part(void *arg, unsigned k)
     return got < 0 ? (int)got : open_part(r, at, (size_t)got);
 }
 
-static void was_cold(struct lg_file *f)
-{
-    uint64_t none = 0;
-    atomic_compare_exchange_strong(&f->streamed, &none, LG_COLD);
-}
-
-static void let_go(const struct lg_file *f, uint64_t to)
-{
-    const struct lg_sys *sys = f->env->sys;
-    uint64_t from = to > FORGET ? to - FORGET : 0;
-    if (sys->forget && to > LG_COLD)
-        sys->forget(sys->arg, f->fd, (off_t)from, (off_t)(to - from));
-}
-
-/* The kernel keeps the plaintext: what was not in memory before need not stay there as ciphertext as well. Large reads of one reader are under way at once and end in any order,
- * and what is let go of under one of them has to be read again: so what lies well behind is, and the rest once something elsewhere is read, or nothing any more. */
-static void forget(struct lg_file *f, const struct run *r)
-{
-    uint64_t to = r->off + r->len, at = atomic_load_explicit(&f->streamed, memory_order_relaxed);
-    if (!r->cold && !at) /* later ones need not be cold: by now the readahead below may be ahead of us */
-        return;
-    if (at > to + BEHIND || r->off > at + BEHIND) {
-        if (atomic_compare_exchange_strong_explicit(&f->streamed, &at, to, memory_order_relaxed, memory_order_relaxed))
-            let_go(f, at);
-        at = to;
-    }
-    while (at < to && !atomic_compare_exchange_weak_explicit(&f->streamed, &at, to, memory_order_relaxed, memory_order_relaxed))
-        ;
-    let_go(f, to > BEHIND ? to - BEHIND : 0);
-}
-
-void lg_reads_end(struct lg_file *f) { let_go(f, atomic_load_explicit(&f->streamed, memory_order_relaxed)); }
-
-/* Asked once, of the first bytes that are read: by the next the readahead below may be ahead of us, and a fast disk is even with the first. */
-static void ask_cache(struct lg_file *f, const struct run *r)
-{
-    const struct lg_sys *sys = f->env->sys;
-    if (!atomic_exchange(&f->cache_asked, true) && sys->cached && sys->cached(sys->arg, f->fd, (off_t)r->off, r->len) < r->len / 2)
-        was_cold(f);
-}
-
 static int read_run(struct lg_file *f, uint64_t i, uint8_t *buf, size_t len)
 {
     uint32_t cs = f->env->chunk_size;
@@ -118,7 +77,7 @@ static int read_run(struct lg_file *f, uint64_t i, uint8_t *buf, size_t len)
         unsigned parts = (unsigned)((r.len + r.step - 1) / r.step);
         bool large = r.len > PIECE;
         if (f->env->cache_told && (large || f->size >= LONG) && !atomic_load_explicit(&f->cache_asked, memory_order_relaxed))
-            ask_cache(f, &r);
+            lg_cold_ask(f, r.off, r.len);
         if (!large) { /* nothing to do meanwhile */
             ssize_t got = lg_sys_read_full(f->env->sys, f->fd, buf, r.len, r.off);
             rc = got < 0 ? (int)got : open_part(&r, 0, (size_t)got);
@@ -132,7 +91,7 @@ static int read_run(struct lg_file *f, uint64_t i, uint8_t *buf, size_t len)
             if (!cold)
                 continue;
             if (lg_later()) { /* by then it may be in memory */
-                was_cold(f);
+                lg_cold_found(f);
                 rc = -LG_ELATER;
                 break;
             }
@@ -144,7 +103,7 @@ static int read_run(struct lg_file *f, uint64_t i, uint8_t *buf, size_t len)
             rc = got < 0 ? (int)got : 0;
         }
         if (!rc && large)
-            forget(f, &r);
+            lg_cold_read(f, r.off, r.len, r.cold);
         i += r.len / cs;
         buf += r.len;
         len -= r.len;
