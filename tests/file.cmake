@@ -1,3 +1,4 @@
+lg_unit(cold_test SOURCES unit/cold_test.c LIBS leadglass-core)
 lg_unit(file_test SOURCES unit/file_test.c unit/filekeys.c OBJECTS lg_file lg_crypto lg_wire LIBS lg_ciphers PkgConfig::LIBURING)
 # Steps between what a commit does in place and what it leaves to the journal.
 target_link_options(file_test PRIVATE -Wl,--wrap=lg_flush_in_place)
