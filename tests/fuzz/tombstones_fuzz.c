@@ -161,11 +161,12 @@ static bool lay(struct lg_rd *r)
         }
         case 2: { /* cut off */
             size_t n = arg < LG_TOMBSTONE_LEN ? arg : LG_TOMBSTONE_LEN - 1;
+            bool unspoilt = LG_TOMBSTONE_SIGNED + arg % LG_SIGN_LEN >= n; /* what is bad of the signature is cut off too */
             encode(op >> 2, arg, b);
             put(b, n);
             cut = arg;
             if (n + GUESSED >= LG_TOMBSTONE_LEN)
-                allow(op >> 2);
+                allow(unspoilt ? op >> 2 & ~8u : op >> 2);
             break;
         }
         default:
