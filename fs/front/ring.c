@@ -58,6 +58,7 @@ enum {
     SLOW_NS = 1000 * 1000,     /* a request that waited, and took longer than this on a ring's thread, sends its kind to the pool */
     QUICK_NS = 100 * 1000,     /* ... until */
     QUICK_ROW = 16,            /* as many in a row took less than this there, or waited for nothing */
+    FIRST_ROW = 4,             /* the same for a kind that has not been seen to take long: a request costs several times as much there */
     SPREAD_NS = 2 * 1000 * 1000, /* a processor that had a large read within this has more of them */
     COLD_ROW = 16,             /* so many large reads after one that was not in memory go to the pool straight away */
     WATCH_ROW = 256,           /* so many requests after one that took long are asked whether they waited, which is a system call each time */
@@ -245,7 +246,7 @@ int lg_ring_start(struct lg_front *f, unsigned max_threads)
     r->processors = (unsigned)CPU_COUNT(&r->everywhere);
     r->keys = f->keys;
     for (unsigned i = 0; i < KINDS; i++) /* the disk is slow until it was seen not to be */
-        r->slow[i] = QUICK_ROW;
+        r->slow[i] = FIRST_ROW;
     r->last = &r->first;
     pthread_mutex_init(&r->mu, NULL);
     pthread_cond_init(&r->work_cond, NULL);

@@ -28,12 +28,12 @@ _Static_assert(sizeof(struct block) <= HEADER, "the header holds size and link")
 
 /* OpenSSL's allocation hooks have no argument, so this one state is the process's. */
 static struct {
-    pthread_mutex_t lock;
+    pthread_mutex_t lock; /* held for less than it takes to fall asleep */
     struct block *free[CLASSES];
     uint8_t *chunk;
     size_t chunk_left;
     bool allow_unlocked, unlocked;
-} mem = { .lock = PTHREAD_MUTEX_INITIALIZER };
+} mem = { .lock = PTHREAD_ADAPTIVE_MUTEX_INITIALIZER_NP };
 
 void lg_wipe(void *p, size_t len)
 {
