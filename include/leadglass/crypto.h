@@ -1,4 +1,4 @@
-/* crypto.h: the only door to OpenSSL and, for AES-256-GCM, to libgcrypt.
+/* crypto.h: the only door to OpenSSL and, for AES-256-GCM, to libipsec-mb.
  *
  * Algorithms: AES-256-GCM (NIST SP 800-38D) for chunks, AES-256-SIV (RFC 5297) for wraps, names and records,
  * HKDF-SHA256 (RFC 5869) for derivation, HMAC-SHA256 (RFC 2104) for MACs, SHA-256, scrypt (RFC 7914), Ed25519 (RFC 8032) for signatures.
@@ -88,7 +88,7 @@ int lg_sign(const struct lg_secret *seed, const void *msg, size_t len, uint8_t r
  * can be taken for another. */
 int lg_sign_verify(const uint8_t pub[LG_SIGN_PUB_LEN], const void *msg, size_t len, const uint8_t sig[LG_SIGN_LEN]) LG_MUST;
 
-/* AES-256-GCM under one key; several threads may use one object at a time (it keeps a pool of contexts). */
+/* AES-256-GCM under one key; several threads may use one object at a time. */
 struct lg_gcm;
 int lg_gcm_new(const struct lg_secret *key, struct lg_gcm **ret) LG_MUST;
 void lg_gcm_free(struct lg_gcm *g);

@@ -1,7 +1,7 @@
 /* secret.h: memory for key material.
  *
  * All secrets live in regions that are locked (mlock), excluded from core dumps (MADV_DONTDUMP),
- * and wiped when freed; a child that a program forks must exec at once. OpenSSL's and libgcrypt's own allocations are routed
+ * and wiped when freed; a child that a program forks must exec at once. OpenSSL's own allocations are routed
  * here too, as expanded keys live in them. Thread-safe. */
 #ifndef LEADGLASS_SECRET_H
 #define LEADGLASS_SECRET_H

@@ -10,11 +10,11 @@
 struct lg_algorithms {
     EVP_CIPHER *cbc, *ecb;
     EVP_KDF *scrypt;
-    bool ready; /* all of them, and libgcrypt */
+    bool ready; /* all of them, and AES-256-GCM */
 };
 extern struct lg_algorithms lg_alg;
 
-/* AES-256-GCM made ready, tested against a known answer: once, from lg_crypto_init. -ENOTSUP */
+/* AES-256-GCM made ready: from lg_crypto_init alone, which tests it against a known answer. -ENOTSUP */
 int lg_gcm_init(void) LG_MUST;
 
 /* Secret memory of any length, not zeroed, and what realloc does with it: what libraries allocate goes here. lg_secret_dealloc frees it. */
