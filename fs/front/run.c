@@ -700,7 +700,7 @@ static int start(struct program *p, int ready)
     if (lg_secret_init(p->o.allow_unlocked))
         return fail(p, EXIT_FAILED, "key memory cannot be locked. Raise the limit (ulimit -l, LimitMEMLOCK=), or say --allow-unlocked-memory");
     if (lg_crypto_init())
-        return fail(p, EXIT_FAILED, "OpenSSL or libipsec-mb lacks an algorithm that is needed, or this processor does, or one fails its test");
+        return fail(p, EXIT_FAILED, "OpenSSL lacks an algorithm that is needed, or AES-256-GCM fails its test");
     int code = run(p, ready);
     lg_found_free(p->found); /* unless it ended in order: what was found belongs to the reason */
     return code;

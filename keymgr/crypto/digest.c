@@ -49,7 +49,7 @@ int lg_crypto_init(void)
         lg_alg.cbc = EVP_CIPHER_fetch(NULL, "AES-256-CBC", NULL);
         lg_alg.ecb = EVP_CIPHER_fetch(NULL, "AES-256-ECB", NULL);
         lg_alg.scrypt = EVP_KDF_fetch(NULL, "SCRYPT", NULL);
-        lg_alg.ready = lg_alg.cbc && lg_alg.ecb && lg_alg.scrypt && lg_gcm_init() == 0 && gcm_known_answer();
+        lg_alg.ready = lg_alg.cbc && lg_alg.ecb && lg_alg.scrypt && lg_gcm_choose(LG_GCM_AVX512) >= 0 && gcm_known_answer();
     }
     pthread_mutex_unlock(&init_lock);
     return lg_alg.ready ? 0 : -ENOTSUP;

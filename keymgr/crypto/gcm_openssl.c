@@ -1,6 +1,4 @@
-/* AES-256-GCM by OpenSSL, for machines that libipsec-mb is not made for. */
-#include <errno.h>
-#include <limits.h>
+/* AES-256-GCM by OpenSSL, where libipsec-mb is not, or is not made for the processor. */
 #include <pthread.h>
 #include <string.h>
 
@@ -19,13 +17,14 @@ struct lg_gcm {
 
 static EVP_CIPHER *gcm;
 
-int lg_gcm_init(void)
+int lg_gcm_openssl_init(void)
 {
-    gcm = EVP_CIPHER_fetch(NULL, "AES-256-GCM", NULL);
+    if (!gcm)
+        gcm = EVP_CIPHER_fetch(NULL, "AES-256-GCM", NULL);
     return gcm ? 0 : -ENOTSUP;
 }
 
-int lg_gcm_new(const struct lg_secret *key, struct lg_gcm **ret)
+static int make(const struct lg_secret *key, struct lg_gcm **ret)
 {
     struct lg_gcm *g = lg_secret_alloc(sizeof *g);
     if (!g)
@@ -40,10 +39,8 @@ int lg_gcm_new(const struct lg_secret *key, struct lg_gcm **ret)
     return 0;
 }
 
-void lg_gcm_free(struct lg_gcm *g)
+static void done(struct lg_gcm *g)
 {
-    if (!g)
-        return;
     for (unsigned seal = 0; seal < 2; seal++)
         for (unsigned i = 0; i < g->n[seal]; i++)
             EVP_CIPHER_CTX_free(g->idle[seal][i]);
@@ -79,11 +76,8 @@ static void ctx_give(struct lg_gcm *g, int seal, EVP_CIPHER_CTX *c)
     EVP_CIPHER_CTX_free(c);
 }
 
-int lg_gcm_seal(struct lg_gcm *g, const uint8_t nonce[LG_NONCE_LEN], const void *ad, size_t ad_len, const void *in, size_t len,
-                void *out, uint8_t tag[LG_TAG_LEN])
+static int seal(struct lg_gcm *g, const uint8_t *nonce, const void *ad, size_t ad_len, const void *in, size_t len, void *out, uint8_t *tag)
 {
-    if (len > INT_MAX || ad_len > INT_MAX)
-        return -EINVAL;
     EVP_CIPHER_CTX *c = ctx_take(g, 1);
     if (!c)
         return -ENOMEM;
@@ -95,11 +89,8 @@ int lg_gcm_seal(struct lg_gcm *g, const uint8_t nonce[LG_NONCE_LEN], const void 
     return ok ? 0 : -EIO;
 }
 
-int lg_gcm_open(struct lg_gcm *g, const uint8_t nonce[LG_NONCE_LEN], const void *ad, size_t ad_len, const void *in, size_t len,
-                void *out, const uint8_t tag[LG_TAG_LEN])
+static int open(struct lg_gcm *g, const uint8_t *nonce, const void *ad, size_t ad_len, const void *in, size_t len, void *out, const uint8_t *tag)
 {
-    if (len > INT_MAX || ad_len > INT_MAX)
-        return -EINVAL;
     EVP_CIPHER_CTX *c = ctx_take(g, 0);
     if (!c)
         return -ENOMEM;
@@ -110,8 +101,7 @@ int lg_gcm_open(struct lg_gcm *g, const uint8_t nonce[LG_NONCE_LEN], const void 
               EVP_CIPHER_CTX_ctrl(c, EVP_CTRL_AEAD_SET_TAG, LG_TAG_LEN, t) > 0 && EVP_CipherUpdate(c, out, &n, in, (int)len) > 0 &&
               EVP_CipherFinal_ex(c, (uint8_t *)out + len, &n) > 0;
     ctx_give(g, 0, c);
-    if (ok)
-        return 0;
-    lg_wipe(out, len);
-    return -EBADMSG;
+    return ok ? 0 : -EBADMSG;
 }
+
+const struct lg_gcm_lib lg_gcm_openssl = { make, done, seal, open };

@@ -28,7 +28,7 @@ _Static_assert(sizeof(struct block) <= HEADER, "the header holds size and link")
 
 /* OpenSSL's allocation hooks have no argument, so this one state is the process's. */
 static struct {
-    pthread_mutex_t lock; /* held for less than it takes to fall asleep */
+    pthread_mutex_t lock; /* held for less than it takes to fall asleep, but for a new chunk */
     struct block *free[CLASSES];
     uint8_t *chunk;
     size_t chunk_left;

@@ -470,7 +470,7 @@ int lg_keyd_run(int argc, char **argv)
     if (lg_secret_init(o.allow_unlocked))
         return fail(LG_EXIT_FAILED, "key memory cannot be locked. Raise the limit (ulimit -l, LimitMEMLOCK=), or say --allow-unlocked-memory", NULL);
     if (lg_crypto_init())
-        return fail(LG_EXIT_FAILED, "OpenSSL or libipsec-mb lacks an algorithm that is needed, or this processor does, or one fails its test", NULL);
+        return fail(LG_EXIT_FAILED, "OpenSSL lacks an algorithm that is needed, or AES-256-GCM fails its test", NULL);
     if (o.init)
         return init(&o);
     if (o.check)

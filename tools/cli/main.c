@@ -228,7 +228,7 @@ static int run(const struct cli_command *k, struct cli *c, int argc, char **argv
         c->socket = c->socket_buf;
     }
     if (lg_secret_init(true) || lg_crypto_init()) /* a passphrase at most passes through here */
-        return cli_fail(CLI_FAILED, "OpenSSL or libipsec-mb lacks an algorithm that is needed, or this processor does, or one fails its test");
+        return cli_fail(CLI_FAILED, "OpenSSL lacks an algorithm that is needed, or AES-256-GCM fails its test");
     return k->run(c);
 }
 

@@ -1,5 +1,6 @@
 # What tools/deps/build made, where it did and -DLG_SYSTEM_LIBS=ON does not say otherwise. PkgConfig::FUSE: the private libfuse, or else the system's; the programs are
-# written against either. LG_IPSEC_MB, LG_IPSEC_MB_INCLUDE: libipsec-mb, or nothing.
+# written against either. LG_IPSEC_MB: libipsec-mb, or nothing. LG_FUSE_WHERE, LG_IPSEC_WHERE: where they
+# stand with their headers and terms, or "none".
 file(GLOB lg_recipe CONFIGURE_DEPENDS ${CMAKE_CURRENT_LIST_DIR}/build ${CMAKE_CURRENT_LIST_DIR}/*.patch)
 set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS ${lg_recipe})
 # lg_private(NAME MARK VARIABLE): where the private build of NAME is, which has the file MARK, or "none"
@@ -23,11 +24,10 @@ if(CMAKE_MATCH_1 GREATER 18) # the newest interface that this code is written to
   set(CMAKE_MATCH_1 18)
 endif()
 add_compile_definitions(FUSE_USE_VERSION=3${CMAKE_MATCH_1})
-lg_private(libipsec-mb lib/libIPSec_MB.a lg_where)
-if(NOT lg_where STREQUAL none)
-  set(LG_IPSEC_MB ${lg_where}/lib/libIPSec_MB.a)
-  set(LG_IPSEC_MB_INCLUDE ${lg_where}/include)
-  message(STATUS "AES-256-GCM: libipsec-mb (${lg_where})")
+lg_private(libipsec-mb lib/libIPSec_MB.a LG_IPSEC_WHERE)
+if(NOT LG_IPSEC_WHERE STREQUAL none)
+  set(LG_IPSEC_MB ${LG_IPSEC_WHERE}/lib/libIPSec_MB.a)
+  message(STATUS "AES-256-GCM: libipsec-mb (${LG_IPSEC_WHERE})")
 else()
   message(STATUS "AES-256-GCM: OpenSSL")
 endif()
