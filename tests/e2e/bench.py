@@ -55,6 +55,8 @@ def compared(compare):
     systems = ["leadglass:dev", "passthrough:dev", "floor:dev"]
     svg, figures = os.path.join(top, "chart.svg"), os.path.join(top, "figures.json")
     r = well("compare", "--svg", svg, "--json", figures, *([] if fio else ["--rows", "create,create4k"]), *systems, "encfs" if not shutil.which("encfs") else "native")
+    wrong = run("compare", "--rows", "head,heads", "leadglass")
+    assert wrong.returncode == 2 and "no such row: heads" in wrong.stderr and not wrong.stdout, wrong
     if not shutil.which("encfs"):  # one that is not there is named, and the others are measured
         assert "encfs is left out: encfs is not installed" in r.stdout and "encfs is left out" in r.stderr, (r.stdout, r.stderr)
     head, rows = the_only(r.stdout)
