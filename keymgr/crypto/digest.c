@@ -27,20 +27,6 @@ static _Thread_local struct {
 
 static void forked(void) { drawn.left = 0; } /* else parent and child would have the same */
 
-/* Test case 14 of the paper that GCM comes from (McGrew, Viega). */
-static bool gcm_known_answer(void)
-{
-    static const uint8_t nonce[LG_NONCE_LEN], want[16 + LG_TAG_LEN] = { 0xce, 0xa7, 0x40, 0x3d, 0x4d, 0x60, 0x6b, 0x6e, 0x07, 0x4e, 0xc5, 0xd3, 0xba, 0xf3, 0x9d, 0x18,
-                                                                        0xd0, 0xd1, 0xc8, 0xa7, 0x99, 0x99, 0x6b, 0xf0, 0x26, 0x5b, 0x98, 0xb5, 0xd4, 0x8a, 0xb9, 0x19 };
-    uint8_t got[sizeof want] = { 0 };
-    LG_SECRET_AUTO zero = lg_secret_new();
-    struct lg_gcm *g = NULL;
-    bool ok = zero && !lg_gcm_new(zero, &g) && !lg_gcm_seal(g, nonce, NULL, 0, got, 16, got, got + 16) && lg_equal(got, want, sizeof want) &&
-              !lg_gcm_open(g, nonce, NULL, 0, got, 16, got, want + 16) && lg_equal(got, (const uint8_t[16]){ 0 }, 16);
-    lg_gcm_free(g);
-    return ok;
-}
-
 int lg_crypto_init(void)
 {
     pthread_mutex_lock(&init_lock);
@@ -49,7 +35,7 @@ int lg_crypto_init(void)
         lg_alg.cbc = EVP_CIPHER_fetch(NULL, "AES-256-CBC", NULL);
         lg_alg.ecb = EVP_CIPHER_fetch(NULL, "AES-256-ECB", NULL);
         lg_alg.scrypt = EVP_KDF_fetch(NULL, "SCRYPT", NULL);
-        lg_alg.ready = lg_alg.cbc && lg_alg.ecb && lg_alg.scrypt && lg_gcm_choose(LG_GCM_AVX512) >= 0 && gcm_known_answer();
+        lg_alg.ready = lg_alg.cbc && lg_alg.ecb && lg_alg.scrypt && lg_gcm_choose(LG_GCM_AVX512) >= 0;
     }
     pthread_mutex_unlock(&init_lock);
     return lg_alg.ready ? 0 : -ENOTSUP;

@@ -48,7 +48,7 @@ static void clear_registers(void)
                          ::: "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", "xmm8", "xmm9", "xmm10", "xmm11", "xmm12", "xmm13", "xmm14", "xmm15");
 }
 
-static int make(const struct lg_secret *key, struct lg_gcm **ret)
+static int key_make(const struct lg_secret *key, struct lg_gcm **ret)
 {
     struct lg_gcm *g = lg_secret_alloc(sizeof *g);
     if (!g)
@@ -60,9 +60,9 @@ static int make(const struct lg_secret *key, struct lg_gcm **ret)
     return 0;
 }
 
-static void done(struct lg_gcm *g) { lg_secret_dealloc(g); }
+static void key_done(struct lg_gcm *g) { lg_secret_dealloc(g); }
 
-static int seal(struct lg_gcm *g, const uint8_t *nonce, const void *ad, size_t ad_len, const void *in, size_t len, void *out, uint8_t *tag)
+static int key_seal(struct lg_gcm *g, const uint8_t *nonce, const void *ad, size_t ad_len, const void *in, size_t len, void *out, uint8_t *tag)
 {
     struct gcm_context_data c;
     IMB_AES256_GCM_ENC(mgr, g->key, &c, out, in, len, nonce, ad, ad_len, tag, LG_TAG_LEN);
@@ -71,7 +71,7 @@ static int seal(struct lg_gcm *g, const uint8_t *nonce, const void *ad, size_t a
     return 0;
 }
 
-static int open(struct lg_gcm *g, const uint8_t *nonce, const void *ad, size_t ad_len, const void *in, size_t len, void *out, const uint8_t *tag)
+static int key_open(struct lg_gcm *g, const uint8_t *nonce, const void *ad, size_t ad_len, const void *in, size_t len, void *out, const uint8_t *tag)
 {
     struct gcm_context_data c;
     uint8_t got[LG_TAG_LEN] = { (uint8_t)~tag[0] };
@@ -83,4 +83,4 @@ static int open(struct lg_gcm *g, const uint8_t *nonce, const void *ad, size_t a
     return ok ? 0 : -EBADMSG;
 }
 
-const struct lg_gcm_lib lg_gcm_ipsec = { make, done, seal, open };
+const struct lg_gcm_lib lg_gcm_ipsec = { key_make, key_done, key_seal, key_open };

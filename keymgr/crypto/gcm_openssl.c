@@ -24,7 +24,7 @@ int lg_gcm_openssl_init(void)
     return gcm ? 0 : -ENOTSUP;
 }
 
-static int make(const struct lg_secret *key, struct lg_gcm **ret)
+static int key_make(const struct lg_secret *key, struct lg_gcm **ret)
 {
     struct lg_gcm *g = lg_secret_alloc(sizeof *g);
     if (!g)
@@ -39,7 +39,7 @@ static int make(const struct lg_secret *key, struct lg_gcm **ret)
     return 0;
 }
 
-static void done(struct lg_gcm *g)
+static void key_done(struct lg_gcm *g)
 {
     for (unsigned seal = 0; seal < 2; seal++)
         for (unsigned i = 0; i < g->n[seal]; i++)
@@ -76,7 +76,7 @@ static void ctx_give(struct lg_gcm *g, int seal, EVP_CIPHER_CTX *c)
     EVP_CIPHER_CTX_free(c);
 }
 
-static int seal(struct lg_gcm *g, const uint8_t *nonce, const void *ad, size_t ad_len, const void *in, size_t len, void *out, uint8_t *tag)
+static int key_seal(struct lg_gcm *g, const uint8_t *nonce, const void *ad, size_t ad_len, const void *in, size_t len, void *out, uint8_t *tag)
 {
     EVP_CIPHER_CTX *c = ctx_take(g, 1);
     if (!c)
@@ -89,7 +89,7 @@ static int seal(struct lg_gcm *g, const uint8_t *nonce, const void *ad, size_t a
     return ok ? 0 : -EIO;
 }
 
-static int open(struct lg_gcm *g, const uint8_t *nonce, const void *ad, size_t ad_len, const void *in, size_t len, void *out, const uint8_t *tag)
+static int key_open(struct lg_gcm *g, const uint8_t *nonce, const void *ad, size_t ad_len, const void *in, size_t len, void *out, const uint8_t *tag)
 {
     EVP_CIPHER_CTX *c = ctx_take(g, 0);
     if (!c)
@@ -104,4 +104,4 @@ static int open(struct lg_gcm *g, const uint8_t *nonce, const void *ad, size_t a
     return ok ? 0 : -EBADMSG;
 }
 
-const struct lg_gcm_lib lg_gcm_openssl = { make, done, seal, open };
+const struct lg_gcm_lib lg_gcm_openssl = { key_make, key_done, key_seal, key_open };

@@ -19,8 +19,8 @@ extern struct lg_algorithms lg_alg;
 enum lg_gcm_kind { LG_GCM_OPENSSL, LG_GCM_SSE, LG_GCM_AVX2, LG_GCM_AVX512 };
 enum { LG_GCM_MAX = 1 << 30 }; /* bytes of a message, and of what is authenticated with it; either library takes more */
 
-/* From here on the fastest that this machine has and that is no more than `most` does it; which, or -ENOTSUP. While there are no keys: from lg_crypto_init, which
- * tests it against a known answer, and from tests. */
+/* From here on the fastest that this machine has and that is no more than `most` does it; which, or -ENOTSUP: there is none, or it fails its known answer. While
+ * there are no keys: from lg_crypto_init, and from tests. */
 int lg_gcm_choose(enum lg_gcm_kind most) LG_MUST;
 
 /* What gcm.c asks of either, with arguments that it has looked at; it wipes what did not open. */

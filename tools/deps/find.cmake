@@ -1,6 +1,6 @@
 # What tools/deps/build made, where it did and -DLG_SYSTEM_LIBS=ON does not say otherwise. PkgConfig::FUSE: the private libfuse, or else the system's; the programs are
-# written against either. LG_IPSEC_MB: libipsec-mb, or nothing. LG_FUSE_WHERE, LG_IPSEC_WHERE: where they
-# stand with their headers and terms, or "none".
+# written against either. LG_IPSEC_MB: libipsec-mb, or nothing. LG_FUSE_WHERE, LG_IPSEC_WHERE: where they stand, with headers and
+# terms, or "none".
 file(GLOB lg_recipe CONFIGURE_DEPENDS ${CMAKE_CURRENT_LIST_DIR}/build ${CMAKE_CURRENT_LIST_DIR}/*.patch)
 set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS ${lg_recipe})
 # lg_private(NAME MARK VARIABLE): where the private build of NAME is, which has the file MARK, or "none"
