@@ -64,6 +64,10 @@ enum {
     WATCH_ROW = 256,           /* so many requests after one that took long are asked whether they waited, which is a system call each time */
 };
 
+/* What changes nothing, and is mostly answered from memory below or finds out in time that it is not: these begin on the ring's thread, and stay there if the first QUICK_ROW
+ * of each would have brought it there from the pool. All others begin in the pool. */
+static const uint8_t first_here[] = { FUSE_LOOKUP, FUSE_GETATTR, FUSE_OPEN, FUSE_READ, FUSE_RELEASE };
+
 struct lg_ring {
     pthread_mutex_t mu;
     pthread_cond_t work_cond;
@@ -75,6 +79,7 @@ struct lg_ring {
     const struct lg_keys *keys;
     atomic_uint slow[KINDS]; /* 0: run on the ring's thread; else how many quick ones it takes to come back there */
     atomic_uint watched[KINDS]; /* how many more are asked whether they waited */
+    atomic_uint trial[KINDS]; /* how many more must be quick to stay on the ring's thread */
     unsigned processors; /* of everywhere */
     atomic_uint cold; /* how many more large reads go to the pool */
     unsigned n_large; /* processors that there can be, each with a ring and its thread */
@@ -211,9 +216,10 @@ static void dispatch(void *user, struct fuse_uring_work *w)
         return;
     }
     atomic_uint *watched = &r->watched[w->opcode % KINDS];
-    unsigned left = atomic_load_explicit(watched, memory_order_relaxed);
+    atomic_uint *trial = &r->trial[w->opcode % KINDS];
+    unsigned left = atomic_load_explicit(watched, memory_order_relaxed), tried = atomic_load_explicit(trial, memory_order_relaxed);
     int64_t start = now_ns();
-    long waited = left ? waits() : 0;
+    long waited = left || tried ? waits() : 0;
     on_ring = true;
     put_off = large_here = false;
     fuse_uring_work_run(w);
@@ -223,13 +229,17 @@ static void dispatch(void *user, struct fuse_uring_work *w)
         if (large_here)
             atomic_store_explicit(&r->cold, COLD_ROW, memory_order_relaxed);
         enqueue(r, w);
-    } else if (now_ns() - start > SLOW_NS) {
-        if (left && waits() != waited)
-            atomic_store_explicit(slow, QUICK_ROW, memory_order_relaxed);
-        atomic_store_explicit(watched, WATCH_ROW, memory_order_relaxed);
-    } else if (left) {
-        atomic_store_explicit(watched, left - 1, memory_order_relaxed);
+        return;
     }
+    int64_t took = now_ns() - start;
+    if ((left || tried) && took > (tried ? QUICK_NS : SLOW_NS) && waits() != waited)
+        atomic_store_explicit(slow, QUICK_ROW, memory_order_relaxed);
+    if (took > SLOW_NS)
+        atomic_store_explicit(watched, WATCH_ROW, memory_order_relaxed);
+    else if (left)
+        atomic_store_explicit(watched, left - 1, memory_order_relaxed);
+    if (tried)
+        atomic_store_explicit(trial, tried - 1, memory_order_relaxed);
 }
 
 int lg_ring_start(struct lg_front *f, unsigned max_threads)
@@ -247,6 +257,10 @@ int lg_ring_start(struct lg_front *f, unsigned max_threads)
     r->keys = f->keys;
     for (unsigned i = 0; i < KINDS; i++) /* the disk is slow until it was seen not to be */
         r->slow[i] = FIRST_ROW;
+    for (unsigned i = 0; i < sizeof first_here / sizeof first_here[0]; i++) {
+        r->slow[first_here[i] % KINDS] = 0;
+        r->trial[first_here[i] % KINDS] = QUICK_ROW;
+    }
     r->last = &r->first;
     pthread_mutex_init(&r->mu, NULL);
     pthread_cond_init(&r->work_cond, NULL);
