@@ -12,7 +12,7 @@ enum {
     MAC_AT = CRC_AT - LG_MAC_LEN,
     WRAP_AD_LEN = 3 * LG_ID_LEN + 8,
     CHUNK_AD_LEN = LG_ID_LEN + 12,
-    ACC_BATCH = 64,
+    ACC_BATCH = 256,
     NONCE_BATCH = 32,
 };
 
@@ -118,15 +118,15 @@ static int acc_pad(const struct lg_filekey *k, const uint8_t salt[16], uint8_t p
 {
     uint8_t in[4 + 16] = "acc";
     memcpy(in + 4, salt, 16);
-    return lg_hmac(k->mac, in, sizeof in, pad);
+    return lg_hmac(&k->mac, in, sizeof in, pad);
 }
 
 static int slot_mac(const struct lg_filekey *k, const uint8_t s0[LG_SECTOR], const uint8_t slot[LG_SECTOR], uint8_t mac[LG_MAC_LEN])
 {
-    uint8_t in[LG_SECTOR + MAC_AT];
+    LG_UNCLEARED uint8_t in[LG_SECTOR + MAC_AT];
     memcpy(in, s0, LG_SECTOR);
     memcpy(in + LG_SECTOR, slot, MAC_AT);
-    return lg_hmac(k->mac, in, sizeof in, mac);
+    return lg_hmac(&k->mac, in, sizeof in, mac);
 }
 
 int lg_slot_encode(struct lg_slot *s, const struct lg_filekey *k, const uint8_t acc[LG_PRF_OUT], const uint8_t s0[LG_SECTOR],
@@ -202,28 +202,27 @@ void lg_filekey_free(struct lg_filekey *k)
     if (!k)
         return;
     lg_gcm_free(k->gcm);
-    lg_prf_free(k->prf);
-    lg_secret_free(k->mac);
     lg_secret_dealloc(k);
 }
 
-static int filekey_derive(const struct lg_secret *fk, const struct lg_s0 *s0, struct lg_filekey **ret)
+/* A file key, and room for the one of its chunks. */
+struct secrets {
+    struct lg_secret fk, chunks;
+};
+
+static int filekey_derive(struct secrets *t, const struct lg_s0 *s0, struct lg_filekey **ret)
 {
     struct lg_filekey *k = lg_secret_alloc(sizeof *k);
-    LG_SECRET_AUTO chunks = lg_secret_new();
-    LG_SECRET_AUTO acc = lg_secret_new();
-    int rc = k && chunks && acc && (k->mac = lg_secret_new()) ? 0 : -ENOMEM;
+    int rc = k ? 0 : -ENOMEM;
     if (!rc) {
         const struct lg_derived all[] = { { "leadglass file commitment", s0->file_id, LG_ID_LEN, k->commitment, sizeof k->commitment },
-                                             { "leadglass file chunks", NULL, 0, chunks->b, sizeof chunks->b },
-                                             { "leadglass file accumulator", NULL, 0, acc->b, sizeof acc->b },
-                                             { "leadglass file slots", NULL, 0, k->mac->b, sizeof k->mac->b } };
-        rc = lg_derive_all(fk, all, sizeof all / sizeof *all);
+                                             { "leadglass file chunks", NULL, 0, t->chunks.b, sizeof t->chunks.b },
+                                             { "leadglass file accumulator", NULL, 0, k->acc.b, sizeof k->acc.b },
+                                             { "leadglass file slots", NULL, 0, k->mac.b, sizeof k->mac.b } };
+        rc = lg_derive_all(&t->fk, all, sizeof all / sizeof *all);
     }
     if (!rc)
-        rc = lg_gcm_new(chunks, &k->gcm);
-    if (!rc)
-        rc = lg_prf_new(acc, &k->prf);
+        rc = lg_gcm_new(&t->chunks, &k->gcm);
     if (rc) {
         lg_filekey_free(k);
         return rc;
@@ -241,15 +240,17 @@ int lg_filekey_wrap(const struct lg_secret *study_key, struct lg_siv **ret)
 
 int lg_filekey_make_with(struct lg_siv *wrap, const uint8_t kid[LG_ID_LEN], uint32_t key_version, const struct lg_s0 *s0, struct lg_filekey **ret)
 {
-    LG_SECRET_AUTO fk = lg_secret_random();
+    LG_SECRET_BUF_AUTO struct secrets *t = lg_secret_alloc(sizeof *t);
     struct lg_filekey *k = NULL;
     uint8_t ad[WRAP_AD_LEN];
-    if (!fk)
+    if (!t)
         return -ENOMEM;
     wrap_ad(s0, kid, key_version, ad);
-    int rc = filekey_derive(fk, s0, &k);
+    int rc = lg_random(t->fk.b, sizeof t->fk.b);
     if (!rc)
-        rc = lg_key_wrap_with(wrap, ad, sizeof ad, fk, k->wrapped);
+        rc = filekey_derive(t, s0, &k);
+    if (!rc)
+        rc = lg_key_wrap_with(wrap, ad, sizeof ad, &t->fk, k->wrapped);
     if (rc) {
         lg_filekey_free(k);
         return rc;
@@ -273,15 +274,15 @@ int lg_filekey_open(const struct lg_secret *study_key, const struct lg_slot *slo
 
 int lg_filekey_open_with(struct lg_siv *wrap, const struct lg_slot *slot, const struct lg_s0 *s0, struct lg_filekey **ret)
 {
-    LG_SECRET_AUTO fk = lg_secret_new();
+    LG_SECRET_BUF_AUTO struct secrets *t = lg_secret_alloc(sizeof *t);
     struct lg_filekey *k = NULL;
     uint8_t ad[WRAP_AD_LEN];
-    if (!fk)
+    if (!t)
         return -ENOMEM;
     wrap_ad(s0, slot->kid, slot->key_version, ad);
-    int rc = lg_key_unwrap_with(wrap, ad, sizeof ad, slot->wrapped, fk);
+    int rc = lg_key_unwrap_with(wrap, ad, sizeof ad, slot->wrapped, &t->fk);
     if (!rc)
-        rc = filekey_derive(fk, s0, &k);
+        rc = filekey_derive(t, s0, &k);
     if (!rc && !lg_equal(k->commitment, slot->commitment, sizeof k->commitment))
         rc = -EBADMSG;
     if (rc) {
@@ -355,7 +356,7 @@ int lg_chunk_open(const struct lg_filekey *k, const uint8_t file_id[LG_ID_LEN], 
 
 int lg_acc_xor(const struct lg_filekey *k, uint64_t i, const uint8_t *entries, size_t n, uint8_t acc[LG_PRF_OUT])
 {
-    uint8_t in[ACC_BATCH * LG_PRF_IN];
+    LG_UNCLEARED uint8_t in[ACC_BATCH * LG_PRF_IN];
     size_t m = 0;
     for (size_t j = 0; j < n; j++) {
         const uint8_t *e = entries + j * LG_ENTRY_LEN;
@@ -368,7 +369,7 @@ int lg_acc_xor(const struct lg_filekey *k, uint64_t i, const uint8_t *entries, s
             m++;
         }
         if (m == ACC_BATCH || (m && j + 1 == n)) {
-            int rc = lg_prf_xor(k->prf, in, m, acc);
+            int rc = lg_prf_xor(&k->acc, in, m, acc);
             if (rc)
                 return rc;
             m = 0;

@@ -103,10 +103,7 @@ int lg_gcm_open(struct lg_gcm *g, const uint8_t nonce[LG_NONCE_LEN], const void 
  * acc: acc ^= PRF(in[0]) ^ ... ^ PRF(in[n-1]). The core of the accumulator (XOR-MAC: Bellare, Guerin, Rogaway 1995). */
 #define LG_PRF_IN 48u
 #define LG_PRF_OUT 16u
-struct lg_prf;
-int lg_prf_new(const struct lg_secret *key, struct lg_prf **ret) LG_MUST;
-void lg_prf_free(struct lg_prf *p);
-int lg_prf_xor(struct lg_prf *p, const uint8_t *in, size_t n, uint8_t acc[LG_PRF_OUT]) LG_MUST; /* not thread-safe */
+int lg_prf_xor(const struct lg_secret *key, const uint8_t *in, size_t n, uint8_t acc[LG_PRF_OUT]) LG_MUST;
 
 /* scrypt with N = 2^log2_n. Memory 128*r*2^log2_n bytes, at most 1 GiB (-EINVAL above). */
 struct lg_scrypt {

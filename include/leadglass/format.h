@@ -69,10 +69,9 @@ void lg_slot_mac_bytes(const uint8_t in[LG_SECTOR], uint8_t ret[LG_MAC_LEN]);
 
 /* ---- keys of one file ------------------------------------------------------------------------------------------------------- */
 /* Everything derived from a file key. */
-struct lg_filekey {
+struct lg_filekey { /* in key memory */
     struct lg_gcm *gcm;        /* chunks */
-    struct lg_prf *prf;        /* accumulator; use under the file's lock */
-    struct lg_secret *mac;     /* slots */
+    struct lg_secret acc, mac; /* accumulator; slots */
     uint8_t kid[LG_ID_LEN];
     uint32_t key_version;
     uint8_t wrapped[LG_WRAPPED_LEN];

@@ -71,6 +71,34 @@ def holds(pid, what):
     return any(what in b for _, b, _ in memory(pid))
 
 
+def schedule_of_zeros():
+    """The round keys of AES-256 under a key of zeros (FIPS 197), which the accumulator's contexts have between calls, and everybody may know."""
+    box, p, q = [0x63] * 256, 1, 1
+    while True:
+        p ^= (p << 1 & 0xff) ^ (0x1b if p & 0x80 else 0)
+        q ^= q << 1
+        q ^= q << 2
+        q = (q ^ q << 4) & 0xff
+        q ^= 9 if q & 0x80 else 0
+        box[p] = 0x63
+        for n in range(5):
+            box[p] ^= (q << n | q >> 8 - n) & 0xff
+        if p == 1:
+            break
+    w = [bytes(4)] * 8
+    for i in range(8, 60):
+        t = w[i - 1]
+        if i % 4 == 0:
+            t = bytes(box[x] for x in (t if i % 8 else t[1:] + t[:1]))
+        if i % 8 == 0:
+            t = bytes([t[0] ^ 1 << i // 8 - 1]) + t[1:]
+        w.append(bytes(x ^ y for x, y in zip(w[i - 8], t)))
+    return b"".join(w)
+
+
+PUBLIC = schedule_of_zeros()
+
+
 def secrets(pid):
     """Whatever in locked memory looks like a key: 32 bytes on a boundary of 16, nearly all different."""
     found = set()
@@ -78,7 +106,7 @@ def secrets(pid):
         if locked:
             for i in range(0, len(b) - 31, 16):
                 x = b[i:i + 32]
-                if len(set(x)) > 24:
+                if len(set(x)) > 24 and x not in PUBLIC:
                     found.add(x)
     return found
 

@@ -65,19 +65,16 @@ static void known_answers(void **state)
     assert_memory_equal(buf, gcm, 5);
     assert_memory_equal(tag, gcm + 5, 16);
     lg_gcm_free(g);
-    struct lg_prf *p = NULL;
     uint8_t in[96], acc[16] = { 0 };
     for (unsigned i = 0; i < 48; i++) {
         in[i] = (uint8_t)i;
         in[48 + i] = (uint8_t)(100 + i);
     }
-    assert_int_equal(lg_prf_new(key, &p), 0);
-    assert_int_equal(lg_prf_xor(p, in, 2, acc), 0);
+    assert_int_equal(lg_prf_xor(key, in, 2, acc), 0);
     assert_memory_equal(acc, prf, 16);
-    assert_int_equal(lg_prf_xor(p, in, 2, acc), 0);
+    assert_int_equal(lg_prf_xor(key, in, 2, acc), 0);
     for (unsigned i = 0; i < 16; i++)
         assert_int_equal(acc[i], 0);
-    lg_prf_free(p);
 }
 
 /* What is spelled out here against OpenSSL's own: every length about the edges of blocks, and some. */
@@ -375,6 +372,60 @@ static void keys_stay_in_locked_memory(void **state)
     assert_int_equal(found[1], 1);
 }
 
+enum { PRF_N = 130 /* more than two calls' worth of blocks */ };
+struct prf_case {
+    const struct lg_secret *key;
+    uint8_t in[PRF_N * LG_PRF_IN], want[LG_PRF_OUT];
+};
+
+/* NULL if each call gave what the first did, whatever keys others use meanwhile. */
+static void *xors(void *arg)
+{
+    const struct prf_case *c = arg;
+    for (unsigned i = 0; i < 2000; i++) {
+        uint8_t acc[LG_PRF_OUT] = { 0 };
+        if (lg_prf_xor(c->key, c->in, PRF_N, acc) || memcmp(acc, c->want, sizeof acc))
+            return arg;
+    }
+    return NULL;
+}
+
+/* All at once is what one after the other is; keys take turns, in threads too; and a key is nowhere but where its owner has it when the call is over. */
+static void prf_takes_keys_in_turn(void **state)
+{
+    (void)state;
+    static struct prf_case c[3];
+    pthread_t t[3];
+    unsigned found[2];
+    LG_SECRET_BUF_AUTO struct lg_secret *keys = lg_secret_alloc(3 * sizeof *keys);
+    assert_non_null(keys);
+    for (unsigned k = 0; k < 3; k++) {
+        uint8_t acc[LG_PRF_OUT] = { 0 };
+        c[k].key = &keys[k];
+        assert_int_equal(lg_random(keys[k].b, LG_KEY_LEN), 0);
+        assert_int_equal(lg_random(c[k].in, sizeof c[k].in), 0);
+        assert_int_equal(lg_prf_xor(c[k].key, c[k].in, PRF_N, c[k].want), 0);
+        for (unsigned i = 0; i < PRF_N; i++)
+            assert_int_equal(lg_prf_xor(c[k].key, c[k].in + i * LG_PRF_IN, 1, acc), 0);
+        assert_memory_equal(acc, c[k].want, sizeof acc);
+    }
+    assert_memory_not_equal(c[0].want, c[1].want, LG_PRF_OUT);
+    for (unsigned k = 0; k < 3; k++)
+        assert_int_equal(pthread_create(&t[k], NULL, xors, &c[k]), 0);
+    for (unsigned k = 0; k < 3; k++)
+        assert_null(xors(&c[k]));
+    for (unsigned k = 0; k < 3; k++) {
+        void *said;
+        assert_int_equal(pthread_join(t[k], &said), 0);
+        assert_null(said);
+    }
+    for (unsigned k = 0; k < 3; k++) {
+        look_for(keys[k].b, LG_KEY_LEN, found);
+        assert_int_equal(found[0], 0);
+        assert_int_equal(found[1], 1);
+    }
+}
+
 /* As many of the vector registers as there are. */
 static size_t vector_registers(uint8_t to[32 * 64])
 {
@@ -617,6 +668,7 @@ int main(void)
         cmocka_unit_test(many_keys),
         cmocka_unit_test(text_and_checksums),
         cmocka_unit_test(memory_is_guarded),
+        cmocka_unit_test(prf_takes_keys_in_turn),
         cmocka_unit_test(every_way),
         cmocka_unit_test(test_sign),
     };
