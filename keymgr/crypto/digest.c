@@ -157,13 +157,16 @@ static void hmac_of(const struct hmac *h, const void *a, size_t a_len, const voi
     lg_wipe(inner, sizeof inner);
 }
 
+static struct hmac no_salt;
+static pthread_once_t no_salt_once = PTHREAD_ONCE_INIT;
+static void no_salt_init(void) { hmac_key(&no_salt, (const uint8_t[LG_KEY_LEN]){ 0 }); }
+
 /* HKDF (RFC 5869) without salt. What is extracted is only ever a key of HMAC. */
 static void extract(struct hmac *prk, const struct lg_secret *key)
 {
-    static const uint8_t no_salt[LG_KEY_LEN];
     uint8_t b[LG_MAC_LEN];
-    hmac_key(prk, no_salt);
-    hmac_of(prk, key->b, sizeof key->b, "", 0, b);
+    pthread_once(&no_salt_once, no_salt_init);
+    hmac_of(&no_salt, key->b, sizeof key->b, "", 0, b);
     hmac_key(prk, b);
     lg_wipe(b, sizeof b);
 }
