@@ -8,9 +8,9 @@
 static int file_new(const struct lg_file_env *env, int fd, const char *path, struct lg_file **ret)
 {
     struct lg_file *f = calloc(1, sizeof *f);
-    if (f)
+    if (f && path)
         f->path = strdup(path);
-    if (!f || !f->path) {
+    if (!f || (!f->path && (path || env->path_rule))) {
         free(f);
         close(fd);
         return -ENOMEM;
@@ -111,9 +111,21 @@ void lg_file_free(struct lg_file *f)
     }
 }
 
+/* lock held */
+static bool unfinished(const struct lg_file *f) { return f->dirty || f->dead || f->sync_failed || lg_jfile_unretired(&f->j); }
+
 void lg_file_close(struct lg_file *f)
 {
+    pthread_rwlock_rdlock(&f->lock);
+    bool only_read = !unfinished(f);
+    pthread_rwlock_unlock(&f->lock);
+    if (only_read && !lg_suspects_has(f->env->suspects, f->s0.file_id)) {
+        file_end(f);
+        return;
+    }
     int rc = f->sync_failed || lg_suspects_has(f->env->suspects, f->s0.file_id) ? lg_file_sync(f) : lg_file_commit(f);
+    if (rc) /* there is no later time, and an error below may have passed */
+        rc = f->sync_failed ? lg_file_sync(f) : lg_file_commit(f);
     if (rc)
         lg_file_report(f, "closed without its last bytes", 0, 0);
     pthread_rwlock_wrlock(&f->lock);
@@ -319,7 +331,7 @@ bool lg_file_close_waits(struct lg_file *f)
 {
     if (pthread_rwlock_tryrdlock(&f->lock))
         return true;
-    bool waits = f->dirty || f->sync_failed || lg_jfile_unretired(&f->j) || lg_cold_any(f);
+    bool waits = unfinished(f) || lg_cold_any(f);
     pthread_rwlock_unlock(&f->lock);
     return waits;
 }

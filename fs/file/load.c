@@ -258,7 +258,7 @@ static int load_slots(struct lg_file *f, const uint8_t *head_entries)
 
 int lg_file_load(struct lg_file *f)
 {
-    uint8_t head[LG_HEADER_LEN];
+    LG_UNCLEARED uint8_t head[LG_HEADER_LEN];
     struct lg_s0 s0;
     struct stat st;
     if (f->loaded)

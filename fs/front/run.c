@@ -98,7 +98,7 @@ static void say_found(void *arg, const char *line) { say(arg, LOG_WARNING, "%s",
 static int on_path(void *arg, const char *path, struct lg_study_info *ret)
 {
     const struct program *p = arg;
-    return p->rules ? lg_rules_match(p->rules, path, ret) : -ENOENT;
+    return lg_rules_match(p->rules, path, ret);
 }
 
 /* ---- checks before anything is touched ------------------------------------------------------------------------------------------------------ */
@@ -486,7 +486,7 @@ static int open_volume(struct program *p, const char *socket)
     p->source = lg_key_source_client(p->client);
     rc = lg_keys_new(&p->source, info.vault_id, &p->front.keys);
     struct lg_volume_options vo = { .keys = p->front.keys, .session = p->session, .unclean = p->unclean, .n_unclean = p->n_unclean,
-                                    .read_only = p->o.read_only, .noatime = p->o.noatime, .path_rule = on_path, .finding = on_finding, .arg = p };
+                                    .read_only = p->o.read_only, .noatime = p->o.noatime, .path_rule = p->rules ? on_path : NULL, .finding = on_finding, .arg = p };
     if (!rc) { /* before anything can be found or done */
         char why[512] = "";
         if (lg_front_audit_open(&p->o.audit, socket, &info, p->session, p->mountpoint, on_audit_alarm, p, &p->front.audit, why, sizeof why)) {

@@ -45,6 +45,7 @@ struct lg_journal {
     struct area area[2];
     bool sync_failed; /* what was written since the last sync that succeeded may be lost, though the next one succeeds too (see fs/file/again.c) */
     struct adopted *adopted;
+    atomic_bool has_adopted; /* each open asks */
 };
 
 static void file_header(const uint8_t vault_id[LG_ID_LEN], uint8_t out[LG_SECTOR])
@@ -374,6 +375,7 @@ static void adopted_free_locked(struct lg_journal *j, bool all)
         close(x->file.fd);
         free(x);
     }
+    atomic_store(&j->has_adopted, j->adopted != NULL);
 }
 
 int lg_journal_adopt(struct lg_journal *j, const struct lg_jfile *f)
@@ -397,13 +399,7 @@ int lg_journal_adopt(struct lg_journal *j, const struct lg_jfile *f)
     return 0;
 }
 
-bool lg_journal_has_adopted(struct lg_journal *j)
-{
-    pthread_mutex_lock(&j->mu);
-    bool has = j->adopted != NULL;
-    pthread_mutex_unlock(&j->mu);
-    return has;
-}
+bool lg_journal_has_adopted(struct lg_journal *j) { return atomic_load(&j->has_adopted); }
 
 /* Puts the records of an area that no longer grows in place, durable. On error everything stays to be done again: applying a record twice is
  * harmless, as all later ones follow. */

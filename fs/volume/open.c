@@ -75,9 +75,9 @@ static int file_get(struct lg_volume *v, struct lg_node *n, bool reading, int fl
         int fd = lg_node_open(v, n, v->opt.read_only ? O_RDONLY : O_RDWR);
         if (fd < 0)
             return fd;
-        char *path = lg_node_path(v, n->id);
+        char *path = v->env.path_rule ? lg_node_path(v, n->id) : NULL;
         struct lg_file *f;
-        int rc = lg_file_open(&v->env, fd, path ? path : "", &f);
+        int rc = lg_file_open(&v->env, fd, path, &f);
         free(path);
         if (rc)
             return rc;
@@ -104,10 +104,8 @@ void lg_node_file_done(struct lg_volume *v, struct lg_node *n)
     struct lg_file *f = n->f;
     if (--n->opens)
         return;
-    int rc = lg_file_commit(f); /* reported at flush; lg_file_close reports what is lost */
-    (void)rc;
+    lg_file_close(f); /* reports what is lost */
     n->id_known = lg_file_kid(f, n->kid, &n->key_version);
-    lg_file_close(f);
     lg_node_file_set(v, n, NULL);
     lg_file_drop(f);
     n->dirty_since = 0;

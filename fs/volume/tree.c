@@ -307,10 +307,10 @@ static int file_begin(struct lg_volume *v, const struct lg_place *p, int fd, int
         close(fd);
         return rc;
     }
-    char *path = lg_node_path(v, n->id);
+    char *path = v->env.path_rule ? lg_node_path(v, n->id) : NULL;
     struct lg_file *f;
     lg_node_lock(v, n);
-    rc = lg_file_create(&v->env, fd, path ? path : "", &f);
+    rc = lg_file_create(&v->env, fd, path, &f);
     if (!rc) { /* empty, but committed: a file nobody has closed yet opens after this process was killed (as SQLite's and PostgreSQL's do) */
         rc = lg_file_commit(f);
         if (rc)

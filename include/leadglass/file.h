@@ -57,14 +57,14 @@ struct lg_file_env {
 /* Takes fd (O_RDWR, or O_RDONLY when env->read_only), also on error. Reads and checks the header if there is one; a lower file of length
  * zero that this process did not make is -EBADMSG (a closed empty file has a header). -ENOKEY/-EKEYREVOKED as the key's state says:
  * then nothing is returned. -EBADMSG: no valid header. -EPROTONOSUPPORT: newer format.
- * path: plaintext path relative to the mount, for path rules and the journal's locator (copied). */
+ * path: plaintext path relative to the mount, for path rules (copied); NULL where there are none (else -ENOMEM: there was no memory for it). */
 int lg_file_open(const struct lg_file_env *env, int fd, const char *path, struct lg_file **ret) LG_MUST;
 /* The same for a lower file that the caller has just created (empty): undecided until bytes or a close decide its study. */
 int lg_file_create(const struct lg_file_env *env, int fd, const char *path, struct lg_file **ret) LG_MUST;
 /* Commits what is left (errors are lost: call lg_file_commit before) and closes fd. What cannot be committed is cut off again, so that the file
  * holds its last commit; should that fail too, it is among env->suspects. */
 void lg_file_free(struct lg_file *f);
-/* The same in two steps, for a file that others may be looking at: after lg_file_close, only lg_file_look, lg_file_hold and lg_file_drop. Every
+/* The same in two steps, for a file that others may be looking at: after lg_file_close, only lg_file_look, lg_file_kid, lg_file_hold and lg_file_drop. Every
  * lg_file_hold has its lg_file_drop, the file itself one more; the last ends it. */
 void lg_file_close(struct lg_file *f);
 void lg_file_hold(struct lg_file *f);

@@ -523,6 +523,38 @@ static void test_rekey(void **state)
     assert_int_equal(lg_volume_close(v), 0);
 }
 
+/* What was written and not flushed is committed by the close, also when a call below fails once: nobody can be told of it. */
+static void test_close_tries_again(void **state)
+{
+    (void)state;
+    enum { CHUNK = 4096, WAS = 5 * CHUNK, IS = 6 * CHUNK };
+    static char old[WAS], new[IS], got[IS + CHUNK];
+    bool reached = true;
+    memset(old, 'a', sizeof old);
+    memset(new, 'b', sizeof new);
+    memset(new + CHUNK, 'a', WAS - CHUNK);
+    unsigned n = 0;
+    for (; reached; n++) {
+        struct lg_handle *h;
+        assert_int_equal(put(LG_ROOT_NODE, "f", old, sizeof old), 0);
+        struct lg_entry e = look(LG_ROOT_NODE, "f");
+        assert_int_equal(lg_volume_open_file(v, e.node, O_RDWR, &h), 0);
+        assert_int_equal(lg_volume_write(h, new + WAS, CHUNK, WAS), CHUNK); /* in place */
+        assert_int_equal(lg_volume_write(h, new, CHUNK, 0), CHUNK);         /* through the journal */
+        fail_with = n % 2 ? -ENOSPC : -EIO;
+        fail_at = calls + 1 + n / 2;
+        lg_volume_release(h);
+        reached = calls >= fail_at;
+        fail_at = 0;
+        lg_volume_forget(v, e.node, 1);
+        assert_int_equal(get(LG_ROOT_NODE, "f", got, sizeof got), IS);
+        assert_memory_equal(got, new, IS);
+        assert_int_equal(lg_volume_unlink(v, LG_ROOT_NODE, "f", NULL), 0);
+    }
+    assert_true(n > 4);
+    assert_int_equal(lg_volume_close(v), 0);
+}
+
 /* What a write takes away is gone, and is said to be, whoever else would have seen to it. */
 static void test_privileges(void **state)
 {
@@ -947,7 +979,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = { cmocka_unit_test_setup_teardown(test_names, setup, teardown), cmocka_unit_test_setup_teardown(test_errors, setup, teardown),
                                         cmocka_unit_test_setup_teardown(test_tamper, setup, teardown),
-                                        cmocka_unit_test_setup_teardown(test_rekey, setup, teardown), cmocka_unit_test_setup_teardown(test_privileges, setup, teardown),
+                                        cmocka_unit_test_setup_teardown(test_rekey, setup, teardown), cmocka_unit_test_setup_teardown(test_close_tries_again, setup, teardown),
+                                        cmocka_unit_test_setup_teardown(test_privileges, setup, teardown),
                                         cmocka_unit_test_setup_teardown(test_ids, setup, teardown), cmocka_unit_test_setup_teardown(test_look, setup, teardown),
                                         cmocka_unit_test_setup_teardown(test_emptied_behind_end, setup, teardown),
                                         cmocka_unit_test_setup_teardown(test_given_up, setup, teardown),
