@@ -619,10 +619,13 @@ static const char *reaped(const char *value, size_t size)
 
 static void op_setxattr(fuse_req_t req, fuse_ino_t ino, const char *name, const char *value, size_t size, int flags)
 {
-    int rc = strcmp(name, LG_XATTR_REKEY) == 0 || strcmp(name, LG_XATTR_REKEY_LINKS) == 0 ? CHANGE(req, "file.reencrypt", ino, NULL, 0, NULL, lg_volume_setxattr(vol(req), ino, name, value, size, flags)) :
-             strcmp(name, LG_XATTR_REAP) == 0  ? CHANGE(req, "file.reap", ino, size > 2 * LG_ID_LEN + 1 ? reaped(value, size) : NULL, 0, NULL, lg_volume_setxattr(vol(req), ino, name, value, size, flags)) :
-                                                 ROOM(lg_volume_setxattr(vol(req), ino, name, value, size, flags));
-    if (!rc && strcmp(name, LG_XATTR_REAP) == 0)
+    bool rekey = strcmp(name, LG_XATTR_REKEY) == 0 || strcmp(name, LG_XATTR_REKEY_LINKS) == 0, reap = strcmp(name, LG_XATTR_REAP) == 0;
+    if ((rekey || reap) && lg_ring_put_off()) /* a file that is encrypted anew, a folder that is gone through */
+        return;
+    int rc = rekey ? CHANGE(req, "file.reencrypt", ino, NULL, 0, NULL, lg_volume_setxattr(vol(req), ino, name, value, size, flags)) :
+             reap ? CHANGE(req, "file.reap", ino, size > 2 * LG_ID_LEN + 1 ? reaped(value, size) : NULL, 0, NULL, lg_volume_setxattr(vol(req), ino, name, value, size, flags)) :
+                    ROOM(lg_volume_setxattr(vol(req), ino, name, value, size, flags));
+    if (!rc && reap)
         lg_gone_tell(front(req), ino, reaped(value, size));
     if (!rc && strcmp(name, "system.posix_acl_access") == 0)
         rc = acl_kill_sgid(req, ino);
