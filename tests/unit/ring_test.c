@@ -8,12 +8,14 @@
 #include <stdio.h>
 #include <time.h>
 
-static struct timespec stands; /* the clock, while it is not zero */
+enum { SECOND = 1000 * 1000 * 1000 };
+static _Atomic int64_t stands; /* the clock, in nanoseconds, while it is not zero */
 static int clock_of_test(clockid_t id, struct timespec *ret)
 {
     int rc = clock_gettime(id, ret);
-    if (stands.tv_sec)
-        *ret = stands;
+    int64_t at = stands;
+    if (at)
+        *ret = (struct timespec){ .tv_sec = at / SECOND, .tv_nsec = at % SECOND };
     return rc;
 }
 #define clock_gettime clock_of_test
@@ -34,6 +36,10 @@ static struct {
 } meeting = { .mu = PTHREAD_MUTEX_INITIALIZER, .all = PTHREAD_COND_INITIALIZER };
 
 static struct lg_front *large_read; /* it is tried on the ring's thread first */
+static struct {
+    long ns; /* by the clock that stands */
+    bool waits;
+} takes; /* what does not go to the pool */
 
 void fuse_uring_work_run(struct fuse_uring_work *w)
 {
@@ -41,6 +47,9 @@ void fuse_uring_work_run(struct fuse_uring_work *w)
     if (on_ring) { /* a large read goes to the pool, anything else is done with */
         if (w->opcode == FUSE_READ && !(large_read && lg_ring_spread(large_read)))
             (void)lg_ring_put_off();
+        if (takes.waits)
+            usleep(1);
+        stands += takes.ns;
         return;
     }
     clock_gettime(CLOCK_REALTIME, &until);
@@ -175,7 +184,7 @@ static bool another_spreads(struct lg_front *f)
     return yes;
 }
 
-static void pause_of_large_reads(void) { stands.tv_sec++; }
+static void pause_of_large_reads(void) { stands += SECOND; }
 
 static void shares_large_reads_while_processors_are_left(void **state)
 {
@@ -202,7 +211,7 @@ static void shares_large_reads_while_processors_are_left(void **state)
     on_ring = true;
     assert_true(another_spreads(&f));
     on_ring = false;
-    stands.tv_sec = 0;
+    stands = 0;
     free(f.ring);
 }
 
@@ -248,9 +257,55 @@ static void what_is_not_in_memory_is_not_tried_again(void **state)
     lg_ring_stop(&f);
 }
 
+/* Does a request of that kind run where it came, taking so long? */
+static bool runs_here(struct lg_front *f, uint32_t opcode, long us, bool waits)
+{
+    static struct fuse_uring_work w;
+    pthread_mutex_lock(&meeting.mu);
+    meeting.running = meeting.done = 0;
+    meeting.wanted = 1;
+    pthread_mutex_unlock(&meeting.mu);
+    w.opcode = opcode;
+    takes.ns = us * 1000;
+    takes.waits = waits;
+    bool here = !atomic_load(&f->ring->slow[opcode % KINDS]);
+    dispatch(f, &w);
+    pthread_mutex_lock(&meeting.mu);
+    while (!here && !meeting.done)
+        pthread_cond_wait(&meeting.all, &meeting.mu);
+    assert_int_equal(meeting.done, !here);
+    pthread_mutex_unlock(&meeting.mu);
+    return here;
+}
+
+/* What only looks begins on the ring's thread, where it must be quick for a while; what changes something begins in the pool. */
+static void what_only_looks_begins_here(void **state)
+{
+    struct lg_front f = { .session = NULL };
+    (void)state;
+    stands = SECOND;
+    assert_int_equal(lg_ring_start(&f, 4), 0);
+    assert_false(runs_here(&f, FUSE_MKDIR, 0, false));
+    assert_true(runs_here(&f, FUSE_LOOKUP, 50, true));
+    assert_true(runs_here(&f, FUSE_LOOKUP, 200, false)); /* long, but it had work to do */
+    assert_true(runs_here(&f, FUSE_LOOKUP, 200, true));
+    assert_false(runs_here(&f, FUSE_LOOKUP, 0, false)); /* the disk is slow */
+    for (unsigned i = 0; i < QUICK_ROW; i++)
+        assert_true(runs_here(&f, FUSE_GETATTR, 50, true));
+    for (unsigned i = 0; i < 3; i++)
+        assert_true(runs_here(&f, FUSE_GETATTR, 200, true)); /* now and then one is */
+    assert_true(runs_here(&f, FUSE_GETATTR, 2000, true));
+    assert_true(runs_here(&f, FUSE_GETATTR, 2000, true));
+    assert_false(runs_here(&f, FUSE_GETATTR, 0, false));
+    takes.ns = 0;
+    takes.waits = false;
+    stands = 0;
+    lg_ring_stop(&f);
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = { cmocka_unit_test(none_waits_behind_another), cmocka_unit_test(roams_only_while_all_is_large),
+    const struct CMUnitTest tests[] = { cmocka_unit_test(none_waits_behind_another), cmocka_unit_test(what_only_looks_begins_here), cmocka_unit_test(roams_only_while_all_is_large),
                                         cmocka_unit_test(shares_large_reads_while_processors_are_left), cmocka_unit_test(what_is_not_in_memory_is_not_tried_again) };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
