@@ -71,32 +71,12 @@ def holds(pid, what):
     return any(what in b for _, b, _ in memory(pid))
 
 
-def schedule_of_zeros():
-    """The round keys of AES-256 under a key of zeros (FIPS 197), which the accumulator's contexts have between calls, and everybody may know."""
-    box, p, q = [0x63] * 256, 1, 1
-    while True:
-        p ^= (p << 1 & 0xff) ^ (0x1b if p & 0x80 else 0)
-        q ^= q << 1
-        q ^= q << 2
-        q = (q ^ q << 4) & 0xff
-        q ^= 9 if q & 0x80 else 0
-        box[p] = 0x63
-        for n in range(5):
-            box[p] ^= (q << n | q >> 8 - n) & 0xff
-        if p == 1:
-            break
-    w = [bytes(4)] * 8
-    for i in range(8, 60):
-        t = w[i - 1]
-        if i % 4 == 0:
-            t = bytes(box[x] for x in (t if i % 8 else t[1:] + t[:1]))
-        if i % 8 == 0:
-            t = bytes([t[0] ^ 1 << i // 8 - 1]) + t[1:]
-        w.append(bytes(x ^ y for x, y in zip(w[i - 8], t)))
-    return b"".join(w)
-
-
-PUBLIC = schedule_of_zeros()
+# The round keys of AES-256 under a key of zeros (FIPS 197), which the accumulator's contexts have between calls, and everybody may know.
+PUBLIC = bytes(32) + bytes.fromhex(
+    "62636363626363636263636362636363aafbfbfbaafbfbfbaafbfbfbaafbfbfb6f6c6ccf0d0f0fac6f6c6ccf0d0f0fac7d8d8d6ad77676917d8d8d6ad7767691"
+    "5354edc15e5be26d31378ea23c38810e968a81c141fcf7503c717a3aeb070cab9eaa8f28c0f16d45f1c6e3e7cdfe62e92b312bdf6acddc8f56bca6b5bdbbaa1e"
+    "6406fd52a4f79017553173f098cf11196dbba90b0776758451cad331ec71792fe7b0e89c4347788b16760b7b8eb91a6274ed0ba1739b7e252251ad14ce20d43b"
+    "10f80a1753bf729c45c979e7cb706385")
 
 
 def secrets(pid):
