@@ -70,7 +70,7 @@ static int use_general(struct lg_file *f)
 {
     struct lg_study_info info;
     struct lg_kref *kref;
-    if (f->env->path_rule && f->path && f->env->path_rule(f->env->arg, f->path, &info) == 0)
+    if (f->env->path_rule && f->env->path_rule(f->env->arg, f->path, &info) == 0)
         return use_study(f, &info);
     int rc = lg_keys_general(f->env->keys, &kref);
     return rc ? rc : use(f, kref);

@@ -103,6 +103,7 @@ int lg_gcm_open(struct lg_gcm *g, const uint8_t nonce[LG_NONCE_LEN], const void 
  * acc: acc ^= PRF(in[0]) ^ ... ^ PRF(in[n-1]). The core of the accumulator (XOR-MAC: Bellare, Guerin, Rogaway 1995). */
 #define LG_PRF_IN 48u
 #define LG_PRF_OUT 16u
+/* -ENOMEM: nothing was done (a thread's first call makes its context, which has no key between calls). -EIO: what stands in acc is of no use. */
 int lg_prf_xor(const struct lg_secret *key, const uint8_t *in, size_t n, uint8_t acc[LG_PRF_OUT]) LG_MUST;
 
 /* scrypt with N = 2^log2_n. Memory 128*r*2^log2_n bytes, at most 1 GiB (-EINVAL above). */

@@ -61,7 +61,7 @@ struct lg_file_env {
 int lg_file_open(const struct lg_file_env *env, int fd, const char *path, struct lg_file **ret) LG_MUST;
 /* The same for a lower file that the caller has just created (empty): undecided until bytes or a close decide its study. */
 int lg_file_create(const struct lg_file_env *env, int fd, const char *path, struct lg_file **ret) LG_MUST;
-/* Commits what is left (errors are lost: call lg_file_commit before) and closes fd. What cannot be committed is cut off again, so that the file
+/* Commits what is left, at the second try if the first fails (errors are lost: call lg_file_commit before), and closes fd. What cannot be committed is cut off again, so that the file
  * holds its last commit; should that fail too, it is among env->suspects. */
 void lg_file_free(struct lg_file *f);
 /* The same in two steps, for a file that others may be looking at: after lg_file_close, only lg_file_look, lg_file_kid, lg_file_hold and lg_file_drop. Every

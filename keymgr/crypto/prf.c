@@ -11,6 +11,8 @@ enum {
     PRF_BATCH = 64, /* blocks encrypted by one call */
 };
 
+static const uint8_t no_key[LG_KEY_LEN];
+
 /* One context for each thread, as a new one costs more than what is encrypted with it; between calls its key is zero. */
 static pthread_key_t context_key;
 static pthread_once_t context_once = PTHREAD_ONCE_INIT;
@@ -27,9 +29,8 @@ static EVP_CIPHER_CTX *context(void)
     EVP_CIPHER_CTX *c = pthread_getspecific(context_key);
     if (c)
         return c;
-    static const uint8_t zero[LG_KEY_LEN];
     c = EVP_CIPHER_CTX_new();
-    if (!c || EVP_CipherInit_ex2(c, lg_alg.ecb, zero, NULL, 1, NULL) <= 0 || pthread_setspecific(context_key, c)) {
+    if (!c || EVP_CipherInit_ex2(c, lg_alg.ecb, no_key, NULL, 1, NULL) <= 0 || pthread_setspecific(context_key, c)) {
         EVP_CIPHER_CTX_free(c);
         return NULL;
     }
@@ -42,7 +43,6 @@ static bool rekey(EVP_CIPHER_CTX *c, const uint8_t key[LG_KEY_LEN]) { return EVP
 /* CBC-MAC of many independent inputs at a time: one ECB call per block position keeps the AES pipeline full. */
 int lg_prf_xor(const struct lg_secret *key, const uint8_t *in, size_t n, uint8_t acc[LG_PRF_OUT])
 {
-    static const uint8_t zero[LG_KEY_LEN];
     LG_UNCLEARED uint8_t state[PRF_BATCH * 16];
     size_t used = n < PRF_BATCH ? n * 16 : sizeof state;
     EVP_CIPHER_CTX *ecb = context();
@@ -64,7 +64,7 @@ int lg_prf_xor(const struct lg_secret *key, const uint8_t *in, size_t n, uint8_t
         in += m * LG_PRF_IN;
         n -= m;
     }
-    if (ecb && !rekey(ecb, zero)) {
+    if (ecb && !rekey(ecb, no_key)) {
         (void)!pthread_setspecific(context_key, NULL);
         EVP_CIPHER_CTX_free(ecb);
     }
