@@ -176,7 +176,7 @@ int lg_keyring_act_submit(struct lg_keyring *k, const uint8_t *doc, size_t len, 
         return -EXDEV;
     if (!a.reason[0] || none(a.nonce, LG_ID_LEN) || (info->study != (a.uid[0] != 0) && a.action != LG_ACT_TRIM)) /* trim: one study, or all */
         return -EINVAL;
-    if (a.created > now + SKEW_S || a.expires < now || a.expires - a.created > LG_ACT_LIFE_MAX_S || of_before(k, &a))
+    if (a.created > now + SKEW_S || a.expires < now || a.expires > a.created + LG_ACT_LIFE_MAX_S || of_before(k, &a))
         return -ETIME;
     rc = lg_keyring_officer_mode(k, &mode);
     if (rc)
