@@ -32,6 +32,14 @@ try:
     strange = {f for f in files if not re.match(r"usr/s?bin/leadglass|usr/lib/systemd/system/leadglass|usr/lib/(modprobe|tmpfiles).d/leadglass\.conf$|usr/share/man/man[158]/leadglass|usr/share/doc/leadglass/|etc/leadglass/", f)}
     assert not strange, strange
 
+    # The programs of a release can be loaded anywhere, and what they are linked with cannot be written over while they run.
+    with open(os.path.join(BUILD, "CMakeCache.txt")) as f:
+        release = "\nCMAKE_BUILD_TYPE:STRING=Release\n" in f.read()
+    for program in ("usr/bin/leadglass", "usr/sbin/leadglass-keyd", "usr/sbin/leadglass-fs") if release else ():
+        r = run("readelf", "-hldW", os.path.join(dest, program))
+        for sign in (r"Type:\s+DYN\b", r"\bGNU_RELRO\b", r"\bBIND_NOW\b", r"\bGNU_STACK\b.* RW +0x"):
+            assert re.search(sign, r.stdout), (program, sign, r.stdout)
+
     # Units name programs that are there, and options that these have.
     for u in units:
         with open(os.path.join(dest, "usr/lib/systemd/system/%s.service" % u)) as f:
