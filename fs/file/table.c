@@ -193,27 +193,41 @@ static bool zeros(const uint8_t *p, size_t n)
     return n == 0 || (p[0] == 0 && memcmp(p, p + 1, n - 1) == 0);
 }
 
-enum { LOAD_STEP = 64 * 1024 };
+/* So many bytes of zeros in a row are read before the filesystem below is asked where data comes next: of space that was set aside and not yet written, tmpfs looks at
+ * every page of the file to tell. */
+enum { LOAD_STEP = 64 * 1024, ZEROS_MAX = 4 * 1024 * 1024 };
 
-/* len bytes of entries from i on, as read; those from used on must be zero. */
-static int take(struct lg_file *f, uint64_t i, const uint8_t *buf, size_t len, uint64_t used, uint8_t acc[LG_PRF_OUT], bool *exact)
+struct loading {
+    struct lg_file *f;
+    uint8_t *buf; /* LOAD_STEP */
+    uint64_t used; /* entries from there on must be zero */
+    uint8_t *acc;
+    bool exact;
+    size_t zeros;  /* bytes of zeros read last, ZEROS_MAX: or more */
+    uint64_t data; /* a hole below reaches as far as this, if that is not behind */
+};
+
+/* len bytes of entries from i on, as read. */
+static int take(struct loading *l, uint64_t i, const uint8_t *buf, size_t len)
 {
+    struct lg_file *f = l->f;
+    l->zeros = !zeros(buf, len) ? 0 : len < ZEROS_MAX - l->zeros ? l->zeros + len : ZEROS_MAX;
     while (len) {
         size_t p = lg_page_of(i), m = lg_page_count(p) * LG_ENTRY_LEN, keep = 0;
         struct lg_tpage *pg;
         if (m > len)
             m = len;
         if (!zeros(buf, m)) {
-            if (i < used)
-                keep = used - i < m / LG_ENTRY_LEN ? (size_t)(used - i) * LG_ENTRY_LEN : m;
+            if (i < l->used)
+                keep = l->used - i < m / LG_ENTRY_LEN ? (size_t)(l->used - i) * LG_ENTRY_LEN : m;
             if (!zeros(buf + keep, m - keep))
-                *exact = false;
+                l->exact = false;
             int rc = keep ? page_get(f, p, &pg) : 0;
             if (!rc && keep) {
                 memcpy(pg->e, buf, keep);
                 pg->dirty = 0;
                 f->n_full += full(buf, keep / LG_ENTRY_LEN);
-                rc = lg_acc_xor(f->key, i, buf, keep / LG_ENTRY_LEN, acc);
+                rc = lg_acc_xor(f->key, i, buf, keep / LG_ENTRY_LEN, l->acc);
             }
             if (rc)
                 return rc;
@@ -225,28 +239,35 @@ static int take(struct lg_file *f, uint64_t i, const uint8_t *buf, size_t len, u
     return 0;
 }
 
-/* Entries first .. first+count-1, contiguous below. */
-static int load_run(struct lg_file *f, uint64_t first, uint64_t count, uint64_t used, uint8_t *buf, uint8_t acc[LG_PRF_OUT], bool *exact)
+/* Is a hole below at off? Then *ret is where it ends, as far as is known; LG_SIZE_NONE: not before the file does. */
+static bool hole_at(struct loading *l, uint64_t off, uint64_t *ret)
 {
-    const struct lg_sys *sys = f->env->sys;
-    uint64_t base = lg_format_entry_off(f->env->chunk_size, first), len = count * LG_ENTRY_LEN;
+    const struct lg_sys *sys = l->f->env->sys;
+    if (l->data <= off && l->zeros == ZEROS_MAX) {
+        off_t data = sys->lseek(sys->arg, l->f->fd, (off_t)off, SEEK_DATA);
+        l->data = data == -ENXIO ? LG_SIZE_NONE : data > 0 ? (uint64_t)data : 0;
+    }
+    *ret = l->data;
+    return l->data > off;
+}
+
+/* Entries first .. first+count-1, contiguous below. */
+static int load_run(struct loading *l, uint64_t first, uint64_t count)
+{
+    const struct lg_file *f = l->f;
+    uint64_t base = lg_format_entry_off(f->env->chunk_size, first), len = count * LG_ENTRY_LEN, data;
     for (uint64_t at = 0; at < len;) {
-        if (len > LOAD_STEP) { /* a large table: skip its holes */
-            off_t data = sys->lseek(sys->arg, f->fd, (off_t)(base + at), SEEK_DATA);
-            if (data == -ENXIO)
+        if (hole_at(l, base + at, &data)) {
+            if (data - base >= len)
                 break;
-            if (data >= 0 && (uint64_t)data > base + at) {
-                at = ((uint64_t)data - base) / LG_HEADER_LEN * LG_HEADER_LEN;
-                if (at >= len)
-                    break;
-            }
+            at = (data - base) / LG_HEADER_LEN * LG_HEADER_LEN;
         }
         size_t n = len - at < LOAD_STEP ? (size_t)(len - at) : LOAD_STEP;
-        ssize_t got = lg_sys_read_full(sys, f->fd, buf, n, base + at);
+        ssize_t got = lg_sys_read_full(f->env->sys, f->fd, l->buf, n, base + at);
         if (got < 0)
             return (int)got;
-        memset(buf + got, 0, n - (size_t)got);
-        int rc = take(f, first + at / LG_ENTRY_LEN, buf, n, used, acc, exact);
+        memset(l->buf + got, 0, n - (size_t)got);
+        int rc = take(l, first + at / LG_ENTRY_LEN, l->buf, n);
         if (rc)
             return rc;
         at += n;
@@ -256,16 +277,16 @@ static int load_run(struct lg_file *f, uint64_t first, uint64_t count, uint64_t 
 
 int lg_table_load(struct lg_file *f, uint64_t n, const uint8_t *head, uint8_t acc[LG_PRF_OUT], bool *ret_exact)
 {
-    bool exact = true;
+    struct loading l = { .f = f, .used = n, .acc = acc, .exact = true };
     memset(acc, 0, LG_PRF_OUT);
-    int rc = take(f, 0, head, LG_HEAD_ENTRIES * LG_ENTRY_LEN, n, acc, &exact);
-    uint8_t *buf = !rc && n > LG_HEAD_ENTRIES ? malloc(LOAD_STEP) : NULL;
-    if (!rc && n > LG_HEAD_ENTRIES && !buf)
+    int rc = take(&l, 0, head, LG_HEAD_ENTRIES * LG_ENTRY_LEN);
+    l.buf = !rc && n > LG_HEAD_ENTRIES ? malloc(LOAD_STEP) : NULL;
+    if (!rc && n > LG_HEAD_ENTRIES && !l.buf)
         rc = -ENOMEM;
     for (uint64_t i = LG_HEAD_ENTRIES; !rc && i < n; i += lg_format_run(i))
-        rc = load_run(f, i, lg_format_run(i), n, buf, acc, &exact);
-    free(buf);
+        rc = load_run(&l, i, lg_format_run(i));
+    free(l.buf);
     if (!rc)
-        *ret_exact = exact;
+        *ret_exact = l.exact;
     return rc;
 }

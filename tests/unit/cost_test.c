@@ -18,7 +18,7 @@
 enum { CS = 16384, SLICE = 512 * 1024, PIECE = 64 * 1024, APPENDS = 100 };
 
 static struct {
-    unsigned writes, reads, durable, looks;
+    unsigned writes, reads, durable, looks, seeks;
     size_t written, read;
 } n;
 
@@ -41,6 +41,8 @@ static int count_fdatasync(void *arg, int fd) { return n.durable++, lg_sys_posix
 static int count_fsync(void *arg, int fd) { return n.durable++, lg_sys_posix.fsync(arg, fd); }
 static int count_fstat(void *arg, int fd, struct stat *st) { return n.looks++, lg_sys_posix.fstat(arg, fd, st); }
 
+static off_t count_lseek(void *arg, int fd, off_t off, int whence) { return n.seeks++, lg_sys_posix.lseek(arg, fd, off, whence); }
+
 static struct lg_sys sys;
 static struct lg_keys keys;
 static struct lg_file_env env;
@@ -52,7 +54,7 @@ static int set_up(void **state)
     (void)state;
     sys = lg_sys_posix;
     sys.pwritev = count_pwritev, sys.pread = count_pread, sys.pread_cached = count_pread_cached, sys.fdatasync = count_fdatasync, sys.fsync = count_fsync,
-    sys.fstat = count_fstat;
+    sys.fstat = count_fstat, sys.lseek = count_lseek;
     strcpy(dir, "/tmp/lgcost-XXXXXX");
     assert_non_null(mkdtemp(dir));
     env = (struct lg_file_env){ .sys = &sys, .keys = &keys, .chunk_size = CS, .session = 2 };
@@ -150,11 +152,38 @@ static void test_appends(void **state)
     lg_file_free(f);
 }
 
+/* Of size bytes, none of them written. */
+static void open_hole(uint64_t size)
+{
+    struct lg_file *f = begun(true);
+    assert_int_equal(lg_file_truncate(f, size), 0);
+    lg_file_free(f);
+    memset(&n, 0, sizeof n);
+    int fd = openat(dirfd, "f", O_RDWR);
+    assert_int_equal(lg_file_open(&env, fd, "f", &f), 0);
+    said("a hole opened");
+    print_message("%u times asked where data is\n", n.seeks);
+    lg_file_free(f);
+}
+
+/* An application may set its file's space aside before it writes. The table is little then, and to look for data in all the rest is dear in tmpfs; the table of a sparse file of
+ * terabytes is not read from end to end. */
+static void test_holes(void **state)
+{
+    (void)state;
+    open_hole(1ull << 30);
+    assert_int_equal(n.seeks, 0);
+    assert_true(n.read <= 2 * ((1u << 30) / CS * LG_ENTRY_LEN)); /* to the end of its last region */
+    open_hole(1ull << 43);
+    assert_int_equal(n.seeks, 1); /* there is nothing, and once is enough to know */
+    assert_true(n.read < 8u << 20);
+}
+
 int main(void)
 {
     if (lg_secret_init(true) || lg_crypto_init())
         return 1;
     const struct CMUnitTest tests[] = { cmocka_unit_test_setup_teardown(test_slice, set_up, take_down), cmocka_unit_test_setup_teardown(test_small, set_up, take_down),
-                                        cmocka_unit_test_setup_teardown(test_appends, set_up, take_down) };
+                                        cmocka_unit_test_setup_teardown(test_appends, set_up, take_down), cmocka_unit_test_setup_teardown(test_holes, set_up, take_down) };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
