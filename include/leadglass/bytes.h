@@ -122,5 +122,8 @@ int lg_hex_decode(const char *in, uint8_t *out, size_t n) LG_MUST;
 
 /* CRC-32C (Castagnoli), for accidental damage only. crc starts at 0. */
 uint32_t lg_crc32c(uint32_t crc, const void *data, size_t len);
+/* The same in no faster way than that one: for tests. */
+enum lg_crc32c_way { LG_CRC32C_BITWISE, LG_CRC32C_INSTRUCTION, LG_CRC32C_LANES, LG_CRC32C_FOLDED };
+uint32_t lg_crc32c_by(enum lg_crc32c_way most, uint32_t crc, const void *data, size_t len);
 
 #endif

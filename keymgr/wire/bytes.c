@@ -1,10 +1,5 @@
 #include "leadglass/bytes.h"
 
-#if defined(__x86_64__)
-#include <nmmintrin.h>
-#include <wmmintrin.h>
-#endif
-
 static const char b64_chars[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
 
 void lg_b64_encode(const void *in, size_t n, char *out)
@@ -105,75 +100,4 @@ int lg_hex_decode(const char *in, uint8_t *out, size_t n)
         out[i] = (uint8_t)(hi << 4 | lo);
     }
     return in[2 * n] ? -EPROTO : 0;
-}
-
-static uint32_t crc32c_portable(uint32_t crc, const uint8_t *p, size_t len)
-{
-    for (size_t i = 0; i < len; i++) {
-        crc ^= p[i];
-        for (int k = 0; k < 8; k++)
-            crc = crc >> 1 ^ (0x82f63b78u & (0u - (crc & 1)));
-    }
-    return crc;
-}
-
-#if defined(__x86_64__)
-static uint64_t word(const uint8_t *p)
-{
-    uint64_t v;
-    memcpy(&v, p, 8);
-    return v;
-}
-
-/* The crc after n zero bytes more: a carry-less product with x^(8n-33) mod P, reflected, reduced by the instruction itself. */
-#define LANE 1024u
-#define AFTER_1_LANE 0x170076fa
-#define AFTER_2_LANES 0xa51b6135
-__attribute__((target("sse4.2,pclmul"))) static uint64_t crc_after(uint64_t crc, long long k)
-{
-    __m128i product = _mm_clmulepi64_si128(_mm_cvtsi64_si128((long long)crc), _mm_cvtsi64_si128(k), 0);
-    return _mm_crc32_u64(0, (uint64_t)_mm_cvtsi128_si64(product));
-}
-
-/* The instruction takes three cycles but starts one in each: three lanes at a time (Gopal et al., Intel, 2011). */
-__attribute__((target("sse4.2,pclmul"))) static uint32_t crc32c_lanes(uint32_t crc, const uint8_t *p, size_t n)
-{
-    uint64_t a = crc;
-    for (; n; n--, p += 3 * LANE) {
-        uint64_t b = 0, c = 0;
-        for (size_t i = 0; i < LANE; i += 8) {
-            a = _mm_crc32_u64(a, word(p + i));
-            b = _mm_crc32_u64(b, word(p + LANE + i));
-            c = _mm_crc32_u64(c, word(p + 2 * LANE + i));
-        }
-        a = crc_after(a, AFTER_2_LANES) ^ crc_after(b, AFTER_1_LANE) ^ c;
-    }
-    return (uint32_t)a;
-}
-
-__attribute__((target("sse4.2"))) static uint32_t crc32c_sse42(uint32_t crc, const uint8_t *p, size_t len)
-{
-    uint64_t c = crc;
-    for (; len >= 8; len -= 8, p += 8)
-        c = _mm_crc32_u64(c, word(p));
-    for (; len; len--, p++)
-        c = _mm_crc32_u8((uint32_t)c, *p);
-    return (uint32_t)c;
-}
-#endif
-
-uint32_t lg_crc32c(uint32_t crc, const void *data, size_t len)
-{
-    const uint8_t *p = data;
-#if defined(__x86_64__)
-    if (len >= 3 * LANE && __builtin_cpu_supports("sse4.2") && __builtin_cpu_supports("pclmul")) {
-        size_t n = len / (3 * LANE);
-        crc = ~crc32c_lanes(~crc, p, n);
-        p += n * 3 * LANE;
-        len -= n * 3 * LANE;
-    }
-    if (__builtin_cpu_supports("sse4.2"))
-        return ~crc32c_sse42(~crc, p, len);
-#endif
-    return ~crc32c_portable(~crc, p, len);
 }
