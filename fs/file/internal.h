@@ -21,6 +21,7 @@
 /* 128 consecutive entries (80 in the first), contiguous below as well. */
 struct lg_tpage {
     uint8_t dirty; /* one bit per sector */
+    bool huge;     /* it stands in one of the file's blocks */
     uint8_t e[LG_REGION_ENTRIES * LG_ENTRY_LEN];
 };
 
@@ -94,6 +95,8 @@ struct lg_file {
     struct lg_tpage **page; /* NULL: nothing but empty entries. A thousand million entries may be so: who looks for others goes by lg_page_next */
     size_t n_page, n_live;  /* how many may be there, and how many are */
     uint16_t *live;         /* the same of each LG_PAGE_GROUP of them */
+    struct lg_tblock *blocks; /* of pages, once there are many */
+    struct lg_tpage *unused;  /* in them, and given back */
     uint64_t n_full; /* entries that are not empty */
     bool reserved;   /* space was set aside beyond what is written */
     struct lg_ranges zero; /* pages dropped since the last commit and non-empty below */

@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include "internal.h"
+#include "leadglass/huge.h"
 
 static const uint8_t no_entry[LG_ENTRY_LEN];
 
@@ -44,6 +45,47 @@ static uint64_t full(const uint8_t *entries, size_t n)
     return count;
 }
 
+enum { BLOCK_PAGES = (LG_HUGE - 16) / sizeof(struct lg_tpage), ALONE = 64 };
+struct lg_tblock {
+    struct lg_tblock *next;
+    uint32_t used;
+    struct lg_tpage page[BLOCK_PAGES];
+};
+_Static_assert(sizeof(struct lg_tblock) <= LG_HUGE, "a block is one huge page");
+
+/* Zeroed. The first ALONE pages of a file come by themselves, the others in blocks, which go when the table does. */
+static struct lg_tpage *page_new(struct lg_file *f)
+{
+    struct lg_tpage *pg = f->unused;
+    if (pg) {
+        memcpy(&f->unused, pg->e, sizeof f->unused);
+        memset(pg, 0, sizeof *pg);
+    } else if (f->n_live >= ALONE && !LG_MALLOC_WATCHED) {
+        if (!f->blocks || f->blocks->used == BLOCK_PAGES) {
+            struct lg_tblock *b = lg_huge_map(LG_HUGE);
+            if (!b)
+                return NULL;
+            b->next = f->blocks;
+            f->blocks = b;
+        }
+        pg = &f->blocks->page[f->blocks->used++];
+    } else {
+        return calloc(1, sizeof *pg);
+    }
+    pg->huge = true;
+    return pg;
+}
+
+static void page_free(struct lg_file *f, struct lg_tpage *pg)
+{
+    if (!pg->huge) {
+        free(pg);
+        return;
+    }
+    memcpy(pg->e, &f->unused, sizeof f->unused);
+    f->unused = pg;
+}
+
 static int page_get(struct lg_file *f, size_t p, struct lg_tpage **ret)
 {
     if (p >= f->n_page) {
@@ -66,7 +108,7 @@ static int page_get(struct lg_file *f, size_t p, struct lg_tpage **ret)
         f->n_page = n;
     }
     if (!f->page[p]) {
-        if (!(f->page[p] = calloc(1, sizeof *f->page[p])))
+        if (!(f->page[p] = page_new(f)))
             return -ENOMEM;
         f->n_live++;
         f->live[p / LG_PAGE_GROUP]++;
@@ -156,7 +198,7 @@ int lg_entries_clear(struct lg_file *f, uint64_t from, uint64_t to)
         if (!rc && p && m == lg_page_count(p)) {
             rc = range_add(&f->zero, p, p + 1);
             if (!rc) {
-                free(pg);
+                page_free(f, pg);
                 f->page[p] = NULL;
                 f->n_live--;
                 f->live[p / LG_PAGE_GROUP]--;
@@ -177,11 +219,17 @@ int lg_entries_clear(struct lg_file *f, uint64_t from, uint64_t to)
 void lg_table_free(struct lg_file *f)
 {
     for (size_t p = 0; (p = lg_page_next(f, p)) < f->n_page; p++)
-        free(f->page[p]);
+        page_free(f, f->page[p]);
+    for (struct lg_tblock *b = f->blocks, *next; b; b = next) {
+        next = b->next;
+        lg_huge_unmap(b, LG_HUGE);
+    }
     free(f->page);
     free(f->live);
     f->page = NULL;
     f->live = NULL;
+    f->blocks = NULL;
+    f->unused = NULL;
     f->n_page = f->n_live = 0;
     f->n_full = 0;
     range_free(&f->zero);

@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include "internal.h"
+#include "leadglass/huge.h"
 
 #define FILE_MAGIC "LGJRNL\r\n"
 #define REC_MAGIC 0x31524a4cu
@@ -209,7 +210,7 @@ void lg_jfile_locate(struct lg_jfile *f)
 static uint8_t *encode(const struct lg_journal *j, const struct lg_jfile *f, uint64_t seq, const struct lg_jop *ops, uint32_t n, uint32_t len,
                        uint32_t ops_len)
 {
-    uint8_t *buf = malloc(len);
+    uint8_t *buf = lg_large_get(len);
     if (!buf)
         return NULL;
     struct lg_wr w = lg_wr(buf, len);
@@ -277,7 +278,7 @@ int lg_journal_append(struct lg_journal *j, struct lg_jfile *f, uint64_t seq, co
         rc = -ENOMEM;
     if (!rc)
         rc = lg_sys_write_full(j->sys, j->fd, buf, len, lg_area_off(j->active) + a->used);
-    free(buf);
+    lg_large_put(buf, len);
     if (!rc) {
         j->number++;
         f->appended = j->number;
