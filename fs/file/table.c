@@ -45,7 +45,7 @@ static uint64_t full(const uint8_t *entries, size_t n)
     return count;
 }
 
-enum { BLOCK_PAGES = (LG_HUGE - 16) / sizeof(struct lg_tpage), ALONE = 64 };
+enum { BLOCK_PAGES = (LG_HUGE - 16) / sizeof(struct lg_tpage), ALONE = 256 };
 struct lg_tblock {
     struct lg_tblock *next;
     uint32_t used;
