@@ -97,6 +97,7 @@ struct lg_file {
     uint16_t *live;         /* the same of each LG_PAGE_GROUP of them */
     struct lg_tblock *blocks; /* of pages, once there are many */
     struct lg_tpage *unused;  /* in them, and given back */
+    size_t n_huge;            /* how many are there, and not given back */
     uint64_t n_full; /* entries that are not empty */
     bool reserved;   /* space was set aside beyond what is written */
     struct lg_ranges zero; /* pages dropped since the last commit and non-empty below */

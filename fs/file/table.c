@@ -53,7 +53,17 @@ struct lg_tblock {
 };
 _Static_assert(sizeof(struct lg_tblock) <= LG_HUGE, "a block is one huge page");
 
-/* Zeroed. The first ALONE pages of a file come by themselves, the others in blocks, which go when the table does. */
+static void blocks_free(struct lg_file *f)
+{
+    for (struct lg_tblock *b = f->blocks, *next; b; b = next) {
+        next = b->next;
+        lg_huge_unmap(b, LG_HUGE);
+    }
+    f->blocks = NULL;
+    f->unused = NULL;
+}
+
+/* Zeroed. The first ALONE pages of a file come by themselves, the others in blocks, which go with the last of them. */
 static struct lg_tpage *page_new(struct lg_file *f)
 {
     struct lg_tpage *pg = f->unused;
@@ -73,6 +83,7 @@ static struct lg_tpage *page_new(struct lg_file *f)
         return calloc(1, sizeof *pg);
     }
     pg->huge = true;
+    f->n_huge++;
     return pg;
 }
 
@@ -84,6 +95,8 @@ static void page_free(struct lg_file *f, struct lg_tpage *pg)
     }
     memcpy(pg->e, &f->unused, sizeof f->unused);
     f->unused = pg;
+    if (--f->n_huge == 0)
+        blocks_free(f);
 }
 
 static int page_get(struct lg_file *f, size_t p, struct lg_tpage **ret)
@@ -220,16 +233,10 @@ void lg_table_free(struct lg_file *f)
 {
     for (size_t p = 0; (p = lg_page_next(f, p)) < f->n_page; p++)
         page_free(f, f->page[p]);
-    for (struct lg_tblock *b = f->blocks, *next; b; b = next) {
-        next = b->next;
-        lg_huge_unmap(b, LG_HUGE);
-    }
     free(f->page);
     free(f->live);
     f->page = NULL;
     f->live = NULL;
-    f->blocks = NULL;
-    f->unused = NULL;
     f->n_page = f->n_live = 0;
     f->n_full = 0;
     range_free(&f->zero);
@@ -241,8 +248,8 @@ static bool zeros(const uint8_t *p, size_t n)
     return n == 0 || (p[0] == 0 && memcmp(p, p + 1, n - 1) == 0);
 }
 
-/* So many bytes of zeros in a row are read before the filesystem below is asked where data comes next: of space that was set aside and not yet written, tmpfs looks at
- * every page of the file to tell. */
+/* ZEROS_MAX bytes of zeros are read before the filesystem below is asked, after each step of them, where data comes next: of space that was set aside and not yet written, tmpfs
+ * looks at every page of the file to tell. */
 enum { LOAD_STEP = 64 * 1024, ZEROS_MAX = 4 * 1024 * 1024 };
 
 struct loading {
@@ -251,7 +258,8 @@ struct loading {
     uint64_t used; /* entries from there on must be zero */
     uint8_t *acc;
     bool exact;
-    size_t zeros;  /* bytes of zeros read last, ZEROS_MAX: or more */
+    bool zero;     /* what was read last was zeros */
+    size_t zeros;  /* bytes of them so far, ZEROS_MAX: or more */
     uint64_t data; /* a hole below reaches as far as this, if that is not behind */
 };
 
@@ -259,7 +267,9 @@ struct loading {
 static int take(struct loading *l, uint64_t i, const uint8_t *buf, size_t len)
 {
     struct lg_file *f = l->f;
-    l->zeros = !zeros(buf, len) ? 0 : len < ZEROS_MAX - l->zeros ? l->zeros + len : ZEROS_MAX;
+    l->zero = zeros(buf, len);
+    if (l->zero)
+        l->zeros = len < ZEROS_MAX - l->zeros ? l->zeros + len : ZEROS_MAX;
     while (len) {
         size_t p = lg_page_of(i), m = lg_page_count(p) * LG_ENTRY_LEN, keep = 0;
         struct lg_tpage *pg;
@@ -291,7 +301,7 @@ static int take(struct loading *l, uint64_t i, const uint8_t *buf, size_t len)
 static bool hole_at(struct loading *l, uint64_t off, uint64_t *ret)
 {
     const struct lg_sys *sys = l->f->env->sys;
-    if (l->data <= off && l->zeros == ZEROS_MAX) {
+    if (l->data <= off && l->zero && l->zeros == ZEROS_MAX) {
         off_t data = sys->lseek(sys->arg, l->f->fd, (off_t)off, SEEK_DATA);
         l->data = data == -ENXIO ? LG_SIZE_NONE : data > 0 ? (uint64_t)data : 0;
     }

@@ -44,6 +44,8 @@ struct lg_journal {
     uint64_t generation;
     unsigned active;
     struct area area[2];
+    uint8_t *room; /* for a large record, in huge pages; kept for the next */
+    size_t room_len;
     bool sync_failed; /* what was written since the last sync that succeeded may be lost, though the next one succeeds too (see fs/file/again.c) */
     struct adopted *adopted;
     atomic_bool has_adopted; /* each open asks */
@@ -207,10 +209,36 @@ void lg_jfile_locate(struct lg_jfile *f)
 
 /* ---- appending -------------------------------------------------------------------------------------------------------------- */
 
-static uint8_t *encode(const struct lg_journal *j, const struct lg_jfile *f, uint64_t seq, const struct lg_jop *ops, uint32_t n, uint32_t len,
+enum { LARGE = 1024 * 1024, ROOM_KEPT = 8 * 1024 * 1024 };
+
+static uint8_t *room_get(struct lg_journal *j, size_t len)
+{
+    if (len < LARGE || LG_MALLOC_WATCHED)
+        return malloc(len);
+    if (len > j->room_len) {
+        size_t whole = (len + LG_HUGE - 1) / LG_HUGE * LG_HUGE;
+        lg_huge_unmap(j->room, j->room_len);
+        j->room = lg_huge_map(whole);
+        j->room_len = j->room ? whole : 0;
+    }
+    return j->room;
+}
+
+static void room_put(struct lg_journal *j, uint8_t *buf)
+{
+    if (buf != j->room) {
+        free(buf);
+    } else if (j->room_len > ROOM_KEPT) {
+        lg_huge_unmap(j->room, j->room_len);
+        j->room = NULL;
+        j->room_len = 0;
+    }
+}
+
+static uint8_t *encode(struct lg_journal *j, const struct lg_jfile *f, uint64_t seq, const struct lg_jop *ops, uint32_t n, uint32_t len,
                        uint32_t ops_len)
 {
-    uint8_t *buf = lg_large_get(len);
+    uint8_t *buf = room_get(j, len);
     if (!buf)
         return NULL;
     struct lg_wr w = lg_wr(buf, len);
@@ -278,7 +306,7 @@ int lg_journal_append(struct lg_journal *j, struct lg_jfile *f, uint64_t seq, co
         rc = -ENOMEM;
     if (!rc)
         rc = lg_sys_write_full(j->sys, j->fd, buf, len, lg_area_off(j->active) + a->used);
-    lg_large_put(buf, len);
+    room_put(j, buf);
     if (!rc) {
         j->number++;
         f->appended = j->number;
@@ -501,6 +529,7 @@ int lg_journal_close(struct lg_journal *j)
     pthread_mutex_destroy(&j->checkpointing);
     pthread_mutex_destroy(&j->mu);
     pthread_cond_destroy(&j->synced_cond);
+    lg_huge_unmap(j->room, j->room_len);
     free(j);
     return rc;
 }

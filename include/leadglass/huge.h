@@ -12,10 +12,6 @@
 void *lg_huge_map(size_t len) LG_MUST;
 void lg_huge_unmap(void *p, size_t len); /* p may be NULL */
 
-/* len bytes for a short time, not zeroed: of malloc, or in huge pages if they are many. NULL: no memory. */
-void *lg_large_get(size_t len) LG_MUST;
-void lg_large_put(void *p, size_t len); /* p may be NULL; len as it was asked for */
-
 /* Whether the compiler watches what comes from malloc: then pieces of something else had better come from there too. */
 #if defined(__SANITIZE_ADDRESS__)
 #define LG_MALLOC_WATCHED 1

@@ -83,9 +83,10 @@ __attribute__((target("avx512f,vpclmulqdq,sse4.2"))) static uint32_t crc32c_fold
 uint32_t lg_crc32c_by(enum lg_crc32c_way most, uint32_t crc, const void *data, size_t len)
 {
     const uint8_t *p = data;
+    (void)most;
 #if defined(__x86_64__)
     size_t n = 0;
-    if (most >= LG_CRC32C_FOLDED && len >= FOLD && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("vpclmulqdq")) {
+    if (most >= LG_CRC32C_FOLDED && len >= FOLD && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("vpclmulqdq") && __builtin_cpu_supports("sse4.2")) {
         n = len / FOLD * FOLD;
         crc = ~crc32c_folded(~crc, p, n);
     } else if (most >= LG_CRC32C_LANES && len >= 3 * LANE && __builtin_cpu_supports("sse4.2") && __builtin_cpu_supports("pclmul")) {

@@ -76,6 +76,7 @@ static void test_long(void **state)
         if (i == ROUNDS / 2) {
             punch(0, PAGES);
             assert_int_equal(f->n_full, 0);
+            assert_null(f->blocks);
         }
         given_back |= f->unused != NULL;
         assert_int_equal(lg_file_commit(f), 0);
