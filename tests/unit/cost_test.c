@@ -13,7 +13,6 @@
 #include "filekeys.h"
 #include "leadglass/file.h"
 #include "leadglass/format.h"
-#include "leadglass/journal.h"
 
 enum { CS = 16384, SLICE = 512 * 1024, PIECE = 64 * 1024, APPENDS = 100 };
 
@@ -46,8 +45,7 @@ static off_t count_lseek(void *arg, int fd, off_t off, int whence) { return n.se
 static struct lg_sys sys;
 static struct lg_keys keys;
 static struct lg_file_env env;
-static char dir[64];
-static int dirfd;
+static struct filedir dir;
 
 static int set_up(void **state)
 {
@@ -55,29 +53,21 @@ static int set_up(void **state)
     sys = lg_sys_posix;
     sys.pwritev = count_pwritev, sys.pread = count_pread, sys.pread_cached = count_pread_cached, sys.fdatasync = count_fdatasync, sys.fsync = count_fsync,
     sys.fstat = count_fstat, sys.lseek = count_lseek;
-    strcpy(dir, "/tmp/lgcost-XXXXXX");
-    assert_non_null(mkdtemp(dir));
     env = (struct lg_file_env){ .sys = &sys, .keys = &keys, .chunk_size = CS, .session = 2 };
-    dirfd = open(dir, O_RDONLY | O_DIRECTORY);
-    assert_int_equal(lg_journal_create(&sys, dirfd, env.vault_id), 0);
-    assert_int_equal(lg_journal_open(&sys, dirfd, env.vault_id, false, &env.journal), 0);
+    filedir_make(&dir, &env);
     return 0;
 }
 
 static int take_down(void **state)
 {
     (void)state;
-    assert_int_equal(lg_journal_close(env.journal), 0);
-    unlinkat(dirfd, "f", 0);
-    unlinkat(dirfd, LG_JOURNAL_NAME, 0);
-    close(dirfd);
-    return rmdir(dir);
+    return filedir_remove(&dir, &env);
 }
 
 static struct lg_file *begun(bool anew)
 {
     struct lg_file *f;
-    int fd = openat(dirfd, "f", O_RDWR | O_CREAT | (anew ? O_TRUNC : 0), 0600);
+    int fd = openat(dir.fd, "f", O_RDWR | O_CREAT | (anew ? O_TRUNC : 0), 0600);
     assert_int_equal(anew ? lg_file_create(&env, fd, "f", &f) : lg_file_open(&env, fd, "f", &f), 0);
     memset(&n, 0, sizeof n);
     return f;
@@ -162,7 +152,7 @@ static void open_sparse(uint64_t size, uint64_t every)
         assert_int_equal(lg_file_write(f, plain, CS, at), 0);
     lg_file_free(f);
     memset(&n, 0, sizeof n);
-    int fd = openat(dirfd, "f", O_RDWR);
+    int fd = openat(dir.fd, "f", O_RDWR);
     assert_int_equal(lg_file_open(&env, fd, "f", &f), 0);
     said(every ? "a sparse file opened" : "a hole opened");
     print_message("%u times asked where data is\n", n.seeks);
@@ -174,7 +164,7 @@ static void open_sparse(uint64_t size, uint64_t every)
 static void test_holes(void **state)
 {
     (void)state;
-    int fd = openat(dirfd, "f", O_RDWR | O_CREAT, 0600);
+    int fd = openat(dir.fd, "f", O_RDWR | O_CREAT, 0600);
     bool holes = !ftruncate(fd, 9ll << 40) && lseek(fd, 0, SEEK_DATA) < 0;
     close(fd);
     if (!holes) {

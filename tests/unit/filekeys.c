@@ -1,13 +1,16 @@
 #include "filekeys.h"
 
+#include <fcntl.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
 #include "leadglass/classify.h"
+#include "leadglass/journal.h"
 
 static int key_of(struct lg_keys *k, uint8_t tag, enum lg_key_kind kind, uint32_t version, struct lg_kref **ret)
 {
@@ -86,3 +89,20 @@ enum lg_class lg_classifier_feed(struct lg_classifier *c, const void *data, size
     return final || c->n >= 400 ? LG_CLASS_GENERAL : LG_CLASS_MORE;
 }
 const struct lg_study_info *lg_classifier_info(const struct lg_classifier *c) { return &c->info; }
+
+void filedir_make(struct filedir *d, struct lg_file_env *env)
+{
+    strcpy(d->path, "/tmp/lgfile-XXXXXX");
+    if (!mkdtemp(d->path) || (d->fd = open(d->path, O_RDONLY | O_DIRECTORY)) < 0 || lg_journal_create(env->sys, d->fd, env->vault_id) ||
+        lg_journal_open(env->sys, d->fd, env->vault_id, false, &env->journal))
+        abort();
+}
+
+int filedir_remove(struct filedir *d, struct lg_file_env *env)
+{
+    int rc = lg_journal_close(env->journal);
+    unlinkat(d->fd, "f", 0);
+    unlinkat(d->fd, LG_JOURNAL_NAME, 0);
+    close(d->fd);
+    return rc ? rc : rmdir(d->path);
+}

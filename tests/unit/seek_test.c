@@ -13,7 +13,6 @@
 #include "filekeys.h"
 #include "leadglass/file.h"
 #include "leadglass/format.h"
-#include "leadglass/journal.h"
 
 enum { CS = 16384, ENTRIES_MAX = 100000, ROUNDS = 60 };
 #define LONG (1ull << 43)
@@ -28,8 +27,7 @@ static uint64_t size; /* of the file */
 static struct lg_keys keys;
 static struct lg_file_env env;
 static struct lg_file *f;
-static char dir[64];
-static int dirfd;
+static struct filedir dir;
 static unsigned entries;
 
 bool __real_lg_entry_empty(const uint8_t entry[LG_ENTRY_LEN]);
@@ -45,7 +43,7 @@ bool __wrap_lg_entry_empty(const uint8_t entry[LG_ENTRY_LEN])
 
 static void opened(bool anew)
 {
-    int fd = openat(dirfd, "f", O_RDWR | O_CREAT, 0600);
+    int fd = openat(dir.fd, "f", O_RDWR | O_CREAT, 0600);
     assert_true(fd >= 0);
     assert_int_equal(anew ? lg_file_create(&env, fd, "f", &f) : lg_file_open(&env, fd, "f", &f), 0);
 }
@@ -150,22 +148,18 @@ static void test_sparse(void **state)
 static int setup(void **state)
 {
     (void)state;
-    strcpy(dir, "/tmp/lgseek-XXXXXX");
-    if (lg_secret_init(true) || lg_crypto_init() || !mkdtemp(dir) || (dirfd = open(dir, O_RDONLY | O_DIRECTORY)) < 0)
+    if (lg_secret_init(true) || lg_crypto_init())
         return 1;
     env = (struct lg_file_env){ .sys = &lg_sys_posix, .keys = &keys, .chunk_size = CS, .session = 2 };
     memset(env.vault_id, 'v', LG_ID_LEN);
-    return lg_journal_create(&lg_sys_posix, dirfd, env.vault_id) || lg_journal_open(&lg_sys_posix, dirfd, env.vault_id, false, &env.journal);
+    filedir_make(&dir, &env);
+    return 0;
 }
 
 static int teardown(void **state)
 {
     (void)state;
-    int rc = lg_journal_close(env.journal);
-    unlinkat(dirfd, "f", 0);
-    unlinkat(dirfd, LG_JOURNAL_NAME, 0);
-    close(dirfd);
-    return rc || rmdir(dir);
+    return filedir_remove(&dir, &env);
 }
 
 int main(void)

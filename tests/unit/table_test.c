@@ -19,14 +19,13 @@ static uint8_t byte[PAGES]; /* what fills the first chunk of each; 0: a hole */
 static struct lg_keys keys;
 static struct lg_file_env env;
 static struct lg_file *f;
-static char dir[64];
-static int dirfd;
+static struct filedir dir;
 
 static uint64_t begin(unsigned page) { return lg_page_first(page) * CS; }
 
 static void opened(bool anew)
 {
-    int fd = openat(dirfd, "f", O_RDWR | O_CREAT, 0600);
+    int fd = openat(dir.fd, "f", O_RDWR | O_CREAT, 0600);
     assert_true(fd >= 0);
     assert_int_equal(anew ? lg_file_create(&env, fd, "f", &f) : lg_file_open(&env, fd, "f", &f), 0);
 }
@@ -100,23 +99,15 @@ static void test_long(void **state)
 static int set_up(void **state)
 {
     (void)state;
-    strcpy(dir, "/tmp/lgtable-XXXXXX");
-    assert_non_null(mkdtemp(dir));
     env = (struct lg_file_env){ .sys = &lg_sys_posix, .keys = &keys, .chunk_size = CS, .session = 2 };
-    dirfd = open(dir, O_RDONLY | O_DIRECTORY);
-    assert_int_equal(lg_journal_create(&lg_sys_posix, dirfd, env.vault_id), 0);
-    assert_int_equal(lg_journal_open(&lg_sys_posix, dirfd, env.vault_id, false, &env.journal), 0);
+    filedir_make(&dir, &env);
     return 0;
 }
 
 static int take_down(void **state)
 {
     (void)state;
-    assert_int_equal(lg_journal_close(env.journal), 0);
-    unlinkat(dirfd, "f", 0);
-    unlinkat(dirfd, LG_JOURNAL_NAME, 0);
-    close(dirfd);
-    return rmdir(dir);
+    return filedir_remove(&dir, &env);
 }
 
 int main(void)
