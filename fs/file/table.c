@@ -297,15 +297,14 @@ static int take(struct loading *l, uint64_t i, const uint8_t *buf, size_t len)
     return 0;
 }
 
-/* Is a hole below at off? Then *ret is where it ends, as far as is known; LG_SIZE_NONE: not before the file does. */
-static bool hole_at(struct loading *l, uint64_t off, uint64_t *ret)
+/* Is a hole below at off? Then l->data is where it ends, as far as is known; LG_SIZE_NONE: not before the file does. */
+static bool hole_at(struct loading *l, uint64_t off)
 {
     const struct lg_sys *sys = l->f->env->sys;
     if (l->data <= off && l->zero && l->zeros == ZEROS_MAX) {
         off_t data = sys->lseek(sys->arg, l->f->fd, (off_t)off, SEEK_DATA);
         l->data = data == -ENXIO ? LG_SIZE_NONE : data > 0 ? (uint64_t)data : 0;
     }
-    *ret = l->data;
     return l->data > off;
 }
 
@@ -313,12 +312,12 @@ static bool hole_at(struct loading *l, uint64_t off, uint64_t *ret)
 static int load_run(struct loading *l, uint64_t first, uint64_t count)
 {
     const struct lg_file *f = l->f;
-    uint64_t base = lg_format_entry_off(f->env->chunk_size, first), len = count * LG_ENTRY_LEN, data;
+    uint64_t base = lg_format_entry_off(f->env->chunk_size, first), len = count * LG_ENTRY_LEN;
     for (uint64_t at = 0; at < len;) {
-        if (hole_at(l, base + at, &data)) {
-            if (data - base >= len)
+        if (hole_at(l, base + at)) {
+            if (l->data - base >= len)
                 break;
-            at = (data - base) / LG_HEADER_LEN * LG_HEADER_LEN;
+            at = (l->data - base) / LG_HEADER_LEN * LG_HEADER_LEN;
         }
         size_t n = len - at < LOAD_STEP ? (size_t)(len - at) : LOAD_STEP;
         ssize_t got = lg_sys_read_full(f->env->sys, f->fd, l->buf, n, base + at);
